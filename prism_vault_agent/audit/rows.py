@@ -1,0 +1,117 @@
+"""What each audit row says: from the nouns of a render to the fields of an event. Names, paths and versions; never a value."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prism_vault_agent.audit.event import Fields, new_id
+from prism_vault_agent.errors import Denied, PrismVaultError
+
+if TYPE_CHECKING:
+    from prism_vault_agent.model import Binding, Caller, Grant, Request, Reservation, Resolution
+    from prism_vault_agent.policy.decide import Denial
+
+LONGEST_TEXT = 200
+
+
+def reserved(grant: Grant, reservation: str) -> Fields:
+    """Return the row that announces a render."""
+    return {
+        **_common("reserved", reservation),
+        **_scopes(grant),
+        "purpose": grant.purpose,
+        "caller": {**_caller(grant.caller), "kind": grant.kind},
+        "run_ref": grant.request.run_ref,
+        "job_id": grant.request.job_id,
+        "mode": grant.request.mode,
+        "bindings": [_binding(binding) for binding in grant.bindings],
+    }
+
+
+def success(resolution: Resolution) -> Fields:
+    """Return the row that says what is about to be released: names, versions and leases."""
+    return {
+        **_common("success", resolution.reservation.id),
+        **_scopes(resolution.reservation.grant),
+        "names": list(resolution.names),
+        "leases": [
+            {"path": lease.path, "version": lease.version, "lease_id": lease.lease_id, "seconds": lease.seconds}
+            for lease in resolution.leases
+        ],
+    }
+
+
+def failure(reservation: Reservation, error: BaseException) -> Fields:
+    """Return the row that says nothing was released: ``denied`` for a denial, else ``failure``."""
+    kind = "denied" if isinstance(error, Denied) else "failure"
+    return {
+        **_common(kind, reservation.id),
+        **_scopes(reservation.grant),
+        "reason": error.reason if isinstance(error, PrismVaultError) else "cancelled",
+        "message": _shown(error.message) if isinstance(error, PrismVaultError) else type(error).__name__,
+    }
+
+
+def denied(caller: Caller, request: Request, denial: Denial, reservation: str) -> Fields:
+    """Return the row of a denial by the agent's own policy, which never became a reservation."""
+    return {
+        **_common("denied", reservation),
+        "project": denial.project,
+        "environment": denial.environment,
+        "scopes": [_shown(name) for name in request.scopes],
+        "purpose": _shown(request.purpose),
+        "caller": _caller(caller),
+        "run_ref": _shown(request.run_ref),
+        "job_id": _shown(request.job_id),
+        "mode": request.mode,
+        "reason": denial.rule,
+        "message": _shown(denial.message),
+    }
+
+
+def cleared(reservation: Reservation, reason: str) -> Fields:
+    """Return the row that says a release is no longer out there."""
+    return {**_common("cleared", reservation.id), **_scopes(reservation.grant), "reason": reason}
+
+
+def _common(kind: str, reservation: str) -> Fields:
+    return {
+        "kind": kind,
+        "event_id": new_id(),
+        "reservation": reservation,
+        "at": time.time_ns() // 1_000_000,
+        "boot_ms": time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
+    }
+
+
+def _scopes(grant: Grant) -> Fields:
+    return {
+        "project": grant.scopes[0].project,
+        "environment": grant.scopes[0].environment,
+        "scopes": [scope.name for scope in grant.scopes],
+    }
+
+
+def _caller(caller: Caller) -> Fields:
+    return {
+        "pid": caller.pid,
+        "uid": caller.uid,
+        "gid": caller.gid,
+        "executable": _shown(caller.executable),
+        "unit": caller.unit,
+        "container": caller.container,
+        "guarantee": caller.guarantee,
+    }
+
+
+def _binding(binding: Binding) -> Fields:
+    return {"name": binding.name, "reference": str(binding.reference)}
+
+
+def _shown(text: str | None) -> str | None:
+    """Return text of a caller's making so that it cannot forge, hide or flood a row: escaped and cut."""
+    if text is None:
+        return None
+    escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return escaped if len(escaped) <= LONGEST_TEXT else escaped[:LONGEST_TEXT] + "..."

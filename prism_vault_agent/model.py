@@ -1,0 +1,185 @@
+"""The nouns: frozen, without I/O, and without values. A secret value has no type here, because only a worker holds one.
+
+The chain is the architecture: each step of a render takes the proof of the step before (see ``render.py``).
+
+::
+
+    decide(...)            -> Grant          policy said yes
+    AuditLog.reserve(...)  -> Reservation    the intent is durably on the central log
+    Provider.resolve(...)  -> Resolution     values are in flight, inside one worker; here are only their descriptions
+    AuditLog.succeed(...)  -> Receipt        the success row is durably on the central log
+    Sink.deliver(...)      -> Render         what is out there now
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, NewType
+
+from prism_vault_agent.errors import ConfigError
+
+ScopeName = NewType("ScopeName", str)
+Purpose = NewType("Purpose", str)
+ReservationId = NewType("ReservationId", str)
+
+CallerKind = Literal["service", "agent", "worker", "operator"]
+Collision = Literal["error", "scope", "caller"]
+Mode = Literal["exec", "direct"]
+
+_REFERENCE: Final = re.compile(r"vault://(?P<path>[^#?\s]+)(?:#(?P<key>[^?\s]+))?(?:\?version=(?P<version>[1-9][0-9]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """Where one value lives: ``vault://<mount>/<path>#<key>[?version=N]``; without ``#key``, every key of the path."""
+
+    path: str
+    key: str | None = None
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SecretReference:
+        """Return the reference that ``text`` spells, or raise :class:`ConfigError` that shows what is expected."""
+        match = _REFERENCE.fullmatch(text)
+        parts = match["path"].split("/") if match else []
+        if match is None or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):  # noqa: PLR2004 - mount and path
+            raise ConfigError(
+                "not a secret reference", mend="write vault://<mount>/<path>#<key>, or with ?version=N behind it"
+            )
+        return cls(match["path"], match["key"], int(match["version"]) if match["version"] else None)
+
+    def __str__(self) -> str:
+        """Return the text that :meth:`parse` reads."""
+        key = f"#{self.key}" if self.key is not None else ""
+        return f"vault://{self.path}{key}" + (f"?version={self.version}" if self.version else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An environment name and the secret it gets. ``name`` is None where the secret's own keys become the names."""
+
+    name: str | None
+    reference: SecretReference
+
+
+@dataclass(frozen=True, slots=True)
+class CallerRule:
+    """Who may ask: every selector that is set must match. ``uid`` and ``gid`` are numbers, resolved when read."""
+
+    kind: CallerKind
+    uid: int | None = None
+    gid: int | None = None
+    executable: str | None = None
+    unit: str | None = None
+    container: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A named set of bindings that belong together, with who may have it and why. ``grace`` is in seconds."""
+
+    name: ScopeName
+    project: str
+    environment: str
+    purposes: tuple[Purpose, ...]
+    callers: tuple[CallerRule, ...]
+    bindings: tuple[Binding, ...] = ()
+    allow_paths: tuple[str, ...] = ()
+    allow_names: frozenset[str] = frozenset()
+    collision: Collision = "error"
+    pristine: bool | None = None
+    grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the kernel says; never as the caller says.
+
+    ``started`` is field 22 of ``/proc/PID/stat`` (clock ticks since boot, see proc_pid_stat(5)). ``guarantee`` is
+    ``pidfd`` where the kernel handed us the peer's own process descriptor, else ``start-time``, which is weaker.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int]
+    executable: str
+    started: int
+    unit: str | None = None
+    container: str | None = None
+    guarantee: Literal["pidfd", "start-time"] = "pidfd"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked. ``references`` are the ``vault://`` values of the caller's own variables and env files."""
+
+    scopes: tuple[ScopeName, ...]
+    purpose: Purpose | None = None
+    run_ref: str | None = None
+    job_id: str | None = None
+    references: tuple[Binding, ...] = ()
+    mode: Mode = "exec"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Proof that policy said yes: these bindings, for this caller, of this kind, for this purpose.
+
+    ``scopes`` all have one project and one environment. ``bindings`` are those of every scope, then the caller's own.
+    """
+
+    scopes: tuple[Scope, ...]
+    caller: Caller
+    kind: CallerKind
+    purpose: Purpose
+    request: Request
+    bindings: tuple[Binding, ...]
+    pristine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Proof that the intent is durably on the central log. ``audit_id`` is what people quote (``pva_...``)."""
+
+    id: ReservationId
+    audit_id: str
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the provider expects back, or the version that was read: never a value. ``seconds`` is 0 where it never ends."""
+
+    path: str
+    version: int | None = None
+    lease_id: str = ""
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Values in flight for one reservation, described: their names and leases. The values stay where ``held`` points."""
+
+    reservation: Reservation
+    names: tuple[str, ...]
+    leases: tuple[Lease, ...]
+    held: object
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that the success row of a resolution is durably on the central log, at index ``n``."""
+
+    resolution: Resolution
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Render:
+    """What is out there now: which names, from which leases, in whose hands. No values."""
+
+    reservation: Reservation
+    names: tuple[str, ...]
+    leases: tuple[Lease, ...]
