@@ -1,0 +1,79 @@
+"""What the front and a worker say to each other: length-prefixed JSON over a socket pair, descriptors beside it.
+
+A worker does one job and ends. Values never travel here: a job carries the token and the references, its answer carries
+names, versions and leases.
+
+==============  ==========================================================  ==========================================
+job             fields                                                      answer
+==============  ==========================================================  ==========================================
+``resolve``     token, bindings [[name, reference]], allow_names, mounts,   names, leases, mounts
+                room (bytes; see ``Room``), deadline
+``deliver``     head (bytes of the answer's head, latin-1), deadline, and   delivered
+                the receiver's socket as a descriptor; only after resolve
+``login``       deadline                                                    the token and its facts (``VaultToken``)
+``renew``       token, accessor, deadline                                   seconds
+``identity``    token, role, deadline                                       value, seconds
+``revoke``      token, deadline                                             nothing
+==============  ==========================================================  ==========================================
+
+``deadline`` is CLOCK_MONOTONIC seconds, which all processes of a host share. A failed job answers ``{"error": ...}`` as
+``errors.to_plain`` describes it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prism_vault_agent.errors import ProtocolError
+
+Message = dict[str, Any]
+LARGEST: Final = 8 * 1024 * 1024
+LENGTH: Final = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the kernel will let the receiver pass to its command, beside what it passes already (execve(2), bytes).
+
+    ``used`` counts the kept environment and the arguments, each string with its NUL and its pointer; ``total`` is the limit.
+    """
+
+    used: int
+    total: int
+
+
+def encode(message: Message) -> bytes:
+    """Return one frame."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+def send(peer: socket.socket, message: Message) -> None:
+    """Send one frame, blocking."""
+    peer.sendall(encode(message))
+
+
+def receive(peer: socket.socket) -> tuple[Message, int | None] | None:
+    """Return the next frame and the descriptor that came with it, blocking; None when the peer has gone."""
+    head, descriptors, _, _ = socket.recv_fds(peer, LENGTH.size, 1)
+    if not head:
+        return None
+    body = _exactly(peer, LENGTH.unpack(head + _exactly(peer, LENGTH.size - len(head)))[0])
+    return json.loads(body), (descriptors[0] if descriptors else None)
+
+
+def _exactly(peer: socket.socket, count: int) -> bytes:
+    if count > LARGEST:
+        raise ProtocolError("a message between our own processes is too large")
+    parts = []
+    while count:
+        part = peer.recv(min(count, 1 << 20))
+        if not part:
+            raise ProtocolError("a message between our own processes was cut short")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
