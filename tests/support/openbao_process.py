@@ -71,7 +71,8 @@ class OpenBaoProcess:
         if self.tls:
             self._wait(lambda: self.request("GET", "sys/seal-status", token="")[0] == 200)
             self._initialise_and_unseal()
-        self._wait(lambda: self.request("LIST", "secret/metadata/")[0] == 404)
+        self._wait(lambda: self.request("GET", "sys/internal/ui/mounts/secret")[0] == 200)
+        self._wait(lambda: self.request("LIST", "secret/metadata/")[0] in {200, 404})
 
     def _arguments(self) -> list[str]:
         if not self.tls:
