@@ -33,9 +33,7 @@ class PrismVaultError(Exception):
     exit_status = 70
     reason = "internal"
 
-    def __init__(
-        self, message: str, *, mend: str = "", reason: str = "", scope: str = "", audit_id: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, mend: str = "", reason: str = "", scope: str = "", audit_id: str = "") -> None:
         """Keep the message and what goes with it; ``reason`` defaults to the class's own."""
         super().__init__(message)
         self.message = message

@@ -43,10 +43,8 @@ class SecretReference:
         """Return the reference that ``text`` spells, or raise :class:`ConfigError` that shows what is expected."""
         match = _REFERENCE.fullmatch(text)
         parts = match["path"].split("/") if match else []
-        if match is None or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):  # noqa: PLR2004 - mount and path
-            raise ConfigError(
-                "not a secret reference", mend="write vault://<mount>/<path>#<key>, or with ?version=N behind it"
-            )
+        if match is None or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
+            raise ConfigError("not a secret reference", mend="write vault://<mount>/<path>#<key>, or with ?version=N behind it")
         return cls(match["path"], match["key"], int(match["version"]) if match["version"] else None)
 
     def __str__(self) -> str:

@@ -47,7 +47,7 @@ def _holds_ipc_lock() -> bool:
 
     Asked before mlockall, because a partial limit would make later allocations fail instead of the call itself.
     """
-    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - pathlib is not worth its import here
+    with open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> 14 & 1)

@@ -104,13 +104,13 @@ async def render(
         except BaseException:
             provider.drop(resolution)
             raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - recorded and raised again, cancellation too
         audit.fail(reservation, error)
         raise _with_audit_id(error, reservation) from None
     try:
         # 6. Release.
         return await sink.deliver(receipt)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - recorded and raised again, cancellation too
         provider.drop(resolution)
         audit.clear(reservation, "not_delivered")
         raise _with_audit_id(error, reservation) from None

@@ -58,7 +58,9 @@ def new_id() -> str:
     """Return a UUID version 7 (RFC 9562, section 5.7) as 32 hex digits; they sort by the time of making."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10))
-    return f"{milliseconds & (1 << 48) - 1:012x}7{random >> 68 & 0xFFF:03x}{0x8 | random >> 62 & 0x3:x}{random & (1 << 60) - 1:015x}"
+    return (
+        f"{milliseconds & (1 << 48) - 1:012x}7{random >> 68 & 0xFFF:03x}{0x8 | random >> 62 & 0x3:x}{random & (1 << 60) - 1:015x}"
+    )
 
 
 def audit_id(reservation: str) -> str:

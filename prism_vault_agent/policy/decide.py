@@ -1,4 +1,4 @@
-"""May this caller have these scopes for this purpose? One pure function; the answer is a ``Grant`` or a ``Denial``. Default deny."""
+"""May this caller have these scopes for this purpose? One pure function, default deny; it answers a ``Grant`` or a ``Denial``."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def _kind(scope: Scope, caller: Caller, request: Request) -> CallerKind:
     if len(missing) == len(matching):
         kind, lack = missing[0][0].kind, missing[0][1]
         raise _about(
-            scope, f"{lack}_required", f"callers of kind {kind} must say --{lack.replace('_', '-')}", f"add --{lack.replace('_', '-')}"
+            scope,
+            f"{lack}_required",
+            f"callers of kind {kind} must say --{lack.replace('_', '-')}",
+            f"add --{lack.replace('_', '-')}",
         )
     return next(rule.kind for rule in matching if _lack(rule.kind, request) is None)
 
@@ -176,7 +179,7 @@ def _covers(pattern: str, binding: Binding) -> bool:
     return path == pattern or (pattern.endswith("/*") and path.startswith(pattern[:-1]))
 
 
-class _No(Exception):  # noqa: N818 - an answer on its way out of this file, not an error
+class _No(Exception):
     def __init__(self, *fields: str) -> None:
         self.denial = Denial(*fields)
 

@@ -58,4 +58,4 @@ def dangerous(name: str) -> bool:
 def shown(name: str) -> str:
     """Return ``name`` fit for a message: escaped and cut, since it may be anything."""
     escaped = name.encode("unicode_escape", "backslashreplace").decode("ascii")
-    return escaped if len(escaped) <= 64 else escaped[:61] + "..."  # noqa: PLR2004 - what fits a line
+    return escaped if len(escaped) <= 64 else escaped[:61] + "..."

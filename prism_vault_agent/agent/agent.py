@@ -1,0 +1,173 @@
+"""The agent as a whole: what it is made of, what runs, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from prism_vault_agent import log as logs
+from prism_vault_agent.agent.front import Front
+from prism_vault_agent.agent.listener import Listener, listen
+from prism_vault_agent.agent.notify import Notifier
+from prism_vault_agent.agent.reload import Reload
+from prism_vault_agent.agent.runs import Runs
+from prism_vault_agent.agent.session import JOB_SECONDS, Session
+from prism_vault_agent.agent.status import Status
+from prism_vault_agent.agent.workers import Workers
+from prism_vault_agent.audit.central_log import CentralLog
+from prism_vault_agent.audit.event import Chain, new_id
+from prism_vault_agent.audit.http import CentralHttp
+from prism_vault_agent.audit.journal import Journal
+from prism_vault_agent.audit.outbox import Outbox
+from prism_vault_agent.config.load import load
+from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError
+from prism_vault_agent.process import Hardening, harden
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from prism_vault_agent.config.settings import Settings
+
+log = structlog.get_logger()
+
+FLUSH_SECONDS: Final = 2.0
+HEARTBEAT_SECONDS: Final = 30.0
+
+
+def run(config: str | None) -> int:
+    """Be the agent until SIGTERM or SIGINT; return the exit status. Raises the error that keeps it from serving."""
+    settings = load(config, os.environ)
+    notifier = Notifier(os.environ)
+    logs.configure(settings.agent.log_format, settings.agent.log_level)
+    hardening = harden("prism-vault agent" + (f" --config {config}" if config else ""))
+    _make_state(settings.agent.state)
+    listener = listen(settings.agent, os.environ)
+    try:
+        asyncio.run(serve(settings, listener, notifier, hardening, config))
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(PrismVaultError)
+        if ours is None:
+            raise
+        raise _first(ours) from None
+    finally:
+        listener.close()
+    return 0
+
+
+async def serve(settings: Settings, listener: Listener, notifier: Notifier, hardening: Hardening, config: str | None) -> None:
+    """Run the agent's loops until a signal, then stop in order: no new request, the log flushed, the token revoked."""
+    # The parts.
+    workers = Workers(settings.vault, settings.agent.workers)
+    session = Session(workers, settings.vault.auth)
+    credential, refused = _credential(settings, session)
+    central = CentralHttp(settings.central, credential, refused)
+    journal = Journal(str(Path(settings.agent.state) / "journal"))
+    outbox = Outbox(Chain(settings.agent.host, new_id()), central.post, journal)
+    audit = CentralLog(outbox, settings.central.timeout)
+    runs = Runs(audit.clear)
+    status = Status(session, outbox, workers, runs, listener, hardening)
+    front = Front(settings, audit=audit, workers=workers, session=session, runs=runs, status=status)
+    reload = Reload(lambda: load(config, os.environ), front, runs, status)
+    # What an earlier agent could not tell central.
+    for fields in await journal.load():
+        outbox.tell(fields, kept=True)
+    stop, hang_up = _signals()
+    # The loops. Those of `background` outlive the others, because stopping needs them.
+    async with asyncio.TaskGroup() as background:
+        lasting = [background.create_task(workers.run()), background.create_task(outbox.run())]
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = [
+                    group.create_task(session.run()),
+                    group.create_task(front.serve(listener.socket)),
+                    group.create_task(reload.watch({os.path.dirname(file) for file in settings.files})),
+                    group.create_task(_hang_ups(hang_up, reload)),
+                    group.create_task(_heartbeat(notifier, status)),
+                ]
+                notifier.tell(READY="1", STATUS=status.line())
+                log.info("agent.serving", socket=listener.path, scopes=sorted(settings.scopes), host=settings.agent.host)
+                await stop.wait()
+                notifier.tell(STOPPING="1")
+                log.info("agent.stopping")
+                for task in loops:
+                    task.cancel()
+        finally:
+            await outbox.flush(FLUSH_SECONDS)
+            await session.revoke()
+            await central.close()
+            for task in lasting:
+                task.cancel()
+
+
+def _credential(settings: Settings, session: Session) -> tuple[Callable[[], Awaitable[str]], Callable[[], None]]:
+    """Return how to get the credential for central, and what to do when central refuses it."""
+    role, path = settings.central.identity_role, settings.central.token_file
+
+    async def identity() -> str:
+        return await session.identity(role, asyncio.get_running_loop().time() + JOB_SECONDS)
+
+    async def service_token() -> str:
+        try:
+            return Path(path).read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            raise ConfigError(f"cannot read central's token file {path}", mend="check [central] token_file") from None
+
+    if role:
+        return identity, lambda: session.forget_identity(role)
+    return service_token, lambda: None
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Return what SIGTERM and SIGINT set, and what SIGHUP sets."""
+    loop = asyncio.get_running_loop()
+    stop, hang_up = asyncio.Event(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    return stop, hang_up
+
+
+async def _hang_ups(hang_up: asyncio.Event, reload: Reload) -> None:
+    """Reload at each SIGHUP."""
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        await reload.now()
+
+
+async def _heartbeat(notifier: Notifier, status: Status) -> None:
+    """Look after the socket, and tell systemd that the loop turns: twice in each watchdog period."""
+    ours = True
+    while True:
+        await asyncio.sleep(min(HEARTBEAT_SECONDS, (notifier.watchdog_seconds or HEARTBEAT_SECONDS * 2) / 2))
+        if ours and not (ours := status.listener.ours()):
+            log.critical(
+                "socket.lost",
+                path=status.listener.path,
+                message="its path leads to another socket or to none; restart the agent",
+            )
+        notifier.tell(WATCHDOG="1", STATUS=status.line())
+
+
+def _make_state(directory: str) -> None:
+    """Make the directory of the journal, ours alone."""
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        os.chmod(directory, 0o700)
+    except OSError as error:
+        raise CannotCreate(
+            f"cannot make {directory}: {error.strerror}", mend="set [agent] state to a directory of yours"
+        ) from None
+
+
+def _first(group: BaseExceptionGroup[PrismVaultError]) -> PrismVaultError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, PrismVaultError)
+    return error

@@ -1,0 +1,115 @@
+"""From the bytes of an exec request to a ``Request`` and the room its caller has. Pure. ``docs/exec.md`` lists the fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from prism_vault_agent.errors import PrismVaultError, UsageError
+from prism_vault_agent.exec.wire import decode_request
+from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
+from prism_vault_agent.policy.names import shown
+from prism_vault_agent.worker.messages import Room
+
+LONGEST_SECONDS: Final = 300.0
+DEFAULT_SECONDS: Final = 10.0
+# What execve(2) gives to arguments and environment together: a quarter of the stack limit, within these bounds (fs/exec.c).
+SMALLEST_ROOM: Final = 128 * 1024
+LARGEST_ROOM: Final = 6 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """What the thin client asked: ``seconds`` is the time that is left of its ``--timeout``."""
+
+    request: Request
+    seconds: float
+    pristine: bool
+    dry_run: bool
+    inherited: Room
+    clean: Room
+
+    def room(self, *, pristine: bool) -> Room:
+        """Return the room beside what the caller keeps of its environment."""
+        return self.clean if pristine else self.inherited
+
+
+def parse(body: bytes) -> ExecRequest:
+    """Return the request that ``body`` spells. Raises ``UsageError`` where it does not spell one."""
+    scopes: list[ScopeName] = []
+    references: list[Binding] = []
+    single: dict[str, str] = {}
+    try:
+        fields = decode_request(body)
+    except PrismVaultError:
+        raise
+    except ValueError:
+        raise _malformed("body") from None
+    for key, value in fields:
+        name, text = key.decode("ascii", "replace"), value.decode("utf-8", "surrogateescape")
+        if name == "scope":
+            scopes.append(ScopeName(text))
+        elif name == "ref":
+            references.append(_reference(text))
+        elif name in FIELDS and name not in single:
+            single[name] = text
+        else:
+            raise _malformed(shown(name))
+    numbers = {
+        name: _number(single, name) for name in ("timeout_ms", "argv_bytes", "env_bytes", "pristine_env_bytes", "stack_limit")
+    }
+    total = min(max((numbers["stack_limit"] or LARGEST_ROOM * 4) // 4, SMALLEST_ROOM), LARGEST_ROOM)
+    return ExecRequest(
+        Request(
+            scopes=tuple(scopes),
+            purpose=Purpose(single["purpose"]) if "purpose" in single else None,
+            run_ref=single.get("run_ref"),
+            job_id=single.get("job_id"),
+            references=tuple(references),
+        ),
+        seconds=min(numbers["timeout_ms"] / 1000 or DEFAULT_SECONDS, LONGEST_SECONDS),
+        pristine=single.get("pristine") == "1",
+        dry_run=single.get("dry_run") == "1",
+        inherited=Room(numbers["argv_bytes"] + numbers["env_bytes"], total),
+        clean=Room(numbers["argv_bytes"] + numbers["pristine_env_bytes"], total),
+    )
+
+
+FIELDS: Final = frozenset(
+    {
+        "purpose",
+        "run_ref",
+        "job_id",
+        "timeout_ms",
+        "argv_bytes",
+        "env_bytes",
+        "pristine_env_bytes",
+        "stack_limit",
+        "pristine",
+        "dry_run",
+    }
+)
+
+
+def _reference(text: str) -> Binding:
+    name, _, reference = text.partition("=")
+    try:
+        parsed = SecretReference.parse(reference)
+    except PrismVaultError as error:
+        raise UsageError(f"the variable {shown(name)} holds {error.message}", mend=error.mend) from None
+    if parsed.key is None:
+        raise UsageError(f"the reference in {shown(name)} names no key", mend="write vault://<mount>/<path>#<key>")
+    return Binding(name, parsed)
+
+
+def _number(single: dict[str, str], name: str) -> int:
+    text = single.get(name, "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise _malformed(name)
+    return int(text)
+
+
+def _malformed(name: str) -> UsageError:
+    return UsageError(
+        f"the request's {name} is malformed", mend="use the prism-vault that belongs to this agent", reason="malformed"
+    )

@@ -1,0 +1,233 @@
+"""The front of the agent: accepts connections, asks who they are, routes them, and answers in one place when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from prism_vault_agent.agent import http
+from prism_vault_agent.agent.exec_request import ExecRequest, parse
+from prism_vault_agent.agent.peer import Peer, PeerGone, attest
+from prism_vault_agent.agent.release import Mounts, SocketSink, WorkerProvider
+from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, UsageError, to_plain
+from prism_vault_agent.model import Caller, Purpose, Request, ScopeName
+from prism_vault_agent.policy.decide import Denial, decide
+from prism_vault_agent.render import render
+
+if TYPE_CHECKING:
+    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.session import Session
+    from prism_vault_agent.agent.status import Status
+    from prism_vault_agent.agent.workers import Workers
+    from prism_vault_agent.config.settings import Settings
+    from prism_vault_agent.render import AuditLog
+
+log = structlog.get_logger()
+
+HTTP_STATUS: Final = {64: 400, 66: 404, 75: 503, 77: 403}
+ACCEPT_PAUSE: Final = 0.1
+
+
+class Front:
+    """Serves one listening socket. ``settings`` is replaced as a whole when the configuration is reloaded."""
+
+    def __init__(
+        self, settings: Settings, *, audit: AuditLog, workers: Workers, session: Session, runs: Runs, status: Status
+    ) -> None:
+        """Serve with these parts, which live as long as the agent."""
+        self.settings = settings
+        self._audit = audit
+        self._workers = workers
+        self._session = session
+        self._runs = runs
+        self._status = status
+        self._mounts = Mounts()
+        self._connections: Counter[int] = Counter()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Accept until cancelled. Running out of descriptors pauses accepting; it never spins."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as connections:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listening)
+                except OSError as error:
+                    log.error("accept.failed", errno=error.errno)
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                    continue
+                connections.create_task(self._connection(connection))
+
+    async def _connection(self, connection: socket.socket) -> None:
+        """Serve one connection to its end; nothing that happens on it ends the agent."""
+        with connection:
+            try:
+                peer = attest(connection)
+            except PrismVaultError as error:
+                await self._refuse(connection, error)
+                return
+            except OSError:
+                return
+            self._connections[peer.uid] += 1
+            try:
+                if self._connections[peer.uid] > self.settings.agent.connections_per_user:
+                    raise Unavailable("too many connections of this user", mend="retry", reason="busy")
+                await self._serve(connection, peer)
+            except PrismVaultError as error:
+                await self._refuse(connection, error)
+            except http.BadRequest as error:
+                await http.answer(
+                    connection,
+                    error.status,
+                    f"{error}\n".encode(),
+                    {"Content-Type": "text/plain", "X-Prism-Vault-Exit": "76"},
+                )
+            except Exception as error:  # noqa: BLE001 - one connection's defect; its type is told, its text may hold anything
+                log.error("connection.failed", error=type(error).__name__)
+                await self._refuse(connection, PrismVaultError("the agent has a defect; its log names it", mend="report it"))
+            finally:
+                peer.close()
+                self._connections[peer.uid] -= 1
+                self._connections += Counter()  # drops the users that have none
+
+    async def _serve(self, connection: socket.socket, peer: Peer) -> None:
+        request = await http.read_request(connection)
+        if request is None:
+            return
+        if request.method == "GET" and request.path == "/v1/status":
+            await http.answer_json(connection, 200, self._status.tell(self.settings))
+            return
+        if request.method != "POST" or request.path not in ROUTES:
+            raise http.BadRequest(404, "there is GET /v1/status, and POST /v1/exec, /v1/plan and /v1/revoke")
+        # A page in a browser, or a service that can be made to fetch a URL, cannot set this header.
+        if request.headers.get("x-prism-vault") != "1" or "origin" in request.headers:
+            raise http.BadRequest(403, "the header X-Prism-Vault: 1 is missing")
+        try:
+            await ROUTES[request.path](self, connection, peer, request.body)
+        except PrismVaultError as error:
+            if request.path == "/v1/exec":
+                raise
+            await http.answer_json(connection, HTTP_STATUS.get(error.exit_status, 500), to_plain(error))
+
+    async def _exec(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """Render into the caller's environment: it becomes the command, and its process is watched from then on."""
+        asked = parse(body)
+        caller = self._caller(peer, asked.request)
+        if asked.dry_run:
+            await self._dry_run(connection, caller, asked)
+            return
+        deadline = time.monotonic() + asked.seconds
+        rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
+        try:
+            async with asyncio.timeout_at(deadline):
+                rendered = await render(
+                    self.settings.scopes, caller, asked.request,
+                    audit=self._audit,
+                    provider=WorkerProvider(self._workers, self._session, self._mounts, rooms, deadline),
+                    sink=SocketSink(connection, peer, caller, deadline),
+                )  # fmt: skip
+        except TimeoutError:
+            raise Unavailable(
+                f"it took longer than {asked.seconds:g} s", mend="see prism-vault status", reason="timeout"
+            ) from None
+        log.info(
+            "render.released",
+            audit_id=rendered.reservation.audit_id,
+            pid=caller.pid,
+            uid=caller.uid,
+            names=list(rendered.names),
+        )
+        self._runs.watch(rendered, peer.pidfd)
+        peer.pidfd = -1
+
+    def _caller(self, peer: Peer, request: Request) -> Caller:
+        """Return the attested caller; one that has ended is denied on the record."""
+        try:
+            return peer.caller()
+        except PeerGone as error:
+            error.audit_id = self._audit.deny(peer.unknown(), request, Denial("peer_gone", error.message, error.mend))
+            raise
+
+    async def _dry_run(self, connection: socket.socket, caller: Caller, asked: ExecRequest) -> None:
+        decision = decide(self.settings.scopes, caller, asked.request)
+        if isinstance(decision, Denial):
+            raise Denied(decision.message, mend=decision.mend, reason=decision.rule, scope=decision.scope)
+        lines = [f"{binding.name or 'every key of'} <- {binding.reference}" for binding in decision.bindings]
+        await http.answer(connection, 200, ("\n".join(lines) + "\n").encode(), {"Content-Type": "text/plain"})
+
+    async def _plan(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """Say what a render would do for this caller, and why it would be denied."""
+        asked = _json(body)
+        request = Request(
+            scopes=tuple(ScopeName(str(name)) for name in asked.get("scopes", [])),
+            purpose=Purpose(str(asked["purpose"])) if asked.get("purpose") else None,
+            run_ref=asked.get("run_ref"),
+            job_id=asked.get("job_id"),
+        )
+        decision = decide(self.settings.scopes, peer.caller(), request)
+        if isinstance(decision, Denial):
+            told: dict[str, Any] = {
+                "allowed": False,
+                "rule": decision.rule,
+                "message": decision.message,
+                "mend": decision.mend,
+            }
+            bindings = [
+                binding
+                for name in request.scopes
+                if name in self.settings.scopes
+                for binding in self.settings.scopes[name].bindings
+            ]
+        else:
+            told = {
+                "allowed": True,
+                "rule": "",
+                "kind": decision.kind,
+                "purpose": decision.purpose,
+                "pristine": decision.pristine,
+            }
+            bindings = list(decision.bindings)
+        told["bindings"] = [{"name": binding.name, "reference": str(binding.reference)} for binding in bindings]
+        await http.answer_json(connection, 200, told)
+
+    async def _revoke(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """End the runs of a run reference: those of the caller's own user; root and the agent's user may end any."""
+        run_ref = _json(body).get("run_ref")
+        found = [run for run in self._runs if run_ref and run.render.reservation.grant.request.run_ref == run_ref]
+        mine = [run for run in found if self._status.may_revoke(peer.uid, run.render.reservation.grant.caller.uid)]
+        if not found:
+            raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
+        if not mine:
+            raise Denied(
+                "the run belongs to another user",
+                mend="ask root or the agent's user to revoke it",
+                reason="not_your_run",
+            )
+        told = await self._runs.revoke_all(mine, "revoked")
+        await http.answer_json(
+            connection,
+            200,
+            {"ended": [end for end in told if "how" in end], "failed": [end for end in told if "why" in end]},
+        )
+
+    async def _refuse(self, connection: socket.socket, error: PrismVaultError) -> None:
+        headers = {"Content-Type": "text/plain; charset=utf-8", "X-Prism-Vault-Exit": str(error.exit_status)}
+        await http.answer(connection, HTTP_STATUS.get(error.exit_status, 500), error.line().encode() + b"\n", headers)
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        raise http.BadRequest(400, "the body is not JSON") from None
+    if not isinstance(asked, dict):
+        raise http.BadRequest(400, "the body is not a JSON object")
+    return asked
+
+
+ROUTES: Final = {"/v1/exec": Front._exec, "/v1/plan": Front._plan, "/v1/revoke": Front._revoke}  # noqa: SLF001 - the class's own table

@@ -1,0 +1,154 @@
+"""The agent's Unix socket: ours alone, with its owner and mode right before its name is visible, and still ours later."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.errors import CannotCreate, ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from prism_vault_agent.config.settings import AgentSettings
+
+LONGEST_PATH: Final = 107
+BACKLOG: Final = 4096
+FIRST_PASSED: Final = 3
+
+
+@dataclass(slots=True)
+class Listener:
+    """The listening socket, with what is needed to know that it is still the one that its path leads to."""
+
+    socket: socket.socket
+    path: str
+    identity: tuple[int, int]
+    lock: int
+    ours_to_unlink: bool
+
+    def ours(self) -> bool:
+        """Tell whether the path still leads to our socket."""
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self.identity
+
+    def close(self) -> None:
+        """Stop listening; the name goes with it, unless it is systemd's or somebody else's by now."""
+        if self.ours_to_unlink and self.ours():
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.socket.close()
+        if self.lock >= 0:
+            os.close(self.lock)
+
+
+def listen(settings: AgentSettings, environ: MutableMapping[str, str]) -> Listener:
+    """Return the socket that systemd passed (sd_listen_fds(3)), else a new one at ``settings.socket``.
+
+    Raises ``Unavailable`` when another agent has it and ``CannotCreate`` or ``ConfigError`` when it cannot be made.
+    """
+    return _passed(environ) or _bound(settings)
+
+
+def _passed(environ: MutableMapping[str, str]) -> Listener | None:
+    """Return systemd's socket, and take what announces it out of the environment."""
+    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or count != "1":
+        return None
+    passed = socket.socket(fileno=FIRST_PASSED)
+    os.set_inheritable(FIRST_PASSED, False)
+    if passed.family != socket.AF_UNIX or not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ConfigError("the socket that systemd passed is not a listening Unix socket", mend="set ListenStream= to a path")
+    path = passed.getsockname()
+    found = os.lstat(path)
+    passed.setblocking(False)
+    return Listener(passed, path, (found.st_dev, found.st_ino), -1, ours_to_unlink=False)
+
+
+def _bound(settings: AgentSettings) -> Listener:
+    """Bind in a private directory, set owner and mode there, and only then rename to the public name."""
+    path = settings.socket
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ConfigError(f"the socket path {path} is longer than {LONGEST_PATH} bytes", mend="set a shorter [agent] socket")
+    directory = os.path.dirname(path)
+    lock = -1
+    try:
+        _make_directory(directory)
+        lock = _lock(path)
+        _refuse_living(path)
+        private = tempfile.mkdtemp(prefix=".new-", dir=directory)
+        try:
+            bound = socket.socket(socket.AF_UNIX)
+            bound.bind(os.path.join(private, "s"))
+            os.chown(os.path.join(private, "s"), settings.socket_uid, settings.socket_gid)
+            os.chmod(os.path.join(private, "s"), settings.socket_mode)
+            bound.listen(BACKLOG)
+            bound.setblocking(False)
+            found = os.lstat(os.path.join(private, "s"))
+            os.rename(os.path.join(private, "s"), path)
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+    except OSError as error:
+        if lock >= 0:
+            os.close(lock)
+        raise CannotCreate(
+            f"cannot make the socket {path}: {error.strerror}", mend="check its directory, owner and group"
+        ) from None
+    except BaseException:
+        if lock >= 0:
+            os.close(lock)
+        raise
+    return Listener(bound, path, (found.st_dev, found.st_ino), lock, ours_to_unlink=True)
+
+
+def _make_directory(directory: str) -> None:
+    """Make the directory of the socket, or refuse one in which somebody else could put another socket."""
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(directory, 0o755 if os.geteuid() == 0 else 0o700)
+    found = os.stat(directory)
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{directory} could be changed by another user (owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o})",
+            mend="make it yours and chmod go-w, or set another [agent] socket",
+        )
+
+
+def _lock(path: str) -> int:
+    """Return the descriptor of the lock that says this socket has an agent."""
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise _another(path) from None
+    return lock
+
+
+def _refuse_living(path: str) -> None:
+    """Raise when somebody listens at ``path``: a socket that answers is never replaced, a stale one is."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise CannotCreate(f"{path} is not a socket", mend="move it away, or set another [agent] socket") from None
+            raise
+    raise _another(path)
+
+
+def _another(path: str) -> Unavailable:
+    return Unavailable(f"another agent listens at {path}", mend="stop it first", reason="second_agent")

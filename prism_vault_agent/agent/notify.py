@@ -1,0 +1,30 @@
+"""What systemd is told (sd_notify(3)): one datagram to NOTIFY_SOCKET, or nothing where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import MutableMapping
+
+
+class Notifier:
+    """Speaks to the service manager. The variables are taken out of the environment, so that no child inherits them."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Take NOTIFY_SOCKET and WATCHDOG_USEC from ``environ``."""
+        address = environ.pop("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        microseconds = environ.pop("WATCHDOG_USEC", "")
+        environ.pop("WATCHDOG_PID", None)
+        self.watchdog_seconds = int(microseconds) / 1_000_000 if microseconds.isdigit() else None
+
+    def tell(self, **fields: str) -> None:
+        """Send fields such as ``READY="1"``. A manager that does not listen is not waited for."""
+        if not self._address:
+            return
+        message = "\n".join(f"{name}={value}" for name, value in fields.items())
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager,
+        ):
+            manager.sendto(message.encode(), self._address)

@@ -1,0 +1,145 @@
+"""Who is at the other end of the socket, as the kernel says, and is it still there?
+
+SO_PEERCRED names who called connect(2), not who sends now; the process id may have been recycled. SO_PEERPIDFD (Linux 6.5)
+hands over a descriptor of that very process, so what ``/proc`` says is read while the descriptor is known to be alive, and
+asked once more before anything is released. Without it the descriptor is opened by number and compared by start time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from prism_vault_agent.errors import Denied
+from prism_vault_agent.model import Caller
+
+SO_PEERPIDFD: Final = 77
+CREDENTIALS: Final = struct.Struct("3i")
+_CONTAINER: Final = re.compile(r"(?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{64})|/docker/([0-9a-f]{64})")
+_UNIT: Final = re.compile(r"/([^/]+\.(?:service|scope))(?:/|$)")
+
+
+class PeerGone(Denied):
+    """Whoever connected has ended, or cannot be told from another process."""
+
+    reason = "peer_gone"
+
+
+@dataclass(slots=True)
+class Peer:
+    """An attested peer: its credentials and a descriptor of its process, which the owner must close."""
+
+    uid: int
+    gid: int
+    pid: int
+    pidfd: int
+    guaranteed: bool
+
+    def caller(self) -> Caller:
+        """Return what the kernel says of the process now. Raises ``PeerGone`` if it ended meanwhile."""
+        try:
+            stat = _read(f"/proc/{self.pid}/stat")
+            status = _read(f"/proc/{self.pid}/status")
+            cgroup = _read(f"/proc/{self.pid}/cgroup")
+        except OSError:
+            raise _gone() from None
+        try:
+            executable = os.readlink(f"/proc/{self.pid}/exe")
+        except OSError:
+            executable = ""  # another user's process, seen by an agent that is not root
+        self.check()  # alive now: so all of the above was read of this process and of no later one
+        return Caller(
+            pid=self.pid,
+            uid=self.uid,
+            gid=self.gid,
+            groups=_groups(status),
+            executable=executable,
+            started=int(stat.rpartition(")")[2].split()[19]),
+            unit=unit_of(cgroup),
+            container=container_of(cgroup),
+            guarantee="pidfd" if self.guaranteed else "start-time",
+        )
+
+    def check(self) -> None:
+        """Raise ``PeerGone`` if the process has ended."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if poll.poll(0):
+            raise _gone()
+
+    def still(self, caller: Caller) -> None:
+        """Raise ``PeerGone`` unless the process lives, started when it did and runs what it ran."""
+        if self.caller() != caller:
+            raise PeerGone("the caller became another program while it waited", mend="run exec again")
+
+    def unknown(self) -> Caller:
+        """Return a caller of which only the credentials are known, for the record of a denial."""
+        return Caller(self.pid, self.uid, self.gid, frozenset(), "", 0, guarantee="start-time")
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def attest(connection: socket.socket) -> Peer:
+    """Return the peer of a connected Unix socket. Raises ``PeerGone`` where it cannot be told.
+
+    A peer in a process namespace that we do not see has pid 0 (unix(7)): it is refused rather than guessed.
+    """
+    pid, uid, gid = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    if pid <= 0:
+        raise PeerGone("the caller's process is in a namespace that this agent cannot see", mend="share the process namespace")
+    try:
+        pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
+        os.set_inheritable(pidfd, False)
+    except OSError as error:
+        if error.errno in (3, 22):  # ESRCH, EINVAL: the process was reaped already
+            raise _gone() from None
+        return _weaker(pid, uid, gid)
+    return Peer(uid, gid, pid, pidfd, guaranteed=True)
+
+
+def _weaker(pid: int, uid: int, gid: int) -> Peer:
+    """Return a peer by its number: good unless the number was recycled between connect and now."""
+    try:
+        return Peer(uid, gid, pid, os.pidfd_open(pid), guaranteed=False)
+    except OSError:
+        raise _gone() from None
+
+
+def unit_of(cgroup: str) -> str | None:
+    """Return the systemd unit that ``/proc/PID/cgroup`` names, the innermost one, or None."""
+    for line in cgroup.splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers in ("", "name=systemd") and (units := _UNIT.findall(path)):
+            return str(units[-1])
+    return None
+
+
+def container_of(cgroup: str) -> str | None:
+    """Return the container id (64 hex digits) that ``/proc/PID/cgroup`` names, or None."""
+    match = _CONTAINER.search(cgroup)
+    return (match[1] or match[2]) if match else None
+
+
+def _groups(status: str) -> frozenset[int]:
+    for line in status.splitlines():
+        if line.startswith("Groups:"):
+            return frozenset(int(group) for group in line.split()[1:])
+    return frozenset()
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _gone() -> PeerGone:
+    return PeerGone("the caller has ended", mend="run exec again")

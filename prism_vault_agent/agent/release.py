@@ -1,0 +1,134 @@
+"""The agent's two adapters of one exec: a provider whose values stay in a worker, and a sink that is the caller's socket."""
+
+from __future__ import annotations
+
+import select
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from prism_vault_agent.agent.http import head
+from prism_vault_agent.agent.peer import PeerGone
+from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
+from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
+
+if TYPE_CHECKING:
+    import socket
+
+    from prism_vault_agent.agent.peer import Peer
+    from prism_vault_agent.agent.session import Session
+    from prism_vault_agent.agent.workers import Worker, Workers
+    from prism_vault_agent.model import Caller
+    from prism_vault_agent.worker.messages import Room
+
+ENVIRONMENT: Final = "application/x-prism-vault-environment"
+# A server that restarts between our login and the read loses the worker's connection, not our right to read: ask once more.
+ATTEMPTS: Final = 2
+
+
+@dataclass(slots=True)
+class Mounts:
+    """What is known of the provider's mounts (path, type, version): looked up once, kept as long as it serves."""
+
+    known: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class WorkerProvider:
+    """Reads the secrets of one exec in a worker of its own. ``deadline`` is CLOCK_MONOTONIC seconds."""
+
+    workers: Workers
+    session: Session
+    mounts: Mounts
+    room: tuple[Room, Room]
+    deadline: float
+
+    async def resolve(self, reservation: Reservation) -> Resolution:
+        """Read every binding, with one new login if the token turns out to be dead."""
+        for attempt in range(1, ATTEMPTS + 1):
+            token = await self.session.token(self.deadline)
+            try:
+                return await self._resolve(reservation, token)
+            except TokenExpired:
+                self.session.expired(token)
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _resolve(self, reservation: Reservation, token: str) -> Resolution:
+        grant = reservation.grant
+        room = self.room[grant.pristine]
+        worker = await self.workers.take(self.deadline)
+        try:
+            answer = await worker.ask(
+                {
+                    "do": "resolve",
+                    "token": token,
+                    "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+                    "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
+                    "mounts": self.mounts.known,
+                    "room": {"used": room.used, "total": room.total},
+                    "deadline": self.deadline,
+                }
+            )
+        except TokenExpired:
+            worker.end()
+            raise
+        except PrismVaultError:
+            worker.end()
+            self.mounts.known.clear()  # a mount may have been remade with another version: look again the next time
+            raise
+        except BaseException:
+            worker.end()
+            raise
+        self.mounts.known.update(answer["mounts"])
+        return Resolution(reservation, tuple(answer["names"]), tuple(Lease(**lease) for lease in answer["leases"]), worker)
+
+    def drop(self, resolution: Resolution) -> None:
+        """Let the worker end, and the values with it."""
+        worker_of(resolution).end()
+
+
+@dataclass(slots=True)
+class SocketSink:
+    """Gives the values to whoever connected: the worker writes them, as one HTTP answer, to the caller's own socket."""
+
+    connection: socket.socket
+    peer: Peer
+    caller: Caller
+    deadline: float
+
+    def check(self) -> None:
+        """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
+        self.peer.still(self.caller)
+        poll = select.poll()
+        poll.register(self.connection, select.POLLRDHUP)
+        if poll.poll(0):
+            raise PeerGone("the caller stopped waiting", mend="raise --timeout")
+
+    async def deliver(self, receipt: Receipt) -> Render:
+        """Have the worker write the block; it ends with that."""
+        resolution = receipt.resolution
+        reservation = resolution.reservation
+        worker = worker_of(resolution)
+        headers = {
+            "Content-Type": ENVIRONMENT,
+            "X-Prism-Vault-Pristine": str(int(reservation.grant.pristine)),
+            "X-Prism-Vault-Collision": collision(reservation),
+            "X-Prism-Vault-Audit-Id": reservation.audit_id,
+        }
+        job = {"do": "deliver", "head": head(200, headers), "deadline": self.deadline}
+        if not (await worker.ask(job, self.connection)).get("delivered"):
+            raise ProviderUnavailable("the worker did not deliver", mend="retry", reason="worker_lost")
+        worker.end()
+        return Render(reservation, resolution.names, resolution.leases)
+
+
+def collision(reservation: Reservation) -> str:
+    """Return what the scopes say of a name that the caller has already: the strictest of their answers."""
+    wishes = {scope.collision for scope in reservation.grant.scopes}
+    return "error" if len(wishes) > 1 else wishes.pop()
+
+
+def worker_of(resolution: Resolution) -> Worker:
+    """Return the worker that holds the values of a resolution of ours."""
+    return resolution.held  # type: ignore[return-value]  # only this provider makes the resolutions that it is given back

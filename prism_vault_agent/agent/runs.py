@@ -1,0 +1,102 @@
+"""What is out there: a run for each process that was given values, watched by its descriptor, ended on demand, logged at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from prism_vault_agent.model import Render, Reservation, ScopeName
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A process that holds the values of a render. ``pidfd`` stays valid when the client becomes the command."""
+
+    render: Render
+    pidfd: int
+    started_at: float
+    ended: asyncio.Event
+    why: str = "exited"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``status`` shows."""
+        grant = self.render.reservation.grant
+        return {
+            "id": self.render.reservation.audit_id,
+            "scopes": [scope.name for scope in grant.scopes],
+            "purpose": grant.purpose,
+            "run_ref": grant.request.run_ref,
+            "job_id": grant.request.job_id,
+            "pid": grant.caller.pid,
+            "uid": grant.caller.uid,
+            "kind": grant.kind,
+            "started_at": int(self.started_at),
+            "age": int(time.time() - self.started_at),
+        }
+
+
+class Runs:
+    """The runs of this agent. ``cleared`` is told of each end: exited, revoked or scope_removed."""
+
+    def __init__(self, cleared: Callable[[Reservation, str], None]) -> None:
+        """Record ends with ``cleared``."""
+        self._cleared = cleared
+        self._runs: set[Run] = set()
+
+    def __iter__(self) -> Iterator[Run]:
+        """Iterate over the runs, oldest first."""
+        return iter(sorted(self._runs, key=lambda run: run.started_at))
+
+    def watch(self, render: Render, pidfd: int) -> None:
+        """Watch the process behind ``pidfd``, which is ours to close from now on."""
+        run = Run(render, pidfd, time.time(), asyncio.Event())
+        self._runs.add(run)
+        asyncio.get_running_loop().add_reader(pidfd, self._end, run)
+
+    def _end(self, run: Run) -> None:
+        asyncio.get_running_loop().remove_reader(run.pidfd)
+        os.close(run.pidfd)
+        self._runs.discard(run)
+        self._cleared(run.render.reservation, run.why)
+        run.ended.set()
+
+    async def revoke(self, run: Run, why: str) -> dict[str, Any]:
+        """End a run: SIGTERM, then SIGKILL after its scopes' shortest grace. Return how it ended, or why it could not be."""
+        grant = run.render.reservation.grant
+        grace = min(scope.grace for scope in grant.scopes)
+        run.why = why
+        try:
+            signal.pidfd_send_signal(run.pidfd, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await run.ended.wait()
+                    return {"pid": grant.caller.pid, "how": "SIGTERM"}
+            signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
+            await run.ended.wait()
+        except ProcessLookupError:
+            return {"pid": grant.caller.pid, "how": "ended by itself"}
+        except PermissionError:
+            run.why = "exited"
+            log.error("revoke.not_permitted", pid=grant.caller.pid, uid=grant.caller.uid)
+            return {"pid": grant.caller.pid, "why": "the agent may not signal another user's process; run it as root"}
+        return {"pid": grant.caller.pid, "how": "SIGKILL"}
+
+    async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
+        """End several runs at once."""
+        return list(await asyncio.gather(*(self.revoke(run, why) for run in runs)))
+
+    def of_scopes(self, names: Collection[ScopeName]) -> list[Run]:
+        """Return the runs that hold values of any of these scopes."""
+        return [run for run in self._runs if any(scope.name in names for scope in run.render.reservation.grant.scopes)]

@@ -1,0 +1,195 @@
+"""The agent's token at the provider: logged in, renewed at two thirds of its life, replaced before its end, revoked at shutdown.
+
+The token is the one secret that the front keeps. It is fetched and used by workers; nothing is ever picked up from the
+environment or the home directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
+
+if TYPE_CHECKING:
+    from prism_vault_agent.agent.workers import Workers
+    from prism_vault_agent.config.settings import AuthSettings
+
+log = structlog.get_logger()
+
+BACKOFF_FIRST: Final = 1.0
+BACKOFF_LONGEST: Final = 300.0
+JOB_SECONDS: Final = 10.0
+SHORTEST_WAIT: Final = 0.2
+
+
+@dataclass(slots=True)
+class Held:
+    """The token and what is known of it. ``ends`` is CLOCK_MONOTONIC seconds; None for a token that does not end."""
+
+    token: str
+    accessor: str
+    seconds: int
+    renewable: bool
+    ends: float | None
+
+    def __repr__(self) -> str:
+        """Return nothing that could be used."""
+        return f"Held(accessor={self.accessor!r})"
+
+
+class Session:
+    """A login that is kept alive. ``on_failure`` of the settings says whether a refused login ends the agent."""
+
+    def __init__(self, workers: Workers, auth: AuthSettings) -> None:
+        """Log in with ``auth`` through ``workers``."""
+        self._workers = workers
+        self._auth = auth
+        self._held: Held | None = None
+        self._identities: dict[str, tuple[str, float]] = {}
+        self._changed = asyncio.Event()
+        self._again = asyncio.Event()
+        self.last_error: PrismVaultError | None = None
+
+    @property
+    def state(self) -> str:
+        """``logged_in`` or ``logged_out``."""
+        return "logged_in" if self._held else "logged_out"
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until the token ends; None where there is none or it does not end."""
+        ends = self._held.ends if self._held else None
+        return None if ends is None else max(0.0, ends - time.monotonic())
+
+    async def token(self, deadline: float) -> str:
+        """Return a token that is thought to live, waiting for a login under way until ``deadline`` (CLOCK_MONOTONIC)."""
+        while self._held is None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                why = f": {self.last_error.message}" if self.last_error else ""
+                raise ProviderUnavailable(
+                    f"the agent is not logged in{why}", mend="see prism-vault status", reason="logged_out"
+                ) from None
+        return self._held.token
+
+    def expired(self, token: str) -> None:
+        """Say that the provider called ``token`` dead: a new login starts at once, unless one has happened since."""
+        if self._held is not None and self._held.token == token:
+            self._forget()
+            self._again.set()
+
+    async def identity(self, role: str, deadline: float) -> str:
+        """Return an identity token of ``role``, minted anew after two thirds of its life."""
+        value, renew_at = self._identities.get(role, ("", 0.0))
+        if time.monotonic() >= renew_at:
+            token = await self.token(deadline)
+            try:
+                answer = await self._workers.job({"do": "identity", "token": token, "role": role}, deadline)
+            except TokenExpired as error:
+                self.expired(token)
+                raise ProviderUnavailable(
+                    "the agent's token has ended; a new login is under way", mend="retry", reason="logged_out"
+                ) from error
+            value = answer["value"]
+            self._identities[role] = (value, time.monotonic() + answer["seconds"] * 2 / 3)
+        return value
+
+    def forget_identity(self, role: str) -> None:
+        """Mint a new identity token at the next call: central refused the one it has."""
+        self._identities.pop(role, None)
+
+    async def run(self) -> None:
+        """Keep logged in until cancelled. Raises the login's error where ``on_failure`` is ``exit``."""
+        pause = BACKOFF_FIRST
+        while True:
+            try:
+                await self._log_in()
+                pause = BACKOFF_FIRST
+                await self._keep()
+            except PrismVaultError as error:
+                self.last_error = error
+                log.warning("login.failed", reason=error.reason, message=error.message, retry_in=round(pause, 1))
+                if self._auth.on_failure == "exit" and error.exit_status != ProviderUnavailable.exit_status:
+                    raise
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
+                pause = min(pause * 2, BACKOFF_LONGEST)
+
+    async def _log_in(self) -> None:
+        answer = await self._workers.job({"do": "login"}, time.monotonic() + JOB_SECONDS)
+        before, seconds = self._held, int(answer["seconds"])
+        ends = time.monotonic() + seconds if seconds else None
+        self._held = Held(answer["value"], answer["accessor"], seconds, bool(answer["renewable"]), ends)
+        self._again.clear()
+        self.last_error = None
+        self._changed.set()
+        self._identities.clear()
+        log.info(
+            "login.done",
+            method=self._auth.method,
+            accessor=self._held.accessor,
+            seconds=seconds,
+            renewable=self._held.renewable,
+        )
+        if before is not None and before.token != self._held.token:
+            await self._give_back(before)
+
+    async def _keep(self) -> None:
+        """Renew until the token cannot be made to live longer; return when it is time to log in anew."""
+        while (held := self._held) is not None:
+            if held.ends is None:
+                await self._again.wait()
+                return
+            remaining = held.ends - time.monotonic()
+            wait = max(SHORTEST_WAIT, remaining * random.uniform(0.6, 2 / 3))  # noqa: S311 - jitter is no secret
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._again.wait()
+                    return
+            if not held.renewable or not await self._renew(held):
+                # Max ttl is near, or renewing is not possible: a new login while the old token still lives.
+                return
+
+    async def _renew(self, held: Held) -> bool:
+        """Renew the token; tell whether it lives on for at least half of what it had at first."""
+        try:
+            answer = await self._workers.job({"do": "renew", "token": held.token}, time.monotonic() + JOB_SECONDS)
+        except ProviderUnavailable as error:
+            self.last_error = error
+            log.warning("renewal.failed", reason=error.reason, message=error.message)
+            return held.ends is not None and held.ends - time.monotonic() > held.seconds / 10
+        except PrismVaultError as error:
+            log.warning("renewal.refused", reason=error.reason, message=error.message)
+            self._forget()
+            return False
+        held.ends = time.monotonic() + answer["seconds"]
+        return bool(answer["seconds"] * 2 >= held.seconds)
+
+    def _forget(self) -> None:
+        self._held = None
+        self._changed = asyncio.Event()
+        self._identities.clear()
+
+    async def revoke(self) -> None:
+        """Give the token back at shutdown."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self._give_back(held)
+
+    async def _give_back(self, held: Held) -> None:
+        """Revoke a token of ours; one that cannot be reached is logged and left to its ttl. A token file's is not ours."""
+        if self._auth.method == "token_file":
+            return
+        try:
+            await self._workers.job({"do": "revoke", "token": held.token}, time.monotonic() + 2.0)
+            log.info("token.revoked", accessor=held.accessor)
+        except PrismVaultError as error:
+            log.warning("token.revoke_failed", accessor=held.accessor, reason=error.reason)

@@ -1,0 +1,82 @@
+"""What the agent tells of itself: no values, no tokens."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import prism_vault_agent
+
+if TYPE_CHECKING:
+    from prism_vault_agent.agent.listener import Listener
+    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.session import Session
+    from prism_vault_agent.agent.workers import Workers
+    from prism_vault_agent.audit.outbox import Outbox
+    from prism_vault_agent.config.settings import Settings
+    from prism_vault_agent.process import Hardening
+
+
+@dataclass(slots=True)
+class Status:
+    """The parts that know something worth telling."""
+
+    session: Session
+    outbox: Outbox
+    workers: Workers
+    runs: Runs
+    listener: Listener
+    hardening: Hardening
+    started_at: float = field(default_factory=time.time)
+    loaded_at: float = field(default_factory=time.time)
+    config_error: str = ""
+
+    def tell(self, settings: Settings) -> dict[str, Any]:
+        """Return the answer to ``GET /v1/status``."""
+        error = self.session.last_error
+        expires_in = self.session.expires_in
+        return {
+            "version": prism_vault_agent.__version__,
+            "host": settings.agent.host,
+            "pid": os.getpid(),
+            "started_at": int(self.started_at),
+            "ready": self.ready(),
+            "vault": {
+                "state": self.session.state,
+                "token_expires_in": None if expires_in is None else int(expires_in),
+                "last_error": error.message if error else "",
+            },
+            "central": {
+                "state": "reachable" if self.outbox.reachable else "away",
+                "queued": self.outbox.queued,
+                "last_error": self.outbox.last_error,
+            },
+            "workers": {"idle": self.workers.idle},
+            "scopes": [
+                {
+                    "name": scope.name,
+                    "project": scope.project,
+                    "environment": scope.environment,
+                    "purposes": list(scope.purposes),
+                }
+                for scope in settings.scopes.values()
+            ],
+            "runs": [run.describe() for run in self.runs],
+            "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
+            "socket": {"path": self.listener.path, "ours": self.listener.ours()},
+            "process": {"not_dumpable": self.hardening.not_dumpable, "memory_locked": self.hardening.memory_locked},
+        }
+
+    def ready(self) -> bool:
+        """Tell whether an exec can be expected to work now."""
+        return self.session.state == "logged_in" and self.outbox.reachable and self.listener.ours()
+
+    def line(self) -> str:
+        """Return one line for systemd's STATUS=."""
+        return f"{self.session.state}, central {'reachable' if self.outbox.reachable else 'away'}, {len(list(self.runs))} runs"
+
+    def may_revoke(self, asker: int, owner: int) -> bool:
+        """Tell whether user ``asker`` may end a run of user ``owner``."""
+        return asker in (0, os.geteuid(), owner)

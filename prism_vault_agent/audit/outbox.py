@@ -1,0 +1,199 @@
+"""The one way to central: events leave in order, chained, at most one batch under way, and are asked for again until answered.
+
+A batch whose answer was lost is *in doubt*: it is sent again byte for byte before anything else, because central may have
+taken it; its event ids make that harmless. So a row is never doubled and the chain never forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from prism_vault_agent.audit.event import Chain, Fields
+
+log = structlog.get_logger()
+
+LARGEST_BATCH: Final = 128
+MOST_WAITING: Final = 10_000
+PAUSE_FIRST: Final = 0.05
+PAUSE_LONGEST: Final = 5.0
+# Central looked at no event behind one that it refused.
+NOT_ATTEMPTED: Final = 424
+
+Answer = dict[str, Any]
+
+
+class Post(Protocol):
+    """Sends one batch of sealed events and returns an answer for each; raises ``AuditUnavailable`` when it is unknown."""
+
+    async def __call__(self, bodies: Sequence[bytes]) -> list[Answer]:
+        """Return the answers, in order."""
+
+
+class Journal(Protocol):
+    """Where events wait durably while central is away."""
+
+    async def keep(self, fields: Fields) -> None:
+        """Keep one event until it is dropped."""
+
+    async def drop(self, event_id: str) -> None:
+        """Forget an event that central has."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One event on its way. ``answer`` is absent where nobody waits; ``then`` is told of the answer in that case."""
+
+    fields: Fields
+    answer: asyncio.Future[Answer] | None = None
+    then: Callable[[Answer], None] | None = None
+    kept: bool = False
+
+    @property
+    def given_up(self) -> bool:
+        """Whether whoever waited has gone."""
+        return self.answer is not None and self.answer.done()
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Events for central, in order."""
+
+    chain: Chain
+    post: Post
+    journal: Journal
+    reachable: bool = True
+    last_error: str = ""
+    _waiting: deque[Entry] = field(default_factory=deque)
+    _in_doubt: tuple[list[Entry], list[bytes]] | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def queued(self) -> int:
+        """How many events central has not confirmed yet."""
+        return len(self._waiting) + (len(self._in_doubt[0]) if self._in_doubt else 0)
+
+    async def send(self, fields: Fields, seconds: float) -> Answer:
+        """Return central's answer to an event, once it is durable there. Raises ``AuditUnavailable`` after ``seconds``."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise AuditUnavailable("too many audit records are waiting for central", mend="retry when central is up")
+        entry = Entry(fields, asyncio.get_running_loop().create_future())
+        self._put(entry)
+        assert entry.answer is not None
+        try:
+            async with asyncio.timeout(seconds):
+                return await entry.answer
+        except TimeoutError:
+            why = f" ({self.last_error})" if self.last_error else ""
+            raise AuditUnavailable(
+                f"central did not take the audit record in {seconds:g} s{why}", mend="retry when central is up"
+            ) from None
+        finally:
+            entry.answer.cancel()
+
+    def tell(self, fields: Fields, then: Callable[[Answer], None] | None = None, *, kept: bool = False) -> None:
+        """Send an event that nobody waits for; it is kept durably if central does not take it at the first attempt.
+
+        ``kept`` says that the journal has it already.
+        """
+        self._put(Entry(fields, then=then, kept=kept))
+
+    def _put(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+        self._idle.clear()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Ship events until cancelled."""
+        pause = PAUSE_FIRST
+        while True:
+            batch = self._in_doubt or self._next_batch()
+            if batch is None:
+                self._idle.set()
+                self._news.clear()
+                await self._news.wait()
+                continue
+            self._in_doubt = batch
+            try:
+                answers = await self.post(batch[1])
+            except PrismVaultError as error:
+                await self._away(error)
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
+                pause = min(pause * 2, PAUSE_LONGEST)
+                continue
+            self._in_doubt = None
+            self.reachable, self.last_error, pause = True, "", PAUSE_FIRST
+            await self._settle(*batch, answers)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until nothing is queued, for ``seconds`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    def _next_batch(self) -> tuple[list[Entry], list[bytes]] | None:
+        """Seal what waits as the next events of the chain; whoever gave up before it was sent is left out."""
+        entries: list[Entry] = []
+        bodies: list[bytes] = []
+        tentative = replace(self.chain)
+        while self._waiting and len(entries) < LARGEST_BATCH:
+            entry = self._waiting.popleft()
+            if entry.given_up:
+                continue
+            body = tentative.seal(entry.fields)
+            tentative.accept(body)
+            entries.append(entry)
+            bodies.append(body)
+        return (entries, bodies) if entries else None
+
+    async def _away(self, error: PrismVaultError) -> None:
+        """Note that central did not answer, and keep durably what nobody waits for."""
+        if self.reachable:
+            log.warning("central.away", reason=error.reason, message=error.message)
+        self.reachable, self.last_error = False, error.message
+        for entry in [*(self._in_doubt[0] if self._in_doubt else []), *self._waiting]:
+            await self._keep(entry)
+
+    async def _keep(self, entry: Entry) -> None:
+        """Keep durably an event that nobody waits for."""
+        if entry.answer is None and not entry.kept:
+            try:
+                await self.journal.keep(entry.fields)
+                entry.kept = True
+            except PrismVaultError as error:
+                log.error("journal.failed", message=error.message)
+
+    async def _settle(self, entries: list[Entry], bodies: list[bytes], answers: list[Answer]) -> None:
+        """Move the chain over what was appended, tell who waits, and queue again what was not attempted."""
+        again: list[Entry] = []
+        for entry, body, answer in zip(entries, bodies, answers, strict=True):
+            if answer["status"] == NOT_ATTEMPTED:
+                again.append(entry)
+                continue
+            if answer.get("appended"):
+                self.chain.accept(body)
+            if answer.get("code") == "chain":
+                log.critical(
+                    "audit.chain_broken",
+                    message="central's log does not continue ours: nothing is released until a restart",
+                )
+                await self._keep(entry)
+            elif entry.kept:
+                await self.journal.drop(str(entry.fields["event_id"]))
+            if entry.answer is not None and not entry.answer.done():
+                entry.answer.set_result(answer)
+            if entry.then is not None:
+                entry.then(answer)
+        self._waiting.extendleft(reversed(again))

@@ -1,0 +1,95 @@
+"""What a worker does: one job for the front, with its own connection to the provider. See ``messages.py`` for the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prism_vault_agent.config.settings import VaultSettings
+from prism_vault_agent.errors import PrismVaultError, ProtocolError, to_plain
+from prism_vault_agent.model import Binding, SecretReference
+from prism_vault_agent.vault import login, reading, session
+from prism_vault_agent.vault.transport import Transport
+from prism_vault_agent.worker.block import environment_block
+from prism_vault_agent.worker.messages import Message, Room, receive, send
+
+
+class Worker:
+    """One worker: its connection to the provider and, between ``resolve`` and ``deliver``, the block of values."""
+
+    def __init__(self, front: socket.socket, settings: VaultSettings, transport: Transport) -> None:
+        """Serve the front on ``front``; ``transport`` may already be connected."""
+        self.front = front
+        self.settings = settings
+        self.transport = transport
+        self.block = b""
+
+    def serve(self) -> None:
+        """Do one job (and deliver what it resolved), then return. A front that is gone ends the work at once."""
+        while (received := receive(self.front)) is not None:
+            job, descriptor = received
+            try:
+                answer = JOBS[job["do"]](self, job) if job["do"] != "deliver" else self.deliver(job, descriptor)
+            except PrismVaultError as error:
+                answer = {"error": to_plain(error)}
+            except OSError as error:
+                answer = {"error": to_plain(ProtocolError(f"the worker failed: {os.strerror(error.errno or 0)}"))}
+            send(self.front, answer)
+            if job["do"] != "resolve" or "error" in answer:
+                return
+
+    def resolve(self, job: Message) -> Message:
+        """Read every binding and keep the block; answer with what was read, described."""
+        found = reading.read(
+            self.transport,
+            job["token"],
+            [Binding(name, SecretReference.parse(reference)) for name, reference in job["bindings"]],
+            allow_names=frozenset(job["allow_names"]),
+            mounts=job["mounts"],
+            deadline=job["deadline"],
+        )
+        self.block = environment_block(found.values, Room(**job["room"]))
+        return {
+            "names": list(found.values),
+            "leases": [dataclasses.asdict(lease) for lease in found.leases],
+            "mounts": found.mounts,
+        }
+
+    def deliver(self, job: Message, descriptor: int | None) -> Message:
+        """Write the answer's head and the block to the receiver's socket."""
+        if descriptor is None:
+            raise ProtocolError("a delivery came without its socket")
+        with socket.socket(fileno=descriptor) as receiver:
+            receiver.settimeout(max(0.001, job["deadline"] - time.monotonic()))
+            receiver.sendall(job["head"].encode("latin-1") + f"Content-Length: {len(self.block)}\r\n\r\n".encode() + self.block)
+        return {"delivered": True}
+
+    def login(self, job: Message) -> Message:
+        """Log in and answer the token with its facts."""
+        return dataclasses.asdict(login.log_in(self.transport, self.settings.auth, job["deadline"]))
+
+    def renew(self, job: Message) -> Message:
+        """Renew the token; answer for how many seconds it now lives."""
+        return {"seconds": session.renew(self.transport, job["token"], job["deadline"])}
+
+    def identity(self, job: Message) -> Message:
+        """Have the provider vouch for us to central."""
+        return dataclasses.asdict(login.identity_token(self.transport, job["token"], job["role"], job["deadline"]))
+
+    def revoke(self, job: Message) -> Message:
+        """Give the token back, and with it all that was made by it."""
+        session.revoke_self(self.transport, job["token"], job["deadline"])
+        return {}
+
+
+JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
+    "resolve": Worker.resolve,
+    "login": Worker.login,
+    "renew": Worker.renew,
+    "identity": Worker.identity,
+    "revoke": Worker.revoke,
+}
