@@ -1,16 +1,18 @@
 """What the configuration says, as frozen values: the only form in which the rest of the product sees it.
 
-The files are read and checked in ``config/load.py`` (pydantic). Durations are seconds, modes are numbers, users and groups
-are ids, paths are absolute. No field holds a secret: credentials are named by the file that holds them.
+The files are read and checked in ``config/load.py`` (pydantic). Durations are seconds, modes are numbers, users and
+groups are ids, paths are absolute. No field holds a secret: credentials are named by the file that holds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from prism_vault_agent.model import Scope, ScopeName
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prism_vault_agent.model import Scope, ScopeName
 
 AuthMethod = Literal["approle", "jwt", "kubernetes", "cert", "userpass", "token_file"]
 OnAuthFailure = Literal["keep-trying", "exit"]
@@ -59,7 +61,7 @@ class VaultSettings:
 
 @dataclass(frozen=True, slots=True)
 class CentralSettings:
-    """Where the audit log is. The credential is a token of ``identity_role`` (OpenBao identity token), else of ``token_file``."""
+    """Where the audit log is. Our credential: the provider's token of ``identity_role``, or ``token_file``."""
 
     url: str
     identity_role: str = ""

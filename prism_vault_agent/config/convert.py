@@ -1,0 +1,134 @@
+"""From what is written to what holds: a validated document becomes frozen settings, or a list of problems.
+
+Here is what needs more than one field or the host: defaults, users and groups, references, names of variables.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prism_vault_agent.config.accounts import Accounts
+from prism_vault_agent.config.places import LONGEST_SOCKET_PATH, places
+from prism_vault_agent.config.problems import Problem
+from prism_vault_agent.config.scopes import scope
+from prism_vault_agent.config.settings import (
+    AgentSettings,
+    AuthSettings,
+    CentralSettings,
+    Settings,
+    TlsFiles,
+    VaultSettings,
+)
+from prism_vault_agent.config.shapes import name, seconds
+from prism_vault_agent.model import ScopeName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prism_vault_agent.config import schema
+    from prism_vault_agent.config.lines import KeyPath
+
+
+@dataclass(slots=True)
+class Conversion:
+    """One conversion under way: the host it is for, and what was found wrong so far."""
+
+    environ: Mapping[str, str]
+    accounts: Accounts = field(default_factory=Accounts)
+    problems: list[Problem] = field(default_factory=list)
+
+    def wrong(self, path: KeyPath, what: str, mend: str) -> None:
+        """Note a problem and go on, so that one run tells them all."""
+        self.problems.append(Problem(path, what, mend))
+
+
+def settings(document: schema.Document, conversion: Conversion, files: tuple[str, ...]) -> Settings:
+    """Return the settings that ``document`` means on this host; problems are added to ``conversion``."""
+    return Settings(
+        agent=_agent(document.agent, conversion),
+        vault=_vault(document.vault, conversion),
+        central=_central(document.central, conversion),
+        scopes={
+            ScopeName(key): scope(key, entry, conversion.accounts, conversion.problems) for key, entry in document.scopes.items()
+        },
+        files=files,
+    )
+
+
+def _agent(section: schema.Agent, conversion: Conversion) -> AgentSettings:
+    default = places(conversion.environ, os.geteuid())
+    socket = section.socket or default.socket
+    if not socket:
+        conversion.wrong(("agent", "socket"), "has no default here, since XDG_RUNTIME_DIR is not set", "set it")
+    if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+        what = f"is longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have"
+        conversion.wrong(("agent", "socket"), what, "choose a shorter path")
+    return AgentSettings(
+        host=section.host or _host(conversion),
+        socket=socket,
+        socket_uid=_account(section.socket_owner, "user", ("agent", "socket_owner"), conversion),
+        socket_gid=_account(section.socket_group, "group", ("agent", "socket_group"), conversion),
+        socket_mode=int(section.socket_mode, 8),
+        state=section.state or default.state,
+        workers=section.workers,
+        connections_per_user=section.connections_per_user,
+        log_format=section.log_format,
+        log_level=section.log_level,
+    )
+
+
+def _host(conversion: Conversion) -> str:
+    found = os.uname().nodename
+    try:
+        return name(found)
+    except ValueError:
+        conversion.wrong(("agent", "host"), "has no default here, since the host's own name is not a name", "set it")
+        return found
+
+
+def _account(text: str | None, kind: str, path: KeyPath, conversion: Conversion) -> int:
+    """Return the number of a user or group; our own where none is named."""
+    if text is None:
+        return os.geteuid() if kind == "user" else os.getegid()
+    number = conversion.accounts.uid(text) if kind == "user" else conversion.accounts.gid(text)
+    if number is None:
+        conversion.wrong(path, f"names a {kind} that this host does not have", "create it, or name another")
+        return -1
+    return number
+
+
+def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
+    tls = _tls(section, "vault", conversion)
+    auth = section.auth
+    if auth.method == "cert" and not tls.cert_file:
+        conversion.wrong(("vault", "auth", "method"), "needs a client certificate", "set cert_file and key_file in [vault]")
+    given = {key: value for key, value in auth.model_dump(exclude={"mount"}).items() if value is not None}
+    usual = {"token_file": "token"}.get(auth.method, auth.method)
+    return VaultSettings(
+        address=section.address,
+        auth=AuthSettings(mount=(auth.mount or usual).strip("/"), **given),
+        namespace=section.namespace.strip("/"),
+        tls=tls,
+        timeout=seconds(section.timeout),
+    )
+
+
+def _central(section: schema.Central, conversion: Conversion) -> CentralSettings:
+    if (section.identity_role is None) == (section.token_file is None):
+        conversion.wrong(("central",), "needs one credential", "set either identity_role or token_file")
+    return CentralSettings(
+        url=section.url,
+        identity_role=section.identity_role or "",
+        token_file=section.token_file or "",
+        tls=_tls(section, "central", conversion),
+        timeout=seconds(section.timeout),
+    )
+
+
+def _tls(section: schema.Vault | schema.Central, table: str, conversion: Conversion) -> TlsFiles:
+    if (section.cert_file is None) != (section.key_file is None):
+        missing = "key_file" if section.key_file is None else "cert_file"
+        conversion.wrong((table, missing), "is missing", "a client certificate needs cert_file and key_file")
+    return TlsFiles(section.ca_file or "", section.cert_file or "", section.key_file or "")

@@ -1,0 +1,51 @@
+"""Settings as plain JSON and back: what ``config show`` prints and what the compiled configuration holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from prism_vault_agent.config.settings import (
+    AgentSettings,
+    AuthSettings,
+    CentralSettings,
+    Settings,
+    TlsFiles,
+    VaultSettings,
+)
+from prism_vault_agent.model import Binding, CallerRule, Scope, SecretReference
+
+Plain = dict[str, Any]
+
+
+def to_plain(settings: Settings) -> Plain:
+    """Return settings as JSON-ready values; a set becomes a sorted list."""
+    plain = dataclasses.asdict(settings)
+    for scope in plain["scopes"].values():
+        scope["allow_names"] = sorted(scope["allow_names"])
+    return plain
+
+
+def from_plain(plain: Plain) -> Settings:
+    """Return the settings that :func:`to_plain` described; ``KeyError`` or ``TypeError`` for anything else."""
+    vault, central = plain["vault"], plain["central"]
+    return Settings(
+        agent=AgentSettings(**plain["agent"]),
+        vault=VaultSettings(**{**vault, "auth": AuthSettings(**vault["auth"]), "tls": TlsFiles(**vault["tls"])}),
+        central=CentralSettings(**{**central, "tls": TlsFiles(**central["tls"])}),
+        scopes={name: _scope(scope) for name, scope in plain["scopes"].items()},
+        files=tuple(plain["files"]),
+    )
+
+
+def _scope(plain: Plain) -> Scope:
+    return Scope(
+        **{
+            **plain,
+            "purposes": tuple(plain["purposes"]),
+            "callers": tuple(CallerRule(**rule) for rule in plain["callers"]),
+            "bindings": tuple(Binding(binding["name"], SecretReference(**binding["reference"])) for binding in plain["bindings"]),
+            "allow_paths": tuple(plain["allow_paths"]),
+            "allow_names": frozenset(plain["allow_names"]),
+        }
+    )

@@ -1,0 +1,247 @@
+"""The configuration as it is written: one frozen pydantic model, from which the reference and the JSON Schema are made.
+
+Only shapes are checked here, one field at a time; what needs the host or several fields is checked in ``convert.py``.
+No message repeats a value: somebody may have written a secret in the wrong place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from prism_vault_agent.config import shapes
+
+Name = Annotated[str, AfterValidator(shapes.name)]
+Path = Annotated[str, AfterValidator(shapes.path)]
+Text = Annotated[str, AfterValidator(shapes.text)]
+Namespace = Annotated[str, AfterValidator(shapes.namespace)]
+Url = Annotated[str, AfterValidator(shapes.url)]
+Duration = Annotated[str, AfterValidator(shapes.duration)]
+Timeout = Annotated[str, AfterValidator(shapes.timeout)]
+Mode = Annotated[str, AfterValidator(shapes.mode)]
+UserOrGroup = Annotated[str, AfterValidator(shapes.text)]
+Id = Annotated[int, Field(ge=0, le=2**32 - 2)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict types, unknown keys refused, values never repeated in an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Agent(Section):
+    """The agent on this host. Everything has a default."""
+
+    host: Name | None = Field(None, description="This host's name on the audit log. Default: its own name.")
+    socket: Path | None = Field(
+        None,
+        description="Unix socket of the agent, at most 107 bytes. Default: `/run/prism-vault/agent.sock` for root, "
+        "else `$XDG_RUNTIME_DIR/prism-vault/agent.sock`.",
+    )
+    socket_owner: UserOrGroup | None = Field(
+        None, description="User (name or number) that owns the socket. Default: the agent's own."
+    )
+    socket_group: UserOrGroup | None = Field(None, description="Group (name or number) of the socket. Default: the agent's own.")
+    socket_mode: Mode = Field("0660", description="Mode of the socket, as an octal string.")
+    state: Path | None = Field(
+        None,
+        description="Directory of the agent's durable state, for root `/var/lib/prism-vault` by default, "
+        "else `$XDG_STATE_HOME/prism-vault`.",
+    )
+    workers: int = Field(4, ge=1, le=64, description="Single-use worker processes that are kept ready.")
+    connections_per_user: int = Field(64, ge=1, le=10_000, description="Connections that one user may hold at a time.")
+    log_format: Literal["json", "console"] = Field("json", description="One JSON object, or one readable line, per event.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is logged.")
+
+
+class Auth(Section):
+    """What every method has."""
+
+    mount: Text | None = Field(None, description="Path of the auth method at the provider. Default: the method's usual one.")
+    on_failure: Literal["keep-trying", "exit"] = Field(
+        "keep-trying",
+        description="What the agent does when the provider refuses its login: try again with backoff, or exit.",
+    )
+
+
+class AppRole(Auth):
+    """AppRole: a role id and a secret id, each in a file."""
+
+    method: Literal["approle"] = Field(description="This method.")
+    role_id_file: Path = Field(description="File that holds the role id.")
+    secret_id_file: Path = Field(description="File that holds the secret id, or its wrapping token.")
+    secret_id_wrapped_by: Text | None = Field(
+        None,
+        description="Where set, the secret-id file holds a response-wrapping token that must have been created at this "
+        "path, for instance `auth/approle/role/web1/secret-id`.",
+    )
+
+
+class Jwt(Auth):
+    """JWT: a signed token in a file."""
+
+    method: Literal["jwt"] = Field(description="This method.")
+    role: Text = Field(description="Role at the provider.")
+    jwt_file: Path = Field(description="File that holds the token.")
+
+
+class Kubernetes(Auth):
+    """Kubernetes: the pod's service account token."""
+
+    method: Literal["kubernetes"] = Field(description="This method.")
+    role: Text = Field(description="Role at the provider.")
+    jwt_file: Path = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount/token", description="File that holds the service account token."
+    )
+
+
+class Certificate(Auth):
+    """TLS certificate: the one named by `cert_file` and `key_file` in `[vault]`."""
+
+    method: Literal["cert"] = Field(description="This method.")
+    role: Text | None = Field(None, description="Role at the provider. Default: the one that matches the certificate.")
+
+
+class Userpass(Auth):
+    """User name and password; the password is in a file."""
+
+    method: Literal["userpass"] = Field(description="This method.")
+    username: Text = Field(description="User name at the provider.")
+    password_file: Path = Field(description="File that holds the password.")
+
+
+class TokenFile(Auth):
+    """A token that something else keeps in a file. The only way to hand the agent a token."""
+
+    method: Literal["token_file"] = Field(description="This method.")
+    token_file: Path = Field(description="File that holds the token.")
+
+
+AnyAuth = Annotated[AppRole | Jwt | Kubernetes | Certificate | Userpass | TokenFile, Field(discriminator="method")]
+
+
+class Vault(Section):
+    """Vault or OpenBao: where the secrets live."""
+
+    address: Url = Field(description="`https://` address; `http://` only on loopback. Default: BAO_ADDR or VAULT_ADDR.")
+    namespace: Namespace = Field("", description="Namespace. Default: BAO_NAMESPACE or VAULT_NAMESPACE.")
+    ca_file: Path | None = Field(
+        None,
+        description="Certificate authorities to trust instead of the system's. Default: BAO_CACERT or VAULT_CACERT.",
+    )
+    cert_file: Path | None = Field(None, description="Our client certificate. Default: BAO_CLIENT_CERT or VAULT_CLIENT_CERT.")
+    key_file: Path | None = Field(None, description="Its private key. Default: BAO_CLIENT_KEY or VAULT_CLIENT_KEY.")
+    timeout: Timeout = Field("5s", description="Longest wait for one answer.")
+    auth: AnyAuth = Field(description="How the agent logs in.")
+
+
+class Central(Section):
+    """The central service: where the audit log is."""
+
+    url: Url = Field(description="`https://` address; `http://` only on loopback.")
+    audit: Literal["strict"] = Field(
+        "strict", description="Both audit steps are acknowledged before anything is released. There is no other value."
+    )
+    identity_role: Text | None = Field(
+        None,
+        description="Identity-token role at the provider; its token is our credential at central. Or set `token_file`.",
+    )
+    token_file: Path | None = Field(None, description="File that holds our service token at central.")
+    ca_file: Path | None = Field(None, description="Certificate authorities to trust instead of the system's.")
+    cert_file: Path | None = Field(None, description="Our client certificate.")
+    key_file: Path | None = Field(None, description="Its private key.")
+    timeout: Timeout = Field("5s", description="Longest wait for one answer.")
+
+
+class CallerEntry(Section):
+    """Who may ask. Every selector that is set must match, and one at least is needed."""
+
+    kind: Literal["service", "agent", "worker", "operator"] = Field(
+        description="Kind of caller; an `agent` must name its run (`--run-ref`), a `worker` its job (`--job-id`)."
+    )
+    user: UserOrGroup | None = Field(None, description="User name on this host.")
+    uid: Id | None = Field(None, description="User number, instead of `user`.")
+    group: UserOrGroup | None = Field(None, description="Group name on this host; the caller's further groups count.")
+    gid: Id | None = Field(None, description="Group number, instead of `group`.")
+    executable: Path | None = Field(None, description="Absolute path of the program that asks.")
+    unit: Text | None = Field(None, description="systemd unit that the caller runs in, for instance `web.service`.")
+    container: Annotated[str, AfterValidator(shapes.container)] | None = Field(
+        None, description="Container that the caller runs in: its id, or at least the first 12 digits."
+    )
+
+
+class ScopeEntry(Section):
+    """A named set of secrets that belong together, with who may have it and why."""
+
+    project: Name = Field(description="Project on the audit log and at central.")
+    environment: Name = Field(description="Environment of the project, for instance `lan`.")
+    purposes: Annotated[list[Name], Field(min_length=1)] = Field(
+        description="Why it may be asked for. A scope with one purpose uses it when none is given."
+    )
+    callers: Annotated[list[CallerEntry], Field(min_length=1)] = Field(description="Who may ask; nobody else may.")
+    env: dict[str, str] = Field(
+        default_factory=dict,
+        description="Environment name to secret reference: `vault://<mount>/<path>#<key>[?version=N]`.",
+    )
+    env_from: list[str] = Field(
+        default_factory=list,
+        description="References without `#<key>`: every key of the secret becomes an environment name.",
+    )
+    allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(
+        default_factory=list,
+        description="Paths that the caller's own `vault://` references may name: `<mount>/<path>`, or `<mount>/*`.",
+    )
+    allow_names: list[str] = Field(
+        default_factory=list,
+        description="Environment names that change how programs load or run, each allowed here by name.",
+    )
+    on_collision: Literal["error", "scope", "caller"] = Field(
+        "error", description="What happens when the caller already has another value under a name of the scope."
+    )
+    pristine: bool | None = Field(
+        None,
+        description="Whether the command gets only a small list of the caller's variables beside the scope's. "
+        "Default: true for callers of kind `agent`, else false.",
+    )
+    grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
+
+
+def _defaults() -> Agent:
+    return Agent.model_validate({})
+
+
+class Document(Section):
+    """One configuration: the main file with its `scopes.d/*.toml`."""
+
+    agent: Agent = Field(default_factory=_defaults, description="The agent on this host.")
+    vault: Vault = Field(description="Where the secrets live.")
+    central: Central = Field(description="Where the audit log is.")
+    scopes: dict[Name, ScopeEntry] = Field(default_factory=dict, description="The scopes, by name.")
+
+
+class ScopesDocument(Section):
+    """A file below `scopes.d`: scopes and nothing else."""
+
+    scopes: dict[Name, ScopeEntry] = Field(default_factory=dict, description="The scopes, by name.")
+
+
+METHODS: dict[str, type[Auth]] = {
+    "approle": AppRole,
+    "jwt": Jwt,
+    "kubernetes": Kubernetes,
+    "cert": Certificate,
+    "userpass": Userpass,
+    "token_file": TokenFile,
+}
+
+# Sections by where they are; "*" is any name or any entry of a list, and a method stands behind vault.auth.
+SECTIONS: dict[tuple[str, ...], type[Section]] = {
+    (): Document,
+    ("agent",): Agent,
+    ("vault",): Vault,
+    **{("vault", "auth", method): section for method, section in METHODS.items()},
+    ("central",): Central,
+    ("scopes", "*"): ScopeEntry,
+    ("scopes", "*", "callers", "*"): CallerEntry,
+}

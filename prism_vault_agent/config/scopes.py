@@ -1,0 +1,100 @@
+"""One scope: from its entry in a file to the noun that policy decides on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prism_vault_agent.config.problems import Problem
+from prism_vault_agent.config.shapes import seconds
+from prism_vault_agent.errors import ConfigError
+from prism_vault_agent.model import Binding, CallerRule, Purpose, Scope, ScopeName, SecretReference
+from prism_vault_agent.policy.names import dangerous, fault, shown
+
+if TYPE_CHECKING:
+    from prism_vault_agent.config import schema
+    from prism_vault_agent.config.accounts import Accounts
+    from prism_vault_agent.config.lines import KeyPath
+
+SELECTORS = ("user", "uid", "group", "gid", "executable", "unit", "container")
+
+
+def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, problems: list[Problem]) -> Scope:
+    """Return the scope; what is wrong with it is added to ``problems``."""
+    here: KeyPath = ("scopes", name)
+    for index, allowed in enumerate(entry.allow_names):
+        if (why := fault(allowed)) is not None:
+            problems.append(Problem((*here, "allow_names", index), f"names a variable that {why}", "write its exact name"))
+    _check_names(entry, here, problems)
+    return Scope(
+        name=ScopeName(name),
+        project=entry.project,
+        environment=entry.environment,
+        purposes=tuple(Purpose(purpose) for purpose in dict.fromkeys(entry.purposes)),
+        callers=tuple(_rule(rule, (*here, "callers", index), accounts, problems) for index, rule in enumerate(entry.callers)),
+        bindings=(*_named(entry, here, problems), *_whole(entry, here, problems)),
+        allow_paths=tuple(dict.fromkeys(entry.allow_paths)),
+        allow_names=frozenset(entry.allow_names),
+        collision=entry.on_collision,
+        pristine=entry.pristine,
+        grace=seconds(entry.grace),
+    )
+
+
+def _check_names(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> None:
+    """Refuse variables that no process can have, that change how programs run, or that differ only by case."""
+    twins: dict[str, str] = {}
+    for name in entry.env:
+        path = (*here, "env", name)
+        if (why := fault(name)) is not None:
+            problems.append(Problem(path, f"the variable's name {why}", "rename it"))
+        elif dangerous(name) and name not in entry.allow_names:
+            mend = f'if that is meant, add allow_names = ["{name}"] to the scope'
+            problems.append(Problem(path, "this variable changes how programs load or run", mend))
+        elif (twin := twins.setdefault(name.lower(), name)) != name:
+            problems.append(Problem(path, f"differs from {shown(twin)} only by case", "keep one of them"))
+
+
+def _named(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> list[Binding]:
+    bindings = []
+    for name, text in entry.env.items():
+        path = (*here, "env", name)
+        reference = _reference(text, path, problems)
+        if reference is not None and reference.key is None:
+            problems.append(Problem(path, "names no key of the secret", "add #<key>, or list the reference in env_from"))
+        elif reference is not None:
+            bindings.append(Binding(name, reference))
+    return bindings
+
+
+def _whole(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> list[Binding]:
+    bindings = []
+    for index, text in enumerate(entry.env_from):
+        path = (*here, "env_from", index)
+        reference = _reference(text, path, problems)
+        if reference is not None and reference.key is not None:
+            problems.append(Problem(path, "names one key of the secret", "leave #<key> out, or bind it in env"))
+        elif reference is not None:
+            bindings.append(Binding(None, reference))
+    return bindings
+
+
+def _reference(text: str, path: KeyPath, problems: list[Problem]) -> SecretReference | None:
+    try:
+        return SecretReference.parse(text)
+    except ConfigError as error:
+        problems.append(Problem(path, error.message, error.mend))
+        return None
+
+
+def _rule(entry: schema.CallerEntry, here: KeyPath, accounts: Accounts, problems: list[Problem]) -> CallerRule:
+    if all(getattr(entry, selector) is None for selector in SELECTORS):
+        problems.append(Problem(here, "would admit everybody", f"set at least one of {', '.join(SELECTORS)}"))
+    for text, number in (("user", "uid"), ("group", "gid")):
+        if getattr(entry, text) is not None and getattr(entry, number) is not None:
+            problems.append(Problem((*here, number), f"says the same as {text}", "keep one of them"))
+    uid, gid = entry.uid, entry.gid
+    if entry.user is not None and (uid := accounts.uid(entry.user)) is None:
+        problems.append(Problem((*here, "user"), "names a user that this host does not have", "create it, or name another"))
+    if entry.group is not None and (gid := accounts.gid(entry.group)) is None:
+        problems.append(Problem((*here, "group"), "names a group that this host does not have", "create it, or name another"))
+    return CallerRule(entry.kind, uid, gid, entry.executable, entry.unit, entry.container)

@@ -1,0 +1,124 @@
+"""The shapes of single values: each function returns its text, or raises ``ValueError`` that says what is expected."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+LONGEST_TEXT: Final = 4096
+LONGEST_TIMEOUT: Final = 60.0
+LONGEST_DURATION: Final = 3600.0
+OWNER: Final = 0o600
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_DURATION: Final = re.compile(r"([0-9]{1,7})(ms|s|m|h)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MODE: Final = re.compile(r"0?[0246]{3}")
+_CONTAINER: Final = re.compile(r"[0-9a-f]{12,64}")
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
+
+
+def text(value: str) -> str:
+    """Return text that is one printable line."""
+    if not value or len(value) > LONGEST_TEXT or not value.isprintable():
+        raise ValueError("must be one line of printable text; write it without control characters")
+    return value
+
+
+def namespace(value: str) -> str:
+    """Return a namespace; empty is the root namespace."""
+    return text(value) if value else value
+
+
+def name(value: str) -> str:
+    """Return the name of a scope, project, environment, purpose or host."""
+    if not _NAME.fullmatch(value):
+        raise ValueError("is not a name; use up to 100 letters, digits, '_', '.' and '-', a letter or digit first")
+    return value
+
+
+def path(value: str) -> str:
+    """Return an absolute path."""
+    if not text(value).startswith("/"):
+        raise ValueError("is not an absolute path; write it from / on")
+    return value
+
+
+def pattern(value: str) -> str:
+    """Return an entry of ``allow_paths``."""
+    parts = value.removesuffix("/*").split("/")
+    if not value.isprintable() or any(part in ("", ".", "..") or "*" in part or "#" in part for part in parts):
+        raise ValueError("is not a path at the provider; write <mount>/<path>, or <mount>/* for all below it")
+    if len(parts) == 1 and not value.endswith("/*"):
+        raise ValueError("names a mount and nothing in it; write <mount>/* for all below it")
+    return value
+
+
+def container(value: str) -> str:
+    """Return a container id or a prefix of one that is long enough to mean one container."""
+    if not _CONTAINER.fullmatch(value):
+        raise ValueError("is not a container id; write its 64 hexadecimal digits, or at least the first 12")
+    return value
+
+
+def mode(value: str) -> str:
+    """Return the mode of a socket: an octal string of reading and writing bits."""
+    if not _MODE.fullmatch(value) or int(value, 8) & OWNER != OWNER:
+        raise ValueError('is not the mode of a socket; write it as an octal string, for instance "0660"')
+    return value
+
+
+def duration(value: str) -> str:
+    """Return a duration of at most an hour."""
+    if seconds(value) > LONGEST_DURATION:
+        raise ValueError("is longer than an hour; write a shorter one")
+    return value
+
+
+def timeout(value: str) -> str:
+    """Return a duration that a request may wait."""
+    if not 0 < seconds(value) <= LONGEST_TIMEOUT:
+        raise ValueError('is not a useful timeout; write one between "1ms" and "60s"')
+    return value
+
+
+def seconds(value: str) -> float:
+    """Return a duration such as ``250ms``, ``10s``, ``5m`` or ``1h`` in seconds."""
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError('is not a duration; write a whole number and ms, s, m or h, for instance "10s"')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def url(value: str) -> str:
+    """Return the address of a server, without a slash at its end: ``https``, or ``http`` on loopback.
+
+    Credentials, queries and fragments have no place in it.
+    """
+    expected = "is not the address of a server; write https://<host>[:<port>] without user, query or fragment"
+    try:
+        parts = urlsplit(text(value))
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError(expected) from None
+    if parts.scheme not in ("https", "http") or "@" in parts.netloc or "?" in value or "#" in value or port == 0:
+        raise ValueError(expected)
+    if not (_HOST.fullmatch(host) or _address(host)) or " " in value:
+        raise ValueError(expected)
+    if parts.scheme == "http" and not loopback(host):
+        raise ValueError("would send credentials in clear; write https://, http:// is for loopback only")
+    return value.rstrip("/")
+
+
+def loopback(host: str) -> bool:
+    """Tell whether a host name or address can only mean this host."""
+    address = _address(host)
+    return address.is_loopback if address is not None else host == "localhost"
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
