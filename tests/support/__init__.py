@@ -1,0 +1,1 @@
+"""What the tests of every room share: real processes to talk to, and waiting for conditions."""

@@ -1,0 +1,135 @@
+"""The composition root of central: from a configuration to an ASGI application. The only file here that builds things."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from prism_vault_agent import __version__
+from prism_vault_agent.central.api import AuditRoutes
+from prism_vault_agent.central.database import reading_engine, writing_engine
+from prism_vault_agent.central.door import Door, as_problem
+from prism_vault_agent.central.identity import Credentials, Unauthenticated
+from prism_vault_agent.central.issuer import IssuerUnavailable, TokenIssuer
+from prism_vault_agent.central.problem import Problem
+from prism_vault_agent.central.store import StorageError, Store
+from prism_vault_agent.central.sweep import Sweeper
+from prism_vault_agent.central.writer import Busy, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from prism_vault_agent.central.config import CentralConfig
+
+PROBE_SECONDS: Final = 1.0
+
+
+class Readiness:
+    """Whether the log can be written, asked at most once a second however many ask."""
+
+    def __init__(self, writer: Writer) -> None:
+        """Ask ``writer``."""
+        self._writer = writer
+        self._asked = -PROBE_SECONDS
+        self._ready = False
+        self._asking = asyncio.Lock()
+
+    async def ready(self) -> bool:
+        """Tell whether a transaction was written durably within the last second."""
+        async with self._asking:
+            if time.monotonic() - self._asked >= PROBE_SECONDS:
+                try:
+                    await self._writer.probe()
+                    self._ready = True
+                except (StorageError, Busy):
+                    self._ready = False
+                self._asked = time.monotonic()
+            return self._ready
+
+
+def build(config: CentralConfig) -> Door:
+    """Return central as an ASGI application; its lifespan starts and ends the writer and the sweeper."""
+    log = structlog.get_logger("central")
+    issuer = TokenIssuer(config.issuer) if config.issuer is not None else None
+    readers = reading_engine(config.database)
+    writer = Writer(Store(writing_engine(config.database)), lambda error: log.error("transaction_failed", error=str(error)))
+    sweeper = Sweeper(readers, writer, config.reservation_ttl)
+    readiness = Readiness(writer)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        writer.start()
+        sweeping = asyncio.create_task(sweeper.run())
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeping
+            await asyncio.to_thread(writer.stop)
+            readers.dispose()
+            if issuer is not None:
+                await issuer.close()
+            log.info("stopped")
+
+    app = FastAPI(
+        title="prism-vault central",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    rules = [entry.rule() for entry in config.policies]
+    app.include_router(AuditRoutes(writer, readers, Credentials(config, issuer), rules).router())
+
+    async def healthz() -> Response:
+        """Tell that the process serves."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz() -> Response:
+        """Tell whether the log can be written."""
+        if not await readiness.ready():
+            raise Problem(503, "storage", "the log cannot be written now")
+        return JSONResponse({"status": "ready"})
+
+    app.add_api_route("/healthz", healthz, response_class=Response, tags=["health"])
+    app.add_api_route("/readyz", readyz, response_class=Response, tags=["health"])
+    for kind in (Problem, Unauthenticated, IssuerUnavailable, StorageError, Busy):
+        app.add_exception_handler(kind, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    return Door(app)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    problem = as_problem(error)
+    structlog.get_logger("http").warning(
+        "request_refused",
+        request_id=request.state.request_id,
+        path=request.url.path,
+        status=problem.status,
+        code=problem.code,
+    )
+    return problem.response(request.state.request_id)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    names = ", ".join(sorted({str(fault["loc"][-1]) for fault in error.errors()}))
+    return Problem(400, "query", f"wrong or unknown: {names[:200]}").response(request.state.request_id)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "no_such_route", 405: "method"}.get(error.status_code, "http")
+    return Problem(error.status_code, code, "see /openapi.json").response(request.state.request_id)

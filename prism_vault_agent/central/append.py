@@ -1,0 +1,167 @@
+"""The one verb of the audit log: append an agent's events, each checked against its sender, its chain and its reservation."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from prism_vault_agent.central.answer import Answer, denied, refused, taken
+from prism_vault_agent.central.config import OWN_HOST
+from prism_vault_agent.central.incoming import FROM_AGENTS, Event
+from prism_vault_agent.central.policy import Intent, Rule, decide
+from prism_vault_agent.central.schema import ENDINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
+    from prism_vault_agent.audit.event import Fields
+    from prism_vault_agent.central.identity import Identity
+    from prism_vault_agent.central.store import Transaction
+
+SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
+
+
+def append(transaction: Transaction, identity: Identity, rules: Sequence[Rule], events: Sequence[Event | Answer]) -> list[Answer]:
+    """Append ``events`` in order and return the answer to each. An event that is already an answer was refused while read.
+
+    The first event that is refused ends the work: the events behind it continue a chain that did not move.
+    """
+    answers: list[Answer] = []
+    for event in events:
+        if answers and not answers[-1].appended:
+            answers.append(_behind(event))
+        else:
+            answers.append(event if isinstance(event, Answer) else _append(transaction, identity, rules, event))
+    return answers
+
+
+def abandon(transaction: Transaction, reservations: Sequence[str]) -> int:
+    """End each reservation that is still open with central's own row, and return how many there were."""
+    count = 0
+    for reservation in reservations:
+        rows = transaction.of_reservation(reservation)
+        if rows and rows[0].kind == "reserved" and not any(row.kind in ENDINGS for row in rows):
+            told = {"reason": "reservation_expired", "message": "no outcome arrived within the reservation's time"}
+            transaction.insert_own({**_about(json.loads(rows[0].body)), **told, "kind": "abandoned"})
+            count += 1
+    return count
+
+
+def _append(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event) -> Answer:
+    """Append one event, or say why not."""
+    # 1. The sender is who the event says.
+    if event.host != identity.host:
+        return refused(event, 403, "host_mismatch", "the event's host is not the one that the credential speaks for")
+    if event.kind not in FROM_AGENTS:
+        return refused(event, 403, "kind_not_allowed", f"an agent makes no events of kind {event.kind}")
+    # 2. It was not taken before, and it continues its chain.
+    if (answer := _known_or_out_of_place(transaction, event)) is not None:
+        return answer
+    # 3. It has its place in the life of its reservation.
+    rows = transaction.of_reservation(event.reservation)
+    if event.kind == "reserved":
+        return _reserve(transaction, identity, rules, event, rows)
+    if event.kind == "cleared":
+        return _clear(transaction, event, rows)
+    return _end(transaction, event, rows)
+
+
+def _known_or_out_of_place(transaction: Transaction, event: Event) -> Answer | None:
+    """Answer an event that is on the log or does not continue its chain; None for one that does."""
+    place = (event.seq - 1, event.prev)
+    if not transaction.careful and place == transaction.head(event.host, event.epoch):
+        return None
+    if (row := transaction.by_event_id(event.event_id)) is not None:
+        return _again(transaction, event, row)
+    head = transaction.head(event.host, event.epoch, fresh=True)
+    if place != head:
+        message = "the event does not continue the chain of its host and epoch"
+        return refused(event, 409, "chain", message, head=head)
+    return None
+
+
+def _reserve(
+    transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event, rows: Sequence[Row[Any]]
+) -> Answer:
+    """Open a reservation, or record it together with central's denial."""
+    if rows:
+        return refused(event, 409, "reservation_exists", "there is a reservation with this id")
+    fields = event.fields
+    intent = Intent(
+        host=event.host,
+        project=fields["project"],
+        environment=fields["environment"],
+        scopes=tuple(fields["scopes"]),
+        kind=fields["caller"]["kind"],
+        purpose=fields["purpose"],
+        run_ref=fields.get("run_ref"),
+        job_id=fields.get("job_id"),
+    )
+    denial = decide(rules, identity.projects, intent)
+    n = transaction.insert(event)
+    if denial is None:
+        return taken(event, 201, n)
+    transaction.insert_own({**_about(fields), "kind": "denied", "reason": denial.reason, "message": denial.message})
+    return denied(event, n, denial.reason, denial.message)
+
+
+def _end(transaction: Transaction, event: Event, rows: Sequence[Row[Any]]) -> Answer:
+    """End a reservation; a denial without one is the agent's own policy and stands alone."""
+    ended = next((row.kind for row in rows if row.kind in ENDINGS), None)
+    if ended is not None:
+        message = f"the reservation has ended with {ended}"
+        return refused(event, 409, "reservation_ended", message, ended_by=ended)
+    if not rows and event.kind == "denied":
+        return taken(event, 201, transaction.insert(event))
+    message = "there is no reservation with this id"
+    return _follow(transaction, event, rows, kind="reserved", reason="no_reservation", message=message)
+
+
+def _clear(transaction: Transaction, event: Event, rows: Sequence[Row[Any]]) -> Answer:
+    """Record that a release is no longer out there."""
+    message = "there is no success to take back"
+    return _follow(transaction, event, rows, kind="success", reason="not_released", message=message)
+
+
+def _follow(transaction: Transaction, event: Event, rows: Sequence[Row[Any]], *, kind: str, reason: str, message: str) -> Answer:
+    """Append an event that follows the row of ``kind``: by the same host, about the same scopes."""
+    before = next((row for row in rows if row.kind == kind), None)
+    if before is None:
+        return refused(event, 409, reason, message)
+    if before.host_id != event.host:
+        return refused(event, 403, "other_host", "the reservation belongs to another host")
+    fields = json.loads(before.body)
+    if any(event.fields.get(name) != fields.get(name) for name in SAME_AS_RESERVED):
+        return refused(event, 422, "other_scope", "project, environment and scopes are not those of the reservation")
+    return taken(event, 200, transaction.insert(event))
+
+
+def _again(transaction: Transaction, event: Event, row: Row[Any]) -> Answer:
+    """Answer an event whose id is on the log: as at the first time, unless its bytes are others."""
+    if row.body != event.body:
+        return refused(event, 422, "event_id_reused", "another event with this event_id is on the log")
+    rows = transaction.of_reservation(event.reservation)
+    if event.kind == "reserved":
+        no = next((other for other in rows if other.kind == "denied" and other.host_id == OWN_HOST), None)
+        if no is None:
+            return taken(event, 201, row.n)
+        fields = json.loads(no.body)
+        return denied(event, row.n, fields["reason"], fields["message"])
+    alone = event.kind == "denied" and not any(other.kind == "reserved" for other in rows)
+    return taken(event, 201 if alone else 200, row.n)
+
+
+def _behind(event: Event | Answer) -> Answer:
+    """Return the answer to an event behind a refused one."""
+    message = "an earlier event of the batch was refused"
+    if isinstance(event, Answer):
+        return Answer(424, appended=False, event_id=event.event_id, reason="not_tried", message=message)
+    return refused(event, 424, "not_tried", message)
+
+
+def _about(fields: Fields) -> Fields:
+    """Return what a row that central makes says about the reservation it belongs to."""
+    names = ("reservation", "project", "environment", "scopes", "purpose", "run_ref", "job_id")
+    return {**{name: fields.get(name) for name in names}, "about_host": fields["host"]}

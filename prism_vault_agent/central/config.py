@@ -1,0 +1,183 @@
+"""What central is configured with: one TOML file, checked before anything of it is believed."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from prism_vault_agent.central.policy import ANY, Rule
+from prism_vault_agent.errors import ConfigError
+
+OWN_HOST: Final = "central"
+LARGEST_FILE: Final = 1 << 20
+
+_DURATION: Final = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>ms|s|m|h|d)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
+
+
+def _seconds(text: object) -> float:
+    """Return the seconds that text such as ``60s`` or ``5m`` means."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("write a number and a unit, for instance 60s, 5m or 1h")
+    return int(match["number"]) * _UNITS[match["unit"]]
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+NameOrAny = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,99})$")]
+TextOrAny = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Section(BaseModel):
+    """Frozen, without unknown keys, and without the input in its error messages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Issuer(_Section):
+    """Whose identity tokens are believed: ``url`` is the exact ``iss``, ``audience`` the exact ``aud``."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+[^\s?#/]$")]
+    audience: Annotated[str, Field(min_length=1)]
+    ca_file: str = ""
+
+
+class Agent(_Section):
+    """Which host an identity token's subject is, and for which projects that host may reserve and read."""
+
+    subject: Annotated[str, Field(min_length=1)]
+    host: Name
+    projects: tuple[NameOrAny, ...]
+
+
+class ServiceToken(_Section):
+    """A bearer token, known by its SHA-256 only. An agent's token speaks for ``host``; an operator's only reads."""
+
+    name: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    role: Literal["operator", "agent"]
+    host: Name | Literal[""] = ""
+    projects: tuple[NameOrAny, ...]
+
+    @model_validator(mode="after")
+    def _host_of_an_agent(self) -> ServiceToken:
+        if (self.role == "agent") != bool(self.host):
+            raise ValueError("a token of role agent needs a host, and one of role operator has none")
+        return self
+
+
+class PolicyEntry(_Section):
+    """What may be reserved. A reservation needs one entry that matches all of it; ``*`` matches anything."""
+
+    project: NameOrAny
+    environment: NameOrAny
+    scopes: tuple[NameOrAny, ...]
+    hosts: tuple[NameOrAny, ...]
+    kinds: tuple[Literal["service", "agent", "worker", "operator", "*"], ...]
+    purposes: tuple[TextOrAny, ...]
+
+    def rule(self) -> Rule:
+        """Return the entry as the pure policy takes it."""
+        return Rule(
+            self.project,
+            self.environment,
+            frozenset(self.scopes),
+            frozenset(self.hosts),
+            frozenset(self.kinds),
+            frozenset(self.purposes),
+        )
+
+
+class CentralConfig(_Section):
+    """One valid configuration of central as a whole."""
+
+    listen: str = "127.0.0.1:8310"
+    database: Path
+    reservation_ttl: Duration = 60.0
+    tls_cert: str = ""
+    tls_key: str = ""
+    issuer: Issuer | None = None
+    agents: tuple[Agent, ...] = ()
+    tokens: tuple[ServiceToken, ...] = ()
+    policies: tuple[PolicyEntry, ...] = ()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return the host and port to listen on; port 0 means any free one."""
+        match = _LISTEN.fullmatch(self.listen)
+        assert match is not None
+        return match["v6"] or match["host"], int(match["port"])
+
+    @model_validator(mode="after")
+    def _whole(self) -> CentralConfig:
+        match = _LISTEN.fullmatch(self.listen)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError("listen is not host:port")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key go together")
+        if not self.tls_cert and not _loopback(self.address[0]):
+            raise ValueError("plain http is only served on loopback: set tls_cert and tls_key, or listen on 127.0.0.1")
+        if not self.database.is_absolute():
+            raise ValueError("database is not an absolute path")
+        if self.agents and self.issuer is None:
+            raise ValueError("agents are known by identity tokens, so an [issuer] is needed")
+        _unique("subject of agents", [agent.subject for agent in self.agents])
+        _unique("name of tokens", [token.name for token in self.tokens])
+        _unique("sha256 of tokens", [token.sha256 for token in self.tokens])
+        hosts = [agent.host for agent in self.agents] + [token.host for token in self.tokens if token.host]
+        if OWN_HOST in hosts:
+            raise ValueError(f"the host name {OWN_HOST} is central's own")
+        return self
+
+
+def load(path: Path) -> CentralConfig:
+    """Return the configuration in ``path``. Raises :class:`ConfigError` naming the file and the key that is wrong."""
+    try:
+        with path.open("rb") as file:
+            check_ours(path, os.fstat(file.fileno()))
+            text = file.read(LARGEST_FILE + 1)
+        if len(text) > LARGEST_FILE:
+            raise ConfigError(f"{path} is larger than 1 MiB")
+        return CentralConfig.model_validate(tomllib.loads(text.decode()))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path}: {where + ': ' if where else ''}{what}") from None
+
+
+def check_ours(path: Path, found: os.stat_result, *, forbidden: int = 0o022) -> None:
+    """Raise :class:`ConfigError` unless a file belongs to us or root and has none of the ``forbidden`` mode bits."""
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(f"{path} belongs to uid {found.st_uid}, not to us or root", mend=f"chown {os.geteuid()} {path}")
+    if found.st_mode & forbidden:
+        mode = stat.S_IMODE(found.st_mode)
+        raise ConfigError(f"{path} has mode {mode:04o}", mend=f"chmod {mode & ~forbidden:04o} {path}")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unique(what: str, values: list[str]) -> None:
+    if len(set(values)) != len(values):
+        raise ValueError(f"the same {what} is there twice")
+
+
+__all__ = ["ANY", "OWN_HOST", "CentralConfig", "PolicyEntry", "ServiceToken", "check_ours", "load"]

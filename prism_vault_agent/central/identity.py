@@ -1,0 +1,91 @@
+"""Who is calling: from the credential and nothing else. A service token known by its hash, or an identity token of the issuer."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from prism_vault_agent.central.policy import ANY
+
+if TYPE_CHECKING:
+    from prism_vault_agent.central.config import CentralConfig
+    from prism_vault_agent.central.issuer import TokenIssuer
+
+MOST_VERIFIED: Final = 4_096
+LONGEST_CREDENTIAL: Final = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller whose credential holds. ``host`` is empty for an operator; ``projects`` may hold ``*`` for all."""
+
+    name: str
+    role: Literal["agent", "operator"]
+    host: str
+    projects: frozenset[str]
+
+    @property
+    def sees_all(self) -> bool:
+        """Tell whether the caller reads every project, and the rows that belong to none."""
+        return ANY in self.projects
+
+
+class Unauthenticated(Exception):
+    """The credential does not hold. The reason is a stable word for the log and the answer; never the credential."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Credentials:
+    """Every credential that central believes, from its configuration."""
+
+    def __init__(self, config: CentralConfig, issuer: TokenIssuer | None) -> None:
+        """Believe the tokens of ``config``, and identity tokens where there is an ``issuer``."""
+        self._tokens = [
+            (token.sha256, Identity(token.name, token.role, token.host, frozenset(token.projects))) for token in config.tokens
+        ]
+        self._agents = {
+            agent.subject: Identity(agent.subject, "agent", agent.host, frozenset(agent.projects)) for agent in config.agents
+        }
+        self._issuer = issuer
+        self._verified: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+
+    async def identify(self, authorization: str) -> Identity:
+        """Return who holds the credential of an ``Authorization`` header, or raise :class:`Unauthenticated`."""
+        scheme, _, credential = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not credential:
+            raise Unauthenticated("no_credential")
+        if len(credential) > LONGEST_CREDENTIAL:
+            raise Unauthenticated("credential_too_long")
+        digest = hashlib.sha256(credential.encode("utf-8", "replace")).hexdigest()
+        found = None
+        for sha256, identity in self._tokens:
+            if hmac.compare_digest(sha256, digest):  # all are compared, so the time tells nothing
+                found = identity
+        if found is not None:
+            return found
+        expires, known = self._verified.get(digest, (0.0, None))
+        if known is not None and time.time() < expires:
+            self._verified.move_to_end(digest)
+            return known
+        return await self._verify(credential, digest)
+
+    async def _verify(self, credential: str, digest: str) -> Identity:
+        """Return the agent that an identity token speaks for, and remember it until the token's end."""
+        self._verified.pop(digest, None)
+        if self._issuer is None or credential.count(".") != 2:
+            raise Unauthenticated("unknown_token")
+        subject, expires = await self._issuer.verify(credential)
+        identity = self._agents.get(subject)
+        if identity is None:
+            raise Unauthenticated("unknown_subject")
+        self._verified[digest] = (expires, identity)
+        while len(self._verified) > MOST_VERIFIED:
+            self._verified.popitem(last=False)
+        return identity

@@ -1,0 +1,36 @@
+"""Errors as RFC 9457 problem details: a stable ``code``, a sentence, and the id of the request; never what was sent."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+
+
+class Problem(Exception):
+    """An answer that is not the one asked for."""
+
+    def __init__(self, status: int, code: str, detail: str, *, more: dict[str, Any] | None = None) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.more = more or {}
+
+    def response(self, request_id: str) -> Response:
+        """Return the problem as an HTTP response."""
+        content = {
+            **self.more,
+            "type": f"urn:prism-vault:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        }
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {}
+        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers["Retry-After"] = "1"
+        return Response(json.dumps(content), self.status, headers, "application/problem+json")

@@ -1,0 +1,61 @@
+"""HTTP/1.1 as uvicorn reads it, with limits that it lacks: the size of a request's head and the time until it is complete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+LARGEST_HEAD: Final = 32 * 1024
+HEAD_SECONDS: Final = 10.0
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """Closes a connection whose request head is too large, or not complete in time."""
+
+    _head_bytes = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what arrives while a head is incomplete; a body is counted where it is read."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > LARGEST_HEAD:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for a head's end."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting: the head is there."""
+        self._in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

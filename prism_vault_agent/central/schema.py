@@ -1,0 +1,69 @@
+"""The one table of the audit log, and the statements that work on it. Rows are inserted and read; nothing changes one.
+
+The table is made by the migrations; what stands here must equal what they make (a test compares them).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    insert,
+    select,
+    text,
+)
+
+REVISION: Final = "0001"
+ENDINGS: Final = frozenset({"success", "denied", "failure", "abandoned"})
+
+_Number: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata: Final = MetaData()
+event: Final = Table(
+    "event",
+    metadata,
+    Column("n", _Number, primary_key=True),
+    Column("event_id", LargeBinary, nullable=False, unique=True),
+    Column("host_id", Text, nullable=False),
+    Column("host_epoch", LargeBinary, nullable=False),
+    Column("host_seq", _Number, nullable=False),
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("reservation_id", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("received_at", _Number, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("host_id", "host_epoch", "host_seq", name="one_place"),
+    sqlite_strict=True,
+)
+_OPENED: Final = text("kind = 'reserved'")
+_ENDED: Final = text("kind IN ('success', 'denied', 'failure', 'abandoned')")
+Index("one_open", event.c.reservation_id, unique=True, sqlite_where=_OPENED, postgresql_where=_OPENED)
+Index("one_final", event.c.reservation_id, unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED)
+Index("of_reservation", event.c.reservation_id)
+
+INSERT: Final = insert(event)
+BY_EVENT_ID: Final = select(event).where(event.c.event_id == bindparam("event_id"))
+OF_RESERVATION: Final = select(event).where(event.c.reservation_id == bindparam("reservation_id")).order_by(event.c.n)
+HEAD: Final = (
+    select(event.c.host_seq, event.c.body)
+    .where(event.c.host_id == bindparam("host"), event.c.host_epoch == bindparam("epoch"))
+    .order_by(event.c.host_seq.desc())
+    .limit(1)
+)
+# Epochs are UUIDs of version 7, so the greatest one is the newest.
+NEWEST_HEAD: Final = (
+    select(event.c.host_epoch, event.c.host_seq, event.c.body)
+    .where(event.c.host_id == bindparam("host"))
+    .order_by(event.c.host_epoch.desc(), event.c.host_seq.desc())
+    .limit(1)
+)

@@ -1,0 +1,169 @@
+"""The process that serves central: hardened, on its own socket, with JSON logs on stderr, until it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvicorn
+
+from prism_vault_agent.central.app import build
+from prism_vault_agent.central.config import CentralConfig, check_ours, load
+from prism_vault_agent.central.database import migrate, prepare, require_current, writing_engine
+from prism_vault_agent.central.door import Door
+from prism_vault_agent.central.protocol import LimitedProtocol
+from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+PR_SET_DUMPABLE: Final = 4
+DRAIN_SECONDS: Final = 10
+KEEP_ALIVE_SECONDS: Final = 75
+MOST_CONNECTIONS: Final = 4_096
+# The writer's thread and the loop hand over to each other many times a millisecond; the default of 5 ms makes both wait.
+SWITCH_SECONDS: Final = 0.0005
+
+
+def serve(config_path: Path, *, migrate_first: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status. Raises ``ConfigError`` or ``CannotCreate`` before it serves.
+
+    The first line on stdout is the URL that is listened on, once requests are answered.
+    """
+    _harden()
+    config = load(config_path)
+    _log_to_stderr()
+    if migrate_first:
+        migrate(config.database)
+    prepare(config.database)
+    engine = writing_engine(config.database)
+    require_current(engine, config_path)
+    engine.dispose()
+    listening = _listen(config)
+    server = _Server(_settings(config, build(config)), _url(config, listening))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.end)  # uvicorn takes over later, and raises the signal again when it has drained
+    sys.setswitchinterval(SWITCH_SECONDS)
+    server.run(sockets=[listening])
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    def end(self, _number: int, _frame: FrameType | None) -> None:
+        """Ask the server to drain and end; it may not have begun."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"listening on {self._url}", flush=True)
+            structlog.get_logger("central").info("listening", url=self._url)
+
+
+def _harden() -> None:
+    """Make this process unreadable to others of its user, without cores, and its files its own."""
+    os.umask(0o077)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _listen(config: CentralConfig) -> socket.socket:
+    """Return a listening socket. Raises :class:`CannotCreate` where the address cannot be had."""
+    host, port = config.address
+    try:
+        family, kind, protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError as error:
+        raise CannotCreate(f"central cannot listen on {config.listen}: {error.strerror}") from None
+    return listening
+
+
+def _url(config: CentralConfig, listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if config.tls_cert else 'http'}://{shown}:{port}"
+
+
+def _settings(config: CentralConfig, app: Door) -> uvicorn.Config:
+    """Return uvicorn's settings. Raises :class:`ConfigError` where the certificate cannot be used."""
+    settings = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=LimitedProtocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        limit_concurrency=MOST_CONNECTIONS,
+        ssl_certfile=config.tls_cert or None,
+        ssl_keyfile=config.tls_key or None,
+    )
+    try:
+        if config.tls_key:
+            check_ours(Path(config.tls_key), Path(config.tls_key).stat(), forbidden=0o077)
+        settings.load()
+    except OSError as error:
+        raise ConfigError(f"tls_cert and tls_key cannot be used: {error.strerror}") from None
+    return settings
+
+
+def _log_to_stderr() -> None:
+    """Write JSON lines: our events, and what the libraries warn of, as text without tracebacks."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Foreign()], force=True)
+
+
+class _Foreign(logging.Handler):
+    """Passes on the name and level of a library's record; its text and traceback may quote a request."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger("library").warning("library", source=record.name, severity=record.levelname, at=record.lineno)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve as ``python -m prism_vault_agent.central.serve --config F [--migrate]``."""
+    parser = argparse.ArgumentParser(prog="prism-vault central serve")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--migrate", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        return serve(args.config, migrate_first=args.migrate)
+    except PrismVaultError as error:
+        print(f"prism-vault: {error.line()}", file=sys.stderr)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""One thread that writes. It takes everything that waits, does it in one transaction, and only then answers (group commit)."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from prism_vault_agent.central.store import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prism_vault_agent.central.store import Store, Transaction
+
+LARGEST_GROUP: Final = 256
+MOST_WAITING: Final = 2_000
+
+Result = TypeVar("Result")
+
+
+class Busy(Exception):
+    """More work waits than the disk takes; nothing was queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[Transaction], object]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class Writer:
+    """Runs works on a store, in the order in which they are given, in groups."""
+
+    def __init__(self, store: Store, failed: Callable[[StorageError], None]) -> None:
+        """Write to ``store``; ``failed`` is told, in the writer's thread, of each transaction that did not succeed."""
+        self._store = store
+        self._failed = failed
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="audit-writer")
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do what waits, then end the thread and close the store. Blocks until it is done."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    async def do(self, work: Callable[[Transaction], Result]) -> Result:
+        """Return what ``work`` returned once it is durable.
+
+        Raises :class:`Busy` where nothing was queued, :class:`StorageError` where nothing may be believed. ``work`` may
+        run twice; a caller that is cancelled does not stop it.
+        """
+        if self._waiting.qsize() >= MOST_WAITING:
+            raise Busy
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop, loop.create_future())
+        self._waiting.put(job)
+        return cast("Result", await job.future)
+
+    async def probe(self) -> None:
+        """Raise :class:`StorageError` unless a transaction can be written durably."""
+        await self.do(_PROBE)
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            group = [self._waiting.get()]
+            while len(group) < LARGEST_GROUP and not self._waiting.empty():
+                group.append(self._waiting.get())
+            jobs = [job for job in group if job is not None]
+            stopping = len(jobs) < len(group)
+            if jobs:
+                self._write(jobs)
+        self._store.close()
+
+    def _write(self, jobs: list[_Job]) -> None:
+        outcome: list[object] | StorageError
+        try:
+            if any(job.work is _PROBE for job in jobs):
+                self._store.probe()
+            outcome = self._store.run([job.work for job in jobs])
+        except StorageError as error:
+            self._failed(error)
+            outcome = error
+        jobs[0].loop.call_soon_threadsafe(_answer, jobs, outcome)
+
+
+def _PROBE(_transaction: Transaction) -> None:  # noqa: N802 - stands for a work; the store does what it asks for
+    """Ask for a durable write besides the group's own."""
+
+
+def _answer(jobs: list[_Job], outcome: list[object] | StorageError) -> None:
+    """Give each waiting caller its result; a caller that is gone gets none."""
+    for index, job in enumerate(jobs):
+        if job.future.done():
+            continue
+        if isinstance(outcome, StorageError):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome[index])
