@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from prism_vault_agent.errors import PrismVaultError, UsageError
+from prism_vault_agent.exec.failure import Malformed
 from prism_vault_agent.exec.wire import decode_request
 from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
 from prism_vault_agent.policy.names import shown
 from prism_vault_agent.worker.messages import Room
 
-LONGEST_SECONDS: Final = 300.0
+LONGEST_SECONDS: Final = 3600.0
 DEFAULT_SECONDS: Final = 10.0
 # What execve(2) gives to arguments and environment together: a quarter of the stack limit, within these bounds (fs/exec.c).
 SMALLEST_ROOM: Final = 128 * 1024
@@ -41,24 +42,20 @@ def parse(body: bytes) -> ExecRequest:
     single: dict[str, str] = {}
     try:
         fields = decode_request(body)
-    except PrismVaultError:
-        raise
-    except ValueError:
+    except Malformed:
         raise _malformed("body") from None
     for key, value in fields:
         name, text = key.decode("ascii", "replace"), value.decode("utf-8", "surrogateescape")
         if name == "scope":
             scopes.append(ScopeName(text))
         elif name == "ref":
-            references.append(_reference(text))
-        elif name in FIELDS and name not in single:
-            single[name] = text
+            references.append(reference(text))
         else:
-            raise _malformed(shown(name))
+            single[name] = text
     numbers = {
         name: _number(single, name) for name in ("timeout_ms", "argv_bytes", "env_bytes", "pristine_env_bytes", "stack_limit")
     }
-    total = min(max((numbers["stack_limit"] or LARGEST_ROOM * 4) // 4, SMALLEST_ROOM), LARGEST_ROOM)
+    total = total_room(numbers["stack_limit"])
     return ExecRequest(
         Request(
             scopes=tuple(scopes),
@@ -75,26 +72,16 @@ def parse(body: bytes) -> ExecRequest:
     )
 
 
-FIELDS: Final = frozenset(
-    {
-        "purpose",
-        "run_ref",
-        "job_id",
-        "timeout_ms",
-        "argv_bytes",
-        "env_bytes",
-        "pristine_env_bytes",
-        "stack_limit",
-        "pristine",
-        "dry_run",
-    }
-)
+def total_room(stack_limit: int) -> int:
+    """Return how many bytes execve(2) takes under a stack limit of so many bytes; 0 means unlimited."""
+    return min(max((stack_limit or LARGEST_ROOM * 4) // 4, SMALLEST_ROOM), LARGEST_ROOM)
 
 
-def _reference(text: str) -> Binding:
-    name, _, reference = text.partition("=")
+def reference(text: str) -> Binding:
+    """Return the binding that ``NAME=vault://...`` spells. Raises ``UsageError`` that names the variable."""
+    name, _, spelled = text.partition("=")
     try:
-        parsed = SecretReference.parse(reference)
+        parsed = SecretReference.parse(spelled)
     except PrismVaultError as error:
         raise UsageError(f"the variable {shown(name)} holds {error.message}", mend=error.mend) from None
     if parsed.key is None:

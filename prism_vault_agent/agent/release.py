@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.agent.http import head
 from prism_vault_agent.agent.peer import PeerGone
-from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
+from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
 
 if TYPE_CHECKING:
@@ -70,13 +70,6 @@ class WorkerProvider:
                     "deadline": self.deadline,
                 }
             )
-        except TokenExpired:
-            worker.end()
-            raise
-        except PrismVaultError:
-            worker.end()
-            self.mounts.known.clear()  # a mount may have been remade with another version: look again the next time
-            raise
         except BaseException:
             worker.end()
             raise

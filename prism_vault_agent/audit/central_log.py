@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from prism_vault_agent.audit import rows
+from prism_vault_agent.audit.answers import check_reserved, check_success
 from prism_vault_agent.audit.event import audit_id, new_id
-from prism_vault_agent.errors import AuditUnavailable, Denied
-from prism_vault_agent.model import Receipt, Reservation, ReservationId
+from prism_vault_agent.model import Reservation, ReservationId
 
 if TYPE_CHECKING:
-    from prism_vault_agent.audit.outbox import Answer, Outbox
-    from prism_vault_agent.model import Caller, Grant, Request, Resolution
+    from prism_vault_agent.audit.answers import Answer
+    from prism_vault_agent.audit.outbox import Outbox
+    from prism_vault_agent.model import Caller, Grant, Receipt, Request, Resolution
     from prism_vault_agent.policy.decide import Denial
 
 log = structlog.get_logger()
@@ -68,33 +69,3 @@ class CentralLog:
         """Record that a release is no longer out there."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)
         self._outbox.tell(rows.cleared(reservation, reason))
-
-
-def check_reserved(answer: Answer, reservation: ReservationId) -> None:
-    """Raise what central's answer to a reservation says, if it is not yes."""
-    if answer["status"] in (200, 201):
-        return
-    if answer["status"] == 403:
-        raise Denied(
-            f"central denied it: {answer.get('message') or answer.get('reason')}",
-            mend="ask for a policy at central that allows this scope, host, kind and purpose",
-            reason=str(answer.get("reason") or "central_policy"),
-            audit_id=audit_id(reservation),
-        )
-    raise _not_taken(answer)
-
-
-def check_success(answer: Answer, resolution: Resolution) -> Receipt:
-    """Return the receipt, or raise: a success that is not on the log releases nothing."""
-    if answer["status"] in (200, 201):
-        return Receipt(resolution, int(answer["n"]))
-    raise _not_taken(answer)
-
-
-def _not_taken(answer: Answer) -> AuditUnavailable:
-    why = answer.get("message") or answer.get("reason") or answer.get("code") or answer["status"]
-    return AuditUnavailable(
-        f"central refused the audit record: {why}",
-        mend="see central's log",
-        reason=str(answer.get("code") or "refused"),
-    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import httpx2
 
+from prism_vault_agent.audit.answers import BATCH, Answer, results
 from prism_vault_agent.errors import AuditUnavailable
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.config.settings import CentralSettings
 
-LARGEST_ANSWER: Final = 1024 * 1024
-BATCH: Final = "/v1/audit/events:batch"
 
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs whole URLs at INFO
 
@@ -38,7 +37,7 @@ class CentralHttp:
             base_url=settings.url, verify=context, timeout=settings.timeout, trust_env=False, follow_redirects=False
         )
 
-    async def post(self, bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+    async def post(self, bodies: Sequence[bytes]) -> list[Answer]:
         """Send one batch and return central's answer to each event."""
         headers = {"Authorization": f"Bearer {await self._credential()}", "Content-Type": "application/json"}
         content = json.dumps({"events": [body.decode() for body in bodies]}, ensure_ascii=False).encode()
@@ -48,23 +47,8 @@ class CentralHttp:
             raise AuditUnavailable(f"central does not answer ({type(error).__name__})", mend="see prism-vault doctor") from None
         if answer.status_code == 401:
             self._refused()
-        if answer.status_code != 200:
-            raise AuditUnavailable(f"central answered with status {answer.status_code}", mend="see central's log")
-        return _results(answer.content, len(bodies))
+        return results(answer.status_code, answer.content, len(bodies))
 
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()
-
-
-def _results(content: bytes, expected: int) -> list[dict[str, Any]]:
-    """Return the list of answers, or raise: an answer that we do not understand confirms nothing."""
-    try:
-        if len(content) > LARGEST_ANSWER:
-            raise ValueError
-        results = json.loads(content)["results"]
-        if len(results) != expected or not all(isinstance(result["status"], int) for result in results):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise AuditUnavailable("central's answer has the wrong shape", mend="check the URL of [central]") from None
-    return list(results)

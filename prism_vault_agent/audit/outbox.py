@@ -11,7 +11,7 @@ import contextlib
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -20,6 +20,7 @@ from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from prism_vault_agent.audit.answers import Answer
     from prism_vault_agent.audit.event import Chain, Fields
 
 log = structlog.get_logger()
@@ -30,8 +31,6 @@ PAUSE_FIRST: Final = 0.05
 PAUSE_LONGEST: Final = 5.0
 # Central looked at no event behind one that it refused.
 NOT_ATTEMPTED: Final = 424
-
-Answer = dict[str, Any]
 
 
 class Post(Protocol):

@@ -1,0 +1,77 @@
+"""The audit log of one render without an agent: each event is sent alone, and waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prism_vault_agent.audit import rows
+from prism_vault_agent.audit.answers import Answer, check_reserved, check_success
+from prism_vault_agent.audit.event import Chain, Fields, audit_id, new_id
+from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
+from prism_vault_agent.model import Caller, Grant, Receipt, Request, Reservation, ReservationId, Resolution
+from prism_vault_agent.policy.decide import Denial
+
+PAUSE: Final = 0.1
+
+
+class DirectLog:
+    """Central's audit log, as a blocking render uses it; an intent or a success that cannot be recorded ends the render.
+
+    ``post`` sends one sealed event and raises ``AuditUnavailable`` where central's answer is unknown. ``deadline`` is
+    CLOCK_MONOTONIC seconds; ``patience`` bounds, in seconds, the wait for a record of what has already failed.
+    """
+
+    def __init__(self, host: str, post: Callable[[bytes, float], Answer], *, deadline: float, patience: float) -> None:
+        """Start a chain of our own, as every sender does."""
+        self._chain = Chain(host, new_id())
+        self._post = post
+        self._deadline = deadline
+        self._patience = patience
+
+    async def reserve(self, grant: Grant) -> Reservation:
+        """Record the intent durably."""
+        reservation = ReservationId(new_id())
+        check_reserved(self._send(rows.reserved(grant, reservation), self._deadline), reservation)
+        return Reservation(reservation, audit_id(reservation), grant)
+
+    async def succeed(self, resolution: Resolution) -> Receipt:
+        """Record durably that the values are about to be released."""
+        return check_success(self._send(rows.success(resolution), self._deadline), resolution)
+
+    def fail(self, reservation: Reservation, error: BaseException) -> None:
+        """Record that nothing was released; a reservation that cannot be told ends as abandoned at central."""
+        self._tell(rows.failure(reservation, error))
+
+    def deny(self, caller: Caller, request: Request, denial: Denial) -> str:
+        """Record a denial by our own configuration."""
+        reservation = new_id()
+        self._tell(rows.denied(caller, request, denial, reservation))
+        return audit_id(reservation)
+
+    def clear(self, reservation: Reservation, reason: str) -> None:
+        """Record that what was announced never reached a command."""
+        self._tell(rows.cleared(reservation, reason))
+
+    def _tell(self, fields: Fields) -> None:
+        try:
+            self._send(fields, time.monotonic() + self._patience)
+        except PrismVaultError:
+            return  # nothing was released, and central sees the reservation end
+
+    def _send(self, fields: Fields, deadline: float) -> Answer:
+        """Return central's answer, asking with the same bytes again until there is one."""
+        body = self._chain.seal(fields)
+        while True:
+            try:
+                answer = self._post(body, deadline)
+            except AuditUnavailable as error:
+                if time.monotonic() + PAUSE >= deadline:
+                    why = f"central did not take the audit record ({error.message})"
+                    raise AuditUnavailable(why, mend="retry when central is up") from None
+                time.sleep(PAUSE)
+                continue
+            if answer.get("appended"):
+                self._chain.accept(body)
+            return answer

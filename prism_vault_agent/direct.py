@@ -1,0 +1,225 @@
+"""`exec --direct`: the same script without an agent. Its adapters block, so there is no event loop, and little is imported.
+
+It uses the caller's own configuration and rights at the provider; nobody watches the process afterwards, and the audit row
+says ``mode: direct``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from prism_vault_agent.agent.exec_request import reference, total_room
+from prism_vault_agent.agent.peer import Peer
+from prism_vault_agent.audit.answers import BATCH, Answer, results
+from prism_vault_agent.audit.direct_log import DirectLog
+from prism_vault_agent.config.compiled import load_fast
+from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
+from prism_vault_agent.exec import client, environment
+from prism_vault_agent.exec.launch import Launch
+from prism_vault_agent.exec.wire import decode_block
+from prism_vault_agent.model import (
+    Caller,
+    Purpose,
+    Receipt,
+    Render,
+    Request,
+    Reservation,
+    Resolution,
+    ScopeName,
+)
+from prism_vault_agent.render import render, run_blocking
+from prism_vault_agent.vault import credentials, login, reading
+from prism_vault_agent.vault.connection import Broken, Connection
+from prism_vault_agent.vault.tls import tls_context
+from prism_vault_agent.vault.transport import Transport
+from prism_vault_agent.worker.block import environment_block
+from prism_vault_agent.worker.messages import Room
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from prism_vault_agent.config.settings import CentralSettings, Settings
+    from prism_vault_agent.exec.arguments import ExecOptions
+
+
+def run(options: ExecOptions, command: list[str]) -> NoReturn:
+    """Become ``command`` with the secrets of its scopes, read with our own configuration. Raises like the script does."""
+    deadline = time.monotonic() + options.timeout
+    own = client.own_variables()
+    client.complete(options, command, own)
+    launch = Launch(options, command, own)
+    settings = load_fast(options.config or None, os.environ)
+    vault = Vault(settings, deadline)
+    central = Central(settings.central, vault)
+    caller = _ourselves()
+    rooms = _rooms(launch, pristine=options.pristine)
+    sink = OwnEnvironment()
+    try:
+        rendered = run_blocking(
+            render(
+                settings.scopes,
+                caller,
+                _request(options, launch),
+                audit=DirectLog(settings.agent.host, central.post, deadline=deadline, patience=settings.central.timeout),
+                provider=DirectProvider(vault, rooms, deadline),
+                sink=sink,
+            )
+        )
+    finally:
+        vault.close()
+    scopes = rendered.reservation.grant.scopes
+    policies = {scope.collision for scope in scopes}
+    collision = policies.pop() if len(policies) == 1 else "error"
+    launch.become(decode_block(sink.block), pristine=rendered.reservation.grant.pristine, collision=collision.encode())
+
+
+def _request(options: ExecOptions, launch: Launch) -> Request:
+    return Request(
+        scopes=tuple(ScopeName(name) for name in options.scopes),
+        purpose=Purpose(options.purpose) if options.purpose else None,
+        run_ref=options.run_ref or None,
+        job_id=options.job_id or None,
+        references=tuple(reference(b"=".join(pair).decode("utf-8", "surrogateescape")) for pair in launch.kept.references),
+        mode="direct",
+    )
+
+
+def _rooms(launch: Launch, *, pristine: bool) -> tuple[Room, Room]:
+    """Return the room beside what is kept, without and with a pristine environment."""
+    total = total_room(max(resource.getrlimit(resource.RLIMIT_STACK)[0], 0))
+    argv = environment.kernel_bytes([*launch.argv, launch.path])
+    clean = Room(argv + environment.kernel_bytes(environment.as_strings(launch.kept.pristine)), total)
+    inherited = Room(argv + environment.kernel_bytes(environment.as_strings(launch.kept.all)), total)
+    return (clean if pristine else inherited, clean)
+
+
+def _ourselves() -> Caller:
+    """Return this process as the kernel sees it."""
+    peer = Peer(os.getuid(), os.getgid(), os.getpid(), os.pidfd_open(os.getpid()), guaranteed=True)
+    try:
+        return peer.caller()
+    finally:
+        peer.close()
+
+
+@dataclass(slots=True)
+class Vault:
+    """Our own login at the provider, made at its first use and given back at the end."""
+
+    settings: Settings
+    deadline: float
+    transport: Transport = field(init=False)
+    _token: str = ""
+
+    def __post_init__(self) -> None:
+        """Nothing is sent yet."""
+        self.transport = Transport(self.settings.vault)
+
+    @property
+    def token(self) -> str:
+        """The token, after logging in where that has not happened yet."""
+        if not self._token:
+            self._token = login.log_in(self.transport, self.settings.vault.auth, self.deadline).value
+        return self._token
+
+    def close(self) -> None:
+        """Revoke what we logged in for; a token file's token is not ours to revoke."""
+        try:
+            if self._token and self.settings.vault.auth.method != "token_file":
+                self.transport.request("POST", "auth/token/revoke-self", token=self._token, deadline=time.monotonic() + 2.0)
+        except PrismVaultError:
+            return  # its ttl ends it
+        finally:
+            self._token = ""
+            self.transport.close()
+
+
+@dataclass(slots=True)
+class DirectProvider:
+    """Reads in this very process, which is about to become the command."""
+
+    vault: Vault
+    rooms: tuple[Room, Room]
+    deadline: float
+
+    async def resolve(self, reservation: Reservation) -> Resolution:
+        """Read every binding and check that the command can carry them."""
+        grant = reservation.grant
+        found = reading.read(
+            self.vault.transport,
+            self.vault.token,
+            list(grant.bindings),
+            allow_names=frozenset(name for scope in grant.scopes for name in scope.allow_names),
+            deadline=self.deadline,
+        )
+        block = environment_block(found.values, self.rooms[grant.pristine])
+        return Resolution(reservation, tuple(found.values), tuple(found.leases), block)
+
+    def drop(self, resolution: Resolution) -> None:
+        """Nothing is left at the provider but the login, which ``run`` gives back."""
+
+
+@dataclass(slots=True)
+class OwnEnvironment:
+    """The sink is this process."""
+
+    block: bytes = b""
+
+    def check(self) -> None:
+        """We are still here."""
+
+    async def deliver(self, receipt: Receipt) -> Render:
+        """Keep the block for the command that we become."""
+        resolution = receipt.resolution
+        assert isinstance(resolution.held, bytes)
+        self.block = resolution.held
+        return Render(resolution.reservation, resolution.names, resolution.leases)
+
+
+@dataclass(slots=True)
+class Central:
+    """Central's audit API, one event at a time."""
+
+    settings: CentralSettings
+    vault: Vault
+    connection: Connection = field(init=False)
+    _credential: str = ""
+
+    def __post_init__(self) -> None:
+        """Nothing is sent yet."""
+        parts = urlsplit(self.settings.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        context = tls_context(self.settings.url, self.settings.tls)
+        self.connection = Connection(parts.hostname or "", port, context, told="central")
+
+    def post(self, body: bytes, deadline: float) -> Answer:
+        """Send one sealed event and return the answer to it; what is not an answer leaves it unknown."""
+        content = json.dumps({"events": [body.decode()]}, ensure_ascii=False).encode()
+        parts = urlsplit(self.settings.url)
+        head = (
+            f"POST {parts.path.rstrip('/')}{BATCH} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {self._bearer()}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        limit = min(deadline, time.monotonic() + self.settings.timeout)
+        try:
+            reply = self.connection.exchange(head.encode("ascii") + content, "POST", limit)
+        except Broken as broken:
+            raise AuditUnavailable(broken.error.message) from None
+        return results(reply.status, reply.body, 1)[0]
+
+    def _bearer(self) -> str:
+        """Return the credential for central: an identity token of our login, or the service token's file."""
+        if not self._credential and self.settings.identity_role:
+            minted = login.identity_token(
+                self.vault.transport, self.vault.token, self.settings.identity_role, self.vault.deadline
+            )
+            self._credential = minted.value
+        elif not self._credential:
+            self._credential = credentials.read(self.settings.token_file)
+        return self._credential
