@@ -1,0 +1,264 @@
+"""One kept-alive HTTP/1.1 connection on which nothing, in any number of small pieces, outlasts its deadline.
+
+The standard library's ``HTTPResponse`` reads the answer; connecting, sending and every single ``recv`` are ours, because a
+socket's own timeout starts anew with each byte that drips in.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import socket
+import ssl
+import time
+
+from prism_vault_agent.errors import ConfigError, PrismVaultError, ProtocolError, ProviderUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LARGEST_BODY = 4 * 1024 * 1024
+ROOM_FOR_HEAD = 256 * 1024  # status line, headers and the marks between chunks
+
+
+class Broken(Exception):
+    """The exchange did not come to an end.
+
+    ``again`` tells that another attempt may end better; ``sent`` that the server may have acted on this one; ``stale`` that
+    a kept-alive connection turned out to be closed, which says nothing about the server.
+    """
+
+    def __init__(self, error: PrismVaultError, *, again: bool, sent: bool, stale: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.again = again
+        self.sent = sent
+        self.stale = stale
+
+
+class Reply:
+    """What came back: status, headers and the whole body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: http.client.HTTPMessage, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Connection:
+    """A connection to ``host``, over TLS where there is a ``context``, else to the loopback interface only."""
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, told: str) -> None:
+        """``told`` is how messages call the server."""
+        self._host = host
+        self._port = port
+        self._context = context
+        self._told = told
+        self._wire: _Wire | None = None
+
+    def open(self, deadline: float) -> None:
+        """Be connected, the TLS handshake done. Raises :class:`Broken`, or :class:`ConfigError` (plain http off loopback)."""
+        if self._wire is None:
+            try:
+                self._wire = _Wire(self._connected(deadline))
+            except OSError as error:
+                raise self._broken(error, sent=False) from None
+
+    def close(self) -> None:
+        """Be closed."""
+        if self._wire is not None:
+            self._wire.socket.close()
+            self._wire = None
+
+    def exchange(self, message: bytes, method: str, deadline: float) -> Reply:
+        """Send the request in ``message``, of this ``method``, and return its reply.
+
+        Raises :class:`Broken` where there is none, :class:`ProtocolError` where it is not one, and :class:`ConfigError` as
+        :meth:`open` does.
+        """
+        kept = self._wire is not None
+        if self._wire is not None and not self._wire.quiet():
+            self.close()
+            kept = False
+        self.open(deadline)
+        wire = self._wire
+        assert wire is not None
+        wire.begin(deadline)
+        try:
+            wire.send(message)
+            reply, last = _reply(wire, method)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise self._broken(error, sent=True, stale=kept and not wire.answered) from None
+            raise
+        if last:
+            self.close()
+        return reply
+
+    def _connected(self, deadline: float) -> socket.socket:
+        addresses = _addresses(self._host, self._port, deadline)
+        failure: OSError = OSError("no address")
+        for position, (family, kind, protocol, _, address) in enumerate(addresses):
+            if self._context is None and not _loopback(str(address[0])):
+                raise ConfigError(
+                    f"{self._told} is plain http to another host", mend="use https; plain http is for loopback only"
+                )
+            raw = socket.socket(family, kind, protocol)
+            try:
+                raw.settimeout(_left(deadline) / (len(addresses) - position))
+                raw.connect(address)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._context is None:
+                    return raw
+                raw.settimeout(_left(deadline))
+                return self._context.wrap_socket(raw, server_hostname=self._host)
+            except OSError as error:
+                raw.close()
+                failure = error
+        raise failure
+
+    def _broken(self, error: OSError, *, sent: bool, stale: bool = False) -> Broken:
+        told = self._told
+        if isinstance(error, TimeoutError):
+            again, failure = False, ProviderUnavailable(f"{told} did not answer in time", mend="retry later")
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            why = error.verify_message.rstrip(".")
+            mend = "check vault.address, vault.tls.ca_file and the server's certificate"
+            again, failure = False, ProviderUnavailable(f"{told} is not trusted: {why}", mend=mend, reason="tls")
+        elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            why = (error.reason or "handshake failed").lower().replace("_", " ")
+            again, failure = False, ProviderUnavailable(f"no TLS with {told}: {why}", mend="check its TLS", reason="tls")
+        else:
+            why = "no address" if isinstance(error, socket.gaierror) else "connection lost"
+            if error.errno and not isinstance(error, (socket.gaierror, ssl.SSLError)):
+                why = os.strerror(error.errno)
+            again = True
+            failure = ProviderUnavailable(f"cannot reach {told}: {why}", mend="check that it runs, and vault.address")
+        return Broken(failure, again=again, sent=sent, stale=stale)
+
+
+class _Wire:
+    """A connected socket, bounded in time and in bytes."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self.deadline = 0.0
+        self.room = 0
+        self.answered = False
+
+    def begin(self, deadline: float) -> None:
+        """Bound the next exchange."""
+        self.deadline = deadline
+        self.room = LARGEST_BODY + ROOM_FOR_HEAD
+        self.answered = False
+
+    def quiet(self) -> bool:
+        """Tell whether the connection is open and the server has said nothing unasked."""
+        self.socket.settimeout(0)
+        try:
+            self.socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def send(self, message: bytes) -> None:
+        """Send all of ``message``."""
+        rest = memoryview(message)
+        while rest:
+            self.socket.settimeout(_left(self.deadline))
+            rest = rest[self.socket.send(rest) :]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return what ``HTTPResponse`` reads from; it ends with the response, the socket does not."""
+        return io.BufferedReader(_Incoming(self), 65_536)
+
+
+class _Incoming(io.RawIOBase):
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wire = self._wire
+        wire.socket.settimeout(_left(wire.deadline))
+        count = wire.socket.recv_into(buffer)
+        wire.answered = wire.answered or count > 0
+        wire.room -= count
+        if wire.room < 0:
+            raise _too_large()
+        return count
+
+
+def _reply(wire: _Wire, method: str) -> tuple[Reply, bool]:
+    """Read the reply to a request that was sent, and whether it is the connection's last."""
+    response = http.client.HTTPResponse(wire, method=method)  # type: ignore[arg-type]  # it only calls makefile
+    try:
+        response.begin()
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise ProtocolError("the answer is compressed, which nobody asked for", reason="malformed_answer")
+        if response.length is not None and response.length > LARGEST_BODY:
+            raise _too_large()
+        body = response.read(LARGEST_BODY + 1)
+        if len(body) > LARGEST_BODY:
+            raise _too_large()
+        if response.length:  # what read() does not mind: fewer bytes than the head announced
+            raise ProtocolError("the answer was cut short", reason="malformed_answer")
+        return Reply(response.status, response.headers, body), response.will_close or not response.isclosed()
+    except http.client.IncompleteRead:
+        raise ProtocolError("the answer was cut short", reason="malformed_answer") from None
+    except (http.client.HTTPException, ValueError) as error:
+        if isinstance(error, ConnectionError):
+            raise
+        raise ProtocolError("the answer is not HTTP/1.1", reason="malformed_answer") from None
+    finally:
+        response.close()
+
+
+def _addresses(host: str, port: int, deadline: float) -> list[Any]:
+    """Return the addresses of ``host``; a name is looked up in a thread, because a look-up knows no timeout."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
+    import threading  # noqa: PLC0415 - only names need it
+
+    found: list[Any] = []
+
+    def look_up() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.append(error if isinstance(error, OSError) else socket.gaierror(0, "not a host name"))
+
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(_left(deadline))
+    if not found:
+        raise TimeoutError
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return list(found[0])
+
+
+def _loopback(address: str) -> bool:
+    return address == "::1" or address.startswith("127.")
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _too_large() -> ProtocolError:
+    return ProtocolError(f"the answer is larger than {LARGEST_BODY} bytes", reason="malformed_answer")

@@ -1,0 +1,156 @@
+"""Reading what the bindings of a render name: one request a path, each mount looked up once, all or nothing."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from prism_vault_agent.errors import ConfigError, SecretNotFound
+from prism_vault_agent.policy import names
+from prism_vault_agent.vault import kv
+from prism_vault_agent.vault import mounts as mounting
+from prism_vault_agent.vault.refusal import refusal
+from prism_vault_agent.vault.values import as_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from prism_vault_agent.model import Binding, Lease
+    from prism_vault_agent.vault.mounts import Mounts
+    from prism_vault_agent.vault.transport import Answer, Transport
+
+CONNECTIONS = 16
+# Below this many paths a connection more costs longer than it saves.
+PATHS_A_CONNECTION = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read. ``values`` are texts by environment name, never shown; ``mounts`` serve the next reading."""
+
+    values: dict[str, str] = field(repr=False)
+    leases: tuple[Lease, ...]
+    mounts: Mounts
+
+
+def read(
+    transport: Transport,
+    token: str,
+    bindings: Sequence[Binding],
+    *,
+    deadline: float,
+    allow_names: frozenset[str] = frozenset(),
+    mounts: Mounts | None = None,
+) -> Reading:
+    """Read every binding, in their order. ``deadline`` is CLOCK_MONOTONIC seconds.
+
+    ``mounts`` is what an earlier reading returned; a mount that has changed since is found out and looked up again.
+    ``allow_names`` are the dangerous names that a secret's own keys may have, where they become the names.
+
+    Raises:
+        SecretNotFound: ``no_such_path``, ``no_such_key``, ``no_such_version``, ``deleted`` or ``destroyed``.
+        Denied, TokenExpired: ``provider_policy``, or the token is dead.
+        ConfigError: a mount that is not KV, a version of KV v1, a key that cannot be a name, a name given twice.
+        ProviderUnavailable, ProtocolError: as ``Transport.request``.
+    """
+    places = tuple(dict.fromkeys(kv.Place(each.reference.path, each.reference.version) for each in bindings))
+    try:
+        secrets, leases, found = _read_places(transport, token, places, dict(mounts or {}), deadline)
+    except (SecretNotFound, ConfigError) as error:
+        if not mounts or error.reason not in {"no_such_path", "config"}:
+            raise
+        secrets, leases, found = _read_places(transport, token, places, {}, deadline)
+    return Reading(_named(bindings, secrets, allow_names), leases, found)
+
+
+def _read_places(
+    transport: Transport, token: str, places: tuple[kv.Place, ...], known: Mounts, deadline: float
+) -> tuple[dict[kv.Place, dict[str, Any]], tuple[Lease, ...], Mounts]:
+    found = mounting.look_up(transport, token, (place.path for place in places), known, deadline=deadline)
+    secrets, leases = {}, []
+    for place, answer in _answers(transport, token, places, found, deadline):
+        if answer.status == 403:
+            raise refusal(transport, token, str(place), deadline=deadline)
+        try:
+            secrets[place], lease = kv.understand(place, answer, found[mounting.mount_of(place.path, found) or ""])
+        except SecretNotFound as error:
+            if place.version and error.reason == "no_such_path" and _exists(transport, token, place, found, deadline):
+                raise kv.no_such_version(place) from None
+            raise
+        leases.append(lease)
+    return secrets, tuple(leases), found
+
+
+def _exists(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> bool:
+    """Tell whether the path of a version that does not exist has other versions."""
+    answer = kv.ask(transport, token, kv.Place(place.path, None), found, deadline)
+    return answer.ok or isinstance((answer.data or {}).get("data"), dict)
+
+
+def _answers(
+    transport: Transport, token: str, places: tuple[kv.Place, ...], found: Mounts, deadline: float
+) -> list[tuple[kv.Place, Answer]]:
+    """Return the answers for all places, or up to the first that is not a success; raise the first error instead."""
+    waiting = list(enumerate(places))[::-1]
+    answers: dict[int, Answer] = {}
+    failures: dict[int, Exception] = {}
+
+    def work(through: Transport) -> None:
+        while not failures:
+            try:
+                at, place = waiting.pop()
+            except IndexError:
+                return
+            try:
+                answers[at] = kv.ask(through, token, place, found, deadline)
+            except Exception as error:  # noqa: BLE001 - raised again below, in the caller's thread
+                failures[at] = error
+            else:
+                if not answers[at].ok:
+                    waiting.clear()
+
+    others = [transport.another() for _ in range(min(CONNECTIONS, -(-len(places) // PATHS_A_CONNECTION)) - 1)]
+    threads = [threading.Thread(target=work, args=(other,), daemon=True) for other in others]
+    for thread in threads:
+        thread.start()
+    work(transport)
+    for thread, other in zip(threads, others, strict=True):
+        thread.join()
+        other.close()
+    if failures:
+        raise failures[min(failures)]
+    refused = sorted(at for at, answer in answers.items() if not answer.ok)
+    return [(places[at], answers[at]) for at in (refused[:1] or sorted(answers))]
+
+
+def _named(bindings: Sequence[Binding], secrets: dict[kv.Place, dict[str, Any]], allow_names: frozenset[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for binding in bindings:
+        reference = binding.reference
+        secret = secrets[kv.Place(reference.path, reference.version)]
+        if binding.name is not None and reference.key is None:
+            raise ConfigError(f"{binding.name} is bound to a whole secret, {reference}", mend="add #<key>", reason="no_such_key")
+        for key in secret if reference.key is None else [reference.key]:
+            if key not in secret:
+                raise kv.no_such_key(reference)
+            name = key if binding.name is None else binding.name
+            if binding.name is None:
+                _check(name, reference.path, allow_names)
+            text = as_text(secret[key], f"{reference}")
+            if values.setdefault(name, text) != text:
+                raise ConfigError(f"{name} has two different values", mend="bind it once", reason="collision")
+    return values
+
+
+def _check(name: str, path: str, allow_names: frozenset[str]) -> None:
+    fault = names.fault(name)
+    if fault is None and names.dangerous(name) and name not in allow_names:
+        fault = "changes how programs load or run"
+    if fault:
+        raise ConfigError(
+            f"the key {names.shown(name)} of vault://{path} cannot be a name: it {fault}",
+            mend="bind the keys one by one, or allow the name in the scope",
+            reason="bad_name",
+        )
