@@ -1,0 +1,57 @@
+"""``prism-vault plan``: what a render would give, and why it is allowed or denied. Reads no value and leaves no record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli.main import COMMANDS
+from prism_vault_agent.errors import Denied
+
+if TYPE_CHECKING:
+    import argparse
+
+    from prism_vault_agent.cli.main import Subparsers
+    from prism_vault_agent.cli.socket import Json
+
+
+def add(commands: Subparsers) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser("plan", help=COMMANDS["plan"][1], description=COMMANDS["plan"][1])
+    parser.add_argument("scopes", nargs="+", metavar="SCOPE", help="the scope; several are planned together")
+    parser.add_argument("--purpose", metavar="PURPOSE", help="why; needed where the scope allows several purposes")
+    parser.add_argument("--run-ref", metavar="REF", help="the agent run that it is for")
+    parser.add_argument("--job-id", metavar="ID", help="the job that it is for")
+    parser.add_argument("--json", action="store_true", help="the agent's own answer, as JSON")
+    socket.add_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the plan; a denial is shown and then told as the error that it would be."""
+    asked = {"scopes": args.scopes, "purpose": args.purpose, "run_ref": args.run_ref, "job_id": args.job_id}
+    plan = socket.ask(socket.find(args.socket), "POST", "/v1/plan", asked)[1]
+    if args.json:
+        print(show.dump(plan))
+        return 0 if plan.get("allowed") else Denied.exit_status
+    print(page(plan), end="")
+    if not plan.get("allowed"):
+        raise Denied(
+            str(plan.get("message", "denied")),
+            mend=str(plan.get("mend", "")),
+            reason=str(plan.get("rule", "")),
+            scope=",".join(args.scopes),
+        )
+    return 0
+
+
+def page(plan: Json) -> str:
+    """Return the plan as a person reads it."""
+    bindings = show.table(
+        ("NAME", "FROM"),
+        [[binding.get("name") or "every key of", binding.get("reference")] for binding in plan.get("bindings", [])],
+    )
+    if not plan.get("allowed"):
+        return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}"
+    environment = "only a few of your own variables" if plan.get("pristine") else "your own variables"
+    head = f"allowed for a caller of kind {show.text(plan.get('kind'))}, purpose {show.text(plan.get('purpose'))}"
+    return f"{head}; the command gets {environment} and:\n{bindings}"

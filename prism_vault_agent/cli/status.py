@@ -1,0 +1,96 @@
+"""``prism-vault status``: how the agent is, and what runs with secrets of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli.main import COMMANDS
+from prism_vault_agent.errors import PrismVaultError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from prism_vault_agent.cli.main import Subparsers
+    from prism_vault_agent.cli.socket import Json
+
+WATCH_SECONDS: Final = 2.0
+CLEAR: Final = "\x1b[H\x1b[2J"
+
+
+def add(commands: Subparsers) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser("status", help=COMMANDS["status"][1], description=COMMANDS["status"][1])
+    parser.add_argument("--json", action="store_true", help="the agent's own answer, as JSON")
+    parser.add_argument("--watch", action="store_true", help=f"again every {WATCH_SECONDS:.0f} seconds until Ctrl-C")
+    socket.add_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the status once, or until interrupted. While watching, an agent that is away is shown as such."""
+    while args.watch:
+        try:
+            told = _told(args)
+        except PrismVaultError as error:
+            told = f"{error.line()}\n"
+        sys.stdout.write((CLEAR if sys.stdout.isatty() else "") + told)
+        sys.stdout.flush()
+        time.sleep(WATCH_SECONDS)
+    sys.stdout.write(_told(args))
+    return 0
+
+
+def _told(args: argparse.Namespace) -> str:
+    path = socket.find(args.socket)
+    status = socket.ask(path, "GET", "/v1/status")[1]
+    return show.dump(status) + "\n" if args.json else page(status, path)
+
+
+def page(status: Json, path: str) -> str:
+    """Return the status as a person reads it."""
+    vault, central, config = status.get("vault", {}), status.get("central", {}), status.get("config", {})
+    up = show.age(time.time() - status.get("started_at", time.time()))
+    lines = [
+        f"agent    {show.text(status.get('version'))} on {show.text(status.get('host'))}, pid {status.get('pid')}, up {up}",
+        f"socket   {show.text(path)}"
+        + ("" if status.get("socket", {}).get("ours") else " (not the agent's any more: restart it)"),
+        f"vault    {_state(vault)}{_expiry(vault)}",
+        f"central  {_state(central)}, {central.get('queued', 0)} records waiting",
+        f"workers  {status.get('workers', {}).get('idle', 0)} ready",
+    ]
+    if config.get("error"):
+        lines.append(f"config   changed but not in use: {show.text(config['error'])}")
+    scopes = show.table(
+        ("SCOPE", "PROJECT", "ENVIRONMENT", "PURPOSES"),
+        [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
+    )
+    runs = show.table(
+        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "PID", "UID", "KIND", "AGE", "ID"),
+        [
+            [
+                *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "pid", "uid", "kind")),
+                show.age(run.get("age", 0)),
+                run.get("id"),
+            ]
+            for run in status.get("runs", [])
+        ],
+    )
+    lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
+    lines += [f"runs     {_count(status, 'runs')}", *runs.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _count(status: Json, what: str) -> str:
+    return str(len(status.get(what, []))) if status.get(what) else "none"
+
+
+def _state(part: Json) -> str:
+    why = part.get("last_error")
+    return show.text(str(part.get("state", "unknown")).replace("_", " ")) + (f" ({show.text(why)})" if why else "")
+
+
+def _expiry(vault: Json) -> str:
+    seconds = vault.get("token_expires_in")
+    return f", token ends in {show.age(seconds)}" if isinstance(seconds, int | float) else ""
