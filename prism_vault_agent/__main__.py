@@ -1,1 +1,26 @@
-"""The command `prism-vault`: `exec` goes to the thin client, everything else to the command line proper."""
+"""The command ``prism-vault``: ``exec`` goes to the thin client, everything else to the command line proper.
+
+Started by the launcher, by ``python -m prism_vault_agent``, or as a file by an isolated interpreter that knows no
+site-packages; the last lines are for that.
+"""
+
+import sys
+
+
+def main(words: list[str]) -> int:
+    """Run the command that ``words`` ask for and return the exit status; ``exec`` becomes its command instead."""
+    if words[:1] == ["exec"]:
+        from prism_vault_agent.exec import client  # noqa: PLC0415 - each branch pays for its own imports
+
+        status = client.main(words[1:])
+        if status is not None:
+            return status
+    from prism_vault_agent.cli.main import main as command_line  # noqa: PLC0415 - as above
+
+    return command_line(words)
+
+
+if __name__ == "__main__":
+    if not any(path and __file__.startswith(f"{path}/prism_vault_agent/") for path in sys.path):
+        sys.path.append(__file__.rpartition("/prism_vault_agent/")[0])
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""The options of ``prism-vault exec``: one table, read here by hand and shown by ``cli/exec.py``."""
+
+from prism_vault_agent.exec import USAGE, Failure
+
+DEFAULT_TIMEOUT = 10.0
+LONGEST_TIMEOUT = 300.0  # as long as the agent lets one request take
+
+# Option, field of ExecOptions, what its value is called (a switch has none), what --help says.
+OPTIONS = (
+    ("--scope", "scopes", "SCOPE", "the scope whose secrets the command gets; may be repeated, all or nothing"),
+    ("--purpose", "purpose", "PURPOSE", "why; needed where the scope allows several purposes"),
+    ("--run-ref", "run_ref", "REF", "the agent run that this is part of; callers of kind agent must tell it"),
+    ("--job-id", "job_id", "ID", "the job that this is part of; callers of kind worker must tell it"),
+    ("--env-file", "env_files", "FILE", "variables from a .env file; values may be vault:// references; may be repeated"),
+    ("--pristine", "pristine", "", "of your own variables, give the command only HOME, PATH and the like"),
+    ("--timeout", "timeout", "TIME", "how long it may all take until the command starts: 500ms, 10s (the default), 1m"),
+    ("--direct", "direct", "", "without an agent: read the secrets with your own configuration; the audit row says so"),
+    ("--dry-run", "dry_run", "", "show which names would be set and from where, without reading a value"),
+    ("--socket", "socket", "PATH", "the agent's socket"),
+    ("--config", "config", "PATH", "the configuration to use with --direct"),
+)
+LISTS = ("scopes", "env_files")
+_BY_NAME = {option: (field, bool(value)) for option, field, value, _ in OPTIONS}
+
+
+class ExecOptions:
+    """What the command line asked for. ``timeout`` is seconds; an option that was not given is empty, False or None."""
+
+    __slots__ = (
+        "config",
+        "direct",
+        "dry_run",
+        "env_files",
+        "help",
+        "job_id",
+        "pristine",
+        "purpose",
+        "run_ref",
+        "scopes",
+        "socket",
+        "timeout",
+    )
+
+    def __init__(self) -> None:
+        """Start from the defaults."""
+        self.scopes: list[str] = []
+        self.purpose = ""
+        self.run_ref = ""
+        self.job_id = ""
+        self.env_files: list[str] = []
+        self.pristine = False
+        self.timeout = DEFAULT_TIMEOUT
+        self.direct = False
+        self.dry_run = False
+        self.socket = ""
+        self.config = ""
+        self.help = False
+
+
+def parse(words: list[str]) -> tuple[ExecOptions, list[str]]:
+    """Return the options and the command that follow the word ``exec``. Raises ``Failure`` (64).
+
+    The command starts behind ``--``, or at the first word that is no option.
+    """
+    options = ExecOptions()
+    left = list(reversed(words))
+    while left and left[-1].startswith("-") and left[-1] != "-":
+        word = left.pop()
+        if word == "--":
+            break
+        if word in ("-h", "--help"):
+            options.help = True
+            return options, []
+        option, given, value = word.partition("=")
+        field, takes_value = _BY_NAME.get(option, ("", False))
+        if not field:
+            # Only what looks like an option is repeated: the word may be a secret that was put in the wrong place.
+            told = f" {option}" if option.isascii() and option.replace("-", "").isalpha() else " of that name"
+            raise Failure(USAGE, f"exec has no option{told}; see prism-vault exec --help")
+        if takes_value and not given:
+            value = left.pop() if left else ""
+        if bool(value) != takes_value or (given and not takes_value):
+            rule = "needs a value" if takes_value else "takes no value"
+            raise Failure(USAGE, f"{option} {rule}; see prism-vault exec --help")
+        store(options, field, value)
+    return check(options), left[::-1]
+
+
+def store(options: ExecOptions, field: str, value: str) -> None:
+    """Put ``value`` where it belongs; a switch has an empty one. Raises ``Failure`` (64) for a time that is none."""
+    if field in LISTS:
+        getattr(options, field).append(value)
+    elif field == "timeout":
+        options.timeout = seconds(value)
+    else:
+        setattr(options, field, value or True)
+
+
+def check(options: ExecOptions) -> ExecOptions:
+    """Return the options, or raise ``Failure`` (64) where two of them contradict each other."""
+    if options.config and not options.direct:
+        raise Failure(USAGE, "--config belongs to --direct; with an agent, name its --socket")
+    if options.socket and options.direct:
+        raise Failure(USAGE, "--socket and --direct exclude each other; --direct asks no agent")
+    return options
+
+
+def seconds(text: str) -> float:
+    """Return the seconds that ``500ms``, ``10s``, ``10`` or ``1m`` says. Raises ``Failure`` (64)."""
+    number, factor = text, 1.0
+    for unit, in_seconds in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
+        if text.endswith(unit):
+            number, factor = text[: -len(unit)], in_seconds
+            break
+    if number.isascii() and number.replace(".", "", 1).isdigit() and 0 < float(number) * factor <= LONGEST_TIMEOUT:
+        return float(number) * factor
+    raise Failure(USAGE, "--timeout takes a time of up to 5m, such as 500ms, 10s or 1m")
+
+
+def fill(options: ExecOptions, environment: dict[bytes, bytes]) -> None:
+    """Take from ``PRISM_VAULT_PURPOSE``, ``_RUN_REF``, ``_JOB_ID`` and ``_SOCKET`` what is not said."""
+    for field in ("purpose", "run_ref", "job_id", "socket"):
+        if not getattr(options, field):
+            told = environment.get(b"PRISM_VAULT_" + field.upper().encode(), b"")
+            setattr(options, field, told.decode("utf-8", "surrogateescape"))

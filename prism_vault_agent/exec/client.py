@@ -1,0 +1,241 @@
+"""Ask the agent for the secrets of a scope, then become the command. Without an agent nothing runs."""
+
+import _signal  # type: ignore[import-not-found]  # typeshed describes `signal`, which costs an import of `enum`
+import _socket
+import posix
+import sys
+import time
+
+from prism_vault_agent.exec import INTERNAL, PROTOCOL, TEMPORARY, USAGE, Failure, Malformed, arguments, environment, wire
+from prism_vault_agent.exec.launch import Launch, encoded, no_core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from prism_vault_agent.exec.arguments import ExecOptions
+
+SYSTEM_SOCKET = "/run/prism-vault/agent.sock"
+
+_STANDARD_OUTPUT = 1
+_STANDARD_ERROR = 2
+_PIECE = 65_536
+_OK = 200
+_WORD = 8 if sys.maxsize > 2**32 else 4
+
+
+def main(words: list[str]) -> int | None:
+    """Become the command that ``words`` ask for; they follow the word ``exec``.
+
+    Returns only where no command runs: the exit status, after one line of why on standard error, or None where the
+    command line proper is asked for (``--help``, ``--direct``).
+    """
+    started = time.monotonic()
+    try:
+        options, command = arguments.parse(words)
+    except Failure as failure:
+        return report(failure, [])
+    return None if options.help or options.direct else run(options, command, started)
+
+
+def run(options: "ExecOptions", command: list[str], started: float) -> int:
+    """Become ``command``, or return the exit status after the line of why; ``started`` is when the timeout began."""
+    # Ctrl-C ends us as it ends any program; where it was ignored at our start it stays ignored, here and in the command.
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    try:
+        own = own_variables()
+        complete(options, command, own)
+        launch = Launch(options, command, own)
+        return _exchange(options, launch, sockets(options.socket, own, posix.geteuid()), started + options.timeout)
+    except Failure as failure:
+        return report(failure, options.scopes)
+    except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too, and without what it holds
+        return report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), options.scopes)
+
+
+def own_variables() -> dict[bytes, bytes]:
+    """Return the variables that this process was started with.
+
+    Read from the kernel: by now the interpreter may have put LC_CTYPE into its own copy (PEP 538).
+    """
+    try:
+        descriptor = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return {name: value for name, value in posix.environ.items() if name}
+    parts = [posix.read(descriptor, _PIECE)]
+    while len(parts[-1]) == _PIECE:
+        parts.append(posix.read(descriptor, _PIECE))
+    posix.close(descriptor)
+    return environment.read_block(b"".join(parts))
+
+
+def complete(options: "ExecOptions", command: list[str], own: dict[bytes, bytes]) -> None:
+    """Fill ``options`` from the caller's ``own`` variables and project file. Raises ``Failure``: 64 or 78."""
+    if not command and not options.dry_run:
+        raise Failure(USAGE, "no command is given; write it behind --, as in: prism-vault exec --scope web -- env")
+    arguments.fill(options, own)
+    if not options.scopes:
+        from prism_vault_agent.exec import project  # noqa: PLC0415 - only who uses it pays for it
+
+        options.scopes = project.scopes(own)
+
+
+def sockets(named: str, own: dict[bytes, bytes], uid: int) -> list[str]:
+    """Return where to look for the agent of the user ``uid``: the one socket that is ``named``, else the usual places.
+
+    Root has the system's agent only. Other users may have one of their own, which goes before the system's.
+    """
+    if named:
+        return [named]
+    runtime = own.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if uid == 0 or not runtime.startswith("/"):
+        return [SYSTEM_SOCKET]
+    return [f"{runtime}/prism-vault/agent.sock", SYSTEM_SOCKET]
+
+
+def report(failure: Failure, scopes: list[str]) -> int:
+    """Write the one line of a failure and return its exit status."""
+    where = f"scope {ascii(','.join(scopes))[1:-1]}: " if scopes else ""
+    _write(_STANDARD_ERROR, f"prism-vault: {where}{failure.line}\n".encode("ascii", "backslashreplace"))
+    return failure.exit_status
+
+
+def _exchange(options: "ExecOptions", launch: Launch, paths: list[str], deadline: float) -> int:
+    """Ask, and become the command or tell what the agent said."""
+    no_core()
+    fields = [(b"scope", encoded(scope)) for scope in options.scopes]
+    for name, text in ((b"purpose", options.purpose), (b"run_ref", options.run_ref), (b"job_id", options.job_id)):
+        if text:
+            fields.append((name, encoded(text)))
+    fields += launch.sizes()
+    fields += [(b"pristine", b"%d" % options.pristine), (b"dry_run", b"%d" % options.dry_run)]
+    fields += [(b"ref", b"%b=%b" % reference) for reference in launch.kept.references]
+    status, headers, body = ask(paths, fields, deadline)
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip()
+    if status != _OK:
+        exit_status = headers.get(b"x-prism-vault-exit", b"")
+        if not exit_status.isdigit() or not 0 < int(exit_status) < 256:
+            raise _misunderstood(f"it is an error ({status}) without an exit status")
+        _write(_STANDARD_ERROR, b"prism-vault: " + _one_line(body) + b"\n")
+        return int(exit_status)
+    if options.dry_run and kind == wire.TEXT_TYPE:
+        _write(_STANDARD_OUTPUT, body)
+        return 0
+    if options.dry_run or kind != wire.ENVIRONMENT_TYPE:
+        raise _misunderstood("it is not what was asked for")
+    return _become(launch, headers, body)
+
+
+def _become(launch: Launch, headers: dict[bytes, bytes], body: bytes) -> "NoReturn":
+    """Become the command with what the agent released."""
+    pristine = headers.get(b"x-prism-vault-pristine")
+    collision = headers.get(b"x-prism-vault-collision", b"")
+    if pristine not in (b"0", b"1") or collision not in (b"error", b"scope", b"caller"):
+        raise _misunderstood("it does not say how to combine the environments")
+    try:
+        released = wire.decode_block(body)
+    except Malformed as error:
+        raise _misunderstood(f"in its environment {error}") from None
+    launch.become(released, pristine=pristine == b"1", collision=collision)
+
+
+def ask(paths: list[str], fields: list[tuple[bytes, bytes]], deadline: float) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Return status, headers and body of the agent's answer; ``deadline`` is on the clock of ``time.monotonic``.
+
+    Raises ``Failure``: 69 where no agent listens, 77 where its socket is closed to us, 75 when the time is over, 76 for an
+    answer that is none.
+    """
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        _connect(connection, paths, deadline)
+        remaining = max(int((deadline - time.monotonic()) * 1000), 1)
+        _send(connection, wire.encode_request([(b"timeout_ms", b"%d" % remaining), *fields]), deadline)
+        return _receive(connection, deadline)
+    except BlockingIOError:
+        line = "the agent did not answer in time; try again, or give a longer --timeout"
+        raise Failure(TEMPORARY, line) from None
+    except Malformed as error:
+        raise _misunderstood(str(error)) from None
+    finally:
+        connection.close()
+
+
+def _limit(connection: _socket.socket, option: int, deadline: float) -> None:
+    """Let the next step on ``connection`` take no longer than is left. Raises ``BlockingIOError`` where nothing is.
+
+    A socket's own limit and not poll(2): while the agent's queue is full connect(2) waits with the one, fails with the other.
+    """
+    left = int((deadline - time.monotonic()) * 1_000_000)
+    if left <= 0:
+        raise BlockingIOError
+    timeval = [part.to_bytes(_WORD, sys.byteorder) for part in divmod(left, 1_000_000)]
+    connection.setsockopt(_socket.SOL_SOCKET, option, b"".join(timeval))
+
+
+def _connect(connection: _socket.socket, paths: list[str], deadline: float) -> None:
+    """Connect to the first of ``paths`` that exists."""
+    _limit(connection, _socket.SO_SNDTIMEO, deadline)
+    error: OSError = FileNotFoundError()
+    for path in paths:
+        try:
+            return connection.connect(path)
+        except BlockingIOError:
+            raise
+        except OSError as refused:
+            error = refused
+            if not isinstance(error, FileNotFoundError):
+                paths = [path]
+                break
+    from prism_vault_agent.exec import faults  # noqa: PLC0415 - only a failure pays for it
+
+    raise faults.not_connected(paths, error)
+
+
+def _send(connection: _socket.socket, request: bytes, deadline: float) -> None:
+    """Send the whole request, or as much as the agent wants: it may answer before it has read all."""
+    view = memoryview(request)
+    try:
+        while view:
+            _limit(connection, _socket.SO_SNDTIMEO, deadline)
+            view = view[connection.send(view) :]
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _receive(connection: _socket.socket, deadline: float) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Return the parsed answer as soon as it is complete."""
+    received = bytearray()
+    end = 0
+    while not end or len(received) < end:
+        _limit(connection, _socket.SO_RCVTIMEO, deadline)
+        try:
+            part = connection.recv(_PIECE)
+        except ConnectionResetError:
+            part = b""
+        if not part:
+            break
+        received += part
+        if not end and (head := wire.parse_head(received)):
+            end = head[3]
+    return wire.parse_answer(bytes(received))
+
+
+def _misunderstood(why: str) -> Failure:
+    """Return what to tell about an answer that breaks the wire format."""
+    return Failure(PROTOCOL, f"the agent's answer cannot be understood: {why}; try again, and see the agent's log")
+
+
+def _one_line(body: bytes) -> bytes:
+    """Return the first line of ``body``, fit for a terminal."""
+    line = body[:4096].split(b"\n", 1)[0].decode("utf-8", "replace")
+    return "".join([mark if mark.isprintable() else "?" for mark in line]).encode()
+
+
+def _write(descriptor: int, text: bytes) -> None:
+    """Write all of ``text``; where nobody reads it there is nobody to tell."""
+    try:
+        while text:
+            text = text[posix.write(descriptor, text) :]
+    except OSError:
+        return
