@@ -1,26 +1,25 @@
 """One kept-alive HTTP/1.1 connection on which nothing, in any number of small pieces, outlasts its deadline.
 
-The standard library's ``HTTPResponse`` reads the answer; connecting, sending and every single ``recv`` are ours, because a
-socket's own timeout starts anew with each byte that drips in.
+Every ``recv`` gets what is left of the whole, because a socket's own timeout starts anew with each byte that drips in.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
 import os
 import socket
 import ssl
 import time
 
-from prism_vault_agent.errors import ConfigError, PrismVaultError, ProtocolError, ProviderUnavailable
+from prism_vault_agent.errors import ConfigError, PrismVaultError, ProviderUnavailable
+from prism_vault_agent.vault import http1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LARGEST_BODY = 4 * 1024 * 1024
-ROOM_FOR_HEAD = 256 * 1024  # status line, headers and the marks between chunks
+    from prism_vault_agent.vault.http1 import Reply
+
+PIECE = 65_536
 
 
 class Broken(Exception):
@@ -36,17 +35,6 @@ class Broken(Exception):
         self.again = again
         self.sent = sent
         self.stale = stale
-
-
-class Reply:
-    """What came back: status, headers and the whole body."""
-
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: http.client.HTTPMessage, body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
 
 
 class Connection:
@@ -90,13 +78,13 @@ class Connection:
         wire.begin(deadline)
         try:
             wire.send(message)
-            reply, last = _reply(wire, method)
+            reply = http1.read(wire.receive, bodiless=method == "HEAD")
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
                 raise self._broken(error, sent=True, stale=kept and not wire.answered) from None
             raise
-        if last:
+        if reply.last:
             self.close()
         return reply
 
@@ -148,13 +136,11 @@ class _Wire:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self.deadline = 0.0
-        self.room = 0
         self.answered = False
 
     def begin(self, deadline: float) -> None:
         """Bound the next exchange."""
         self.deadline = deadline
-        self.room = LARGEST_BODY + ROOM_FOR_HEAD
         self.answered = False
 
     def quiet(self) -> bool:
@@ -175,52 +161,12 @@ class _Wire:
             self.socket.settimeout(_left(self.deadline))
             rest = rest[self.socket.send(rest) :]
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return what ``HTTPResponse`` reads from; it ends with the response, the socket does not."""
-        return io.BufferedReader(_Incoming(self), 65_536)
-
-
-class _Incoming(io.RawIOBase):
-    def __init__(self, wire: _Wire) -> None:
-        self._wire = wire
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        wire = self._wire
-        wire.socket.settimeout(_left(wire.deadline))
-        count = wire.socket.recv_into(buffer)
-        wire.answered = wire.answered or count > 0
-        wire.room -= count
-        if wire.room < 0:
-            raise _too_large()
-        return count
-
-
-def _reply(wire: _Wire, method: str) -> tuple[Reply, bool]:
-    """Read the reply to a request that was sent, and whether it is the connection's last."""
-    response = http.client.HTTPResponse(wire, method=method)  # type: ignore[arg-type]  # it only calls makefile
-    try:
-        response.begin()
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise ProtocolError("the answer is compressed, which nobody asked for", reason="malformed_answer")
-        if response.length is not None and response.length > LARGEST_BODY:
-            raise _too_large()
-        body = response.read(LARGEST_BODY + 1)
-        if len(body) > LARGEST_BODY:
-            raise _too_large()
-        if response.length:  # what read() does not mind: fewer bytes than the head announced
-            raise ProtocolError("the answer was cut short", reason="malformed_answer")
-        return Reply(response.status, response.headers, body), response.will_close or not response.isclosed()
-    except http.client.IncompleteRead:
-        raise ProtocolError("the answer was cut short", reason="malformed_answer") from None
-    except (http.client.HTTPException, ValueError) as error:
-        if isinstance(error, ConnectionError):
-            raise
-        raise ProtocolError("the answer is not HTTP/1.1", reason="malformed_answer") from None
-    finally:
-        response.close()
+    def receive(self) -> bytes:
+        """Return the bytes that come next; none at the end."""
+        self.socket.settimeout(_left(self.deadline))
+        piece = self.socket.recv(PIECE)
+        self.answered = self.answered or bool(piece)
+        return piece
 
 
 def _addresses(host: str, port: int, deadline: float) -> list[Any]:
@@ -258,7 +204,3 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def _too_large() -> ProtocolError:
-    return ProtocolError(f"the answer is larger than {LARGEST_BODY} bytes", reason="malformed_answer")

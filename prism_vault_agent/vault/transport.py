@@ -6,13 +6,12 @@ What it costs to import counts, because ``exec --direct`` pays for it at every s
 from __future__ import annotations
 
 import json
-import random
 import time
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from prism_vault_agent.errors import ConfigError, PrismVaultError, ProtocolError, ProviderUnavailable
 from prism_vault_agent.vault import strict_json
-from prism_vault_agent.vault.connection import Broken, Connection, Reply
+from prism_vault_agent.vault.connection import Broken, Connection
 from prism_vault_agent.vault.tls import tls_context
 
 __all__ = ["Answer", "Transport", "tls_context"]
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from prism_vault_agent.config.settings import VaultSettings
+    from prism_vault_agent.vault.http1 import Reply
 
 RETRIES = 3
 FIRST_PAUSE = 0.1  # seconds; doubled each time, and drawn from the half above and below
@@ -129,7 +129,6 @@ class Transport:
         may_repeat = method in READS if repeatable is None else repeatable
         tried, reopened = 0, False
         while True:
-            pause = random.uniform(0.5, 1.5) * FIRST_PAUSE * 2**tried  # noqa: S311 - jitter, not a secret
             try:
                 reply = self._follow(method, target, head, content, deadline)
             except Broken as broken:
@@ -137,13 +136,15 @@ class Transport:
                     reopened = True
                     continue
                 failure: PrismVaultError = broken.error
+                asked = 0.0
                 again = broken.again and (may_repeat or not broken.sent)
             else:
                 passing = self._passing(reply)
                 if passing is None:
                     return self._answer(reply, exact_numbers=exact_numbers)
                 failure, again = passing, may_repeat and passing.reason != "sealed"
-                pause = max(pause, _retry_after(reply))
+                asked = _retry_after(reply)
+            pause = max(asked, _pause(tried))
             tried += 1
             if not again or tried > RETRIES or time.monotonic() + pause >= deadline:
                 raise failure from None
@@ -157,7 +158,7 @@ class Transport:
             reply = self._connection.exchange(message, method, limit)
             if reply.status not in {307, 308}:
                 return reply
-            target = self._redirected(target, reply.headers.get("Location", ""))
+            target = self._redirected(target, reply.headers.get("location", ""))
         raise ProtocolError(f"{self.address} redirects in a circle", reason="redirect")
 
     def _redirected(self, target: str, location: str) -> str:
@@ -204,7 +205,14 @@ def _header(name: str, value: str) -> str:
     return value
 
 
+def _pause(tried: int) -> float:
+    """Return how long to wait after so many attempts, with jitter, so that many hosts do not come back in step."""
+    import random  # noqa: PLC0415 - costs direct mode its start time, and is needed after failures only
+
+    return random.uniform(0.5, 1.5) * FIRST_PAUSE * 2.0**tried  # noqa: S311 - jitter, not a secret
+
+
 def _retry_after(reply: Reply) -> float:
     """Return the seconds that the server asks us to wait; a date or nonsense asks for nothing."""
-    asked = reply.headers.get("Retry-After", "").strip()
+    asked = reply.headers.get("retry-after", "").strip()
     return float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0.0
