@@ -12,12 +12,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import prism_vault_agent
+import structlog
+
+import prism_vault_agent.worker
 from prism_vault_agent.errors import ProviderUnavailable, from_plain
 from prism_vault_agent.worker.messages import LENGTH, Message, encode, send
 
 if TYPE_CHECKING:
     from prism_vault_agent.config.settings import VaultSettings
+
+log = structlog.get_logger()
 
 RESTART_PAUSE: Final = 0.5
 
@@ -38,10 +42,12 @@ class Worker:
             if receiver is not None:
                 sent = socket.send_fds(self._end, [frame], [receiver.fileno()])
                 frame = frame[sent:]
-            await loop.sock_sendall(self._end, frame)
+            if frame:  # an empty send would fail where the worker has answered and ended already
+                await loop.sock_sendall(self._end, frame)
             length = LENGTH.unpack(await self._exactly(LENGTH.size))[0]
             answer: Message = json.loads(await self._exactly(length))
-        except OSError:
+        except OSError as error:
+            log.warning("worker.lost", job=job["do"], errno=error.errno, error=type(error).__name__)
             raise ProviderUnavailable("the worker ended before it answered", mend="retry", reason="worker_lost") from None
         if "error" in answer:
             raise from_plain(answer["error"])
@@ -89,6 +95,7 @@ class Workers:
                     await self._receive_workers()
                 finally:
                     await self._stop()
+                log.error("workers.parent_lost", message="the warm parent ended; another one is started")
                 await asyncio.sleep(RESTART_PAUSE)
         finally:
             while not self._idle.empty():
@@ -127,10 +134,10 @@ class Workers:
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        main = Path(prism_vault_agent.__file__).with_name("__main__.py")
+        main = Path(prism_vault_agent.worker.__file__).with_name("__main__.py")
         with theirs:
             self._parent = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", "-E", main, "agent-workers", str(theirs.fileno()),
+                sys.executable, "-I", "-S", "-E", main, str(theirs.fileno()),
                 pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, env={"PATH": os.defpath},
             )  # fmt: skip
         send(ours, dataclasses.asdict(self._settings))

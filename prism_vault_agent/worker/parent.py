@@ -31,7 +31,7 @@ def run(descriptor: int) -> int:
     if first is None:
         return 0
     settings = _settings(first[0])
-    context = tls_context(settings)
+    context = tls_context(settings.address, settings.tls)
     gc.collect()
     gc.freeze()  # what is warm stays shared with the workers
     while (received := receive(front)) is not None:
