@@ -22,6 +22,7 @@ $(VENV)/dependencies: requirements/lock.txt requirements/bootstrap.txt
 $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 	@echo "setup 3/3: prism-vault itself, as a wheel, bytecode compiled"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --no-deps --no-build-isolation --reinstall-package prism-vault-agent .
+	@sed -i '1s|^\(#!.*/python[0-9.]*\)$$|\1 -ISE|' $(BIN)/prism-vault  # installers drop the options, see docs/adr/0030-thin-client.md
 	@touch $@
 
 demo: setup
