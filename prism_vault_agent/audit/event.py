@@ -26,7 +26,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 FIRST: Final = "0" * 64
 Fields = dict[str, object]
@@ -35,7 +35,15 @@ Fields = dict[str, object]
 def canonical(fields: Fields) -> bytes:
     """Return the one byte string that stands for ``fields``. Raises ``TypeError`` for a float, which has no such string."""
     _refuse_floats(fields)
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(fields).encode()
+
+
+def parse(body: bytes) -> Fields:
+    """Return the fields that ``body`` holds. Raises ``ValueError`` for bytes that :func:`canonical` would not have made."""
+    fields = _DECODER.decode(body.decode())
+    if not isinstance(fields, dict) or _ENCODER.encode(fields).encode() != body:
+        raise ValueError("not canonical")
+    return fields
 
 
 def _refuse_floats(value: object) -> None:
@@ -47,6 +55,14 @@ def _refuse_floats(value: object) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _refuse_floats(inner)
+
+
+def _refuse_number(_text: str) -> NoReturn:
+    raise ValueError("a floating point number has no canonical form")
+
+
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_DECODER: Final = json.JSONDecoder(parse_float=_refuse_number, parse_constant=_refuse_number)
 
 
 def digest(body: bytes) -> str:

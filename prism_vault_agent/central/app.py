@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI
@@ -15,18 +15,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from prism_vault_agent import __version__
-from prism_vault_agent.central.api import AuditRoutes
+from prism_vault_agent.central.appending import AppendRoutes
 from prism_vault_agent.central.database import reading_engine, writing_engine
-from prism_vault_agent.central.door import Door, as_problem
-from prism_vault_agent.central.identity import Credentials, Unauthenticated
-from prism_vault_agent.central.issuer import IssuerUnavailable, TokenIssuer
+from prism_vault_agent.central.door import Door
+from prism_vault_agent.central.identity import Credentials
+from prism_vault_agent.central.issuer import TokenIssuer
+from prism_vault_agent.central.openapi import append_paths
 from prism_vault_agent.central.problem import Problem
+from prism_vault_agent.central.reading import ReadRoutes
 from prism_vault_agent.central.store import StorageError, Store
 from prism_vault_agent.central.sweep import Sweeper
 from prism_vault_agent.central.writer import Busy, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.types import Lifespan
 
     from prism_vault_agent.central.config import CentralConfig
 
@@ -60,10 +64,11 @@ def build(config: CentralConfig) -> Door:
     """Return central as an ASGI application; its lifespan starts and ends the writer and the sweeper."""
     log = structlog.get_logger("central")
     issuer = TokenIssuer(config.issuer) if config.issuer is not None else None
+    credentials = Credentials(config, issuer)
     readers = reading_engine(config.database)
-    writer = Writer(Store(writing_engine(config.database)), lambda error: log.error("transaction_failed", error=str(error)))
+    store = Store(writing_engine(config.database))
+    writer = Writer(store, lambda error: log.error("transaction_failed", error=type(error).__name__, cause=str(error)))
     sweeper = Sweeper(readers, writer, config.reservation_ttl)
-    readiness = Readiness(writer)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -81,46 +86,45 @@ def build(config: CentralConfig) -> Door:
                 await issuer.close()
             log.info("stopped")
 
-    app = FastAPI(
-        title="prism-vault central",
-        version=__version__,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    app = _Api(lifespan, ReadRoutes(readers, credentials), Readiness(writer))
     rules = [entry.rule() for entry in config.policies]
-    app.include_router(AuditRoutes(writer, readers, Credentials(config, issuer), rules).router())
+    return Door(app, AppendRoutes(writer, credentials, rules))
 
-    async def healthz() -> Response:
+
+class _Api(FastAPI):
+    """The routes that need not be fast, and the description of all."""
+
+    def __init__(self, lifespan: Lifespan[_Api], reading: ReadRoutes, readiness: Readiness) -> None:
+        super().__init__(
+            title="prism-vault central",
+            version=__version__,
+            lifespan=lifespan,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        self._readiness = readiness
+        self.include_router(reading.router())
+        self.add_api_route("/healthz", self.healthz, response_class=Response, tags=["health"])
+        self.add_api_route("/readyz", self.readyz, response_class=Response, tags=["health"])
+        self.add_exception_handler(RequestValidationError, _answer_invalid)
+        self.add_exception_handler(HTTPException, _answer_http)
+
+    async def healthz(self) -> Response:
         """Tell that the process serves."""
         return JSONResponse({"status": "ok"})
 
-    async def readyz() -> Response:
+    async def readyz(self) -> Response:
         """Tell whether the log can be written."""
-        if not await readiness.ready():
+        if not await self._readiness.ready():
             raise Problem(503, "storage", "the log cannot be written now")
         return JSONResponse({"status": "ready"})
 
-    app.add_api_route("/healthz", healthz, response_class=Response, tags=["health"])
-    app.add_api_route("/readyz", readyz, response_class=Response, tags=["health"])
-    for kind in (Problem, Unauthenticated, IssuerUnavailable, StorageError, Busy):
-        app.add_exception_handler(kind, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http)
-    return Door(app)
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    problem = as_problem(error)
-    structlog.get_logger("http").warning(
-        "request_refused",
-        request_id=request.state.request_id,
-        path=request.url.path,
-        status=problem.status,
-        code=problem.code,
-    )
-    return problem.response(request.state.request_id)
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document of every route."""
+        described = super().openapi()
+        described["paths"] |= append_paths()
+        return described
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

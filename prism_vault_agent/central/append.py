@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.central.answer import Answer, denied, refused, taken
 from prism_vault_agent.central.config import OWN_HOST
@@ -14,10 +14,9 @@ from prism_vault_agent.central.schema import ENDINGS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
-
     from prism_vault_agent.audit.event import Fields
     from prism_vault_agent.central.identity import Identity
+    from prism_vault_agent.central.schema import Found
     from prism_vault_agent.central.store import Transaction
 
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
@@ -82,9 +81,7 @@ def _known_or_out_of_place(transaction: Transaction, event: Event) -> Answer | N
     return None
 
 
-def _reserve(
-    transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event, rows: Sequence[Row[Any]]
-) -> Answer:
+def _reserve(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event, rows: Sequence[Found]) -> Answer:
     """Open a reservation, or record it together with central's denial."""
     if rows:
         return refused(event, 409, "reservation_exists", "there is a reservation with this id")
@@ -107,7 +104,7 @@ def _reserve(
     return denied(event, n, denial.reason, denial.message)
 
 
-def _end(transaction: Transaction, event: Event, rows: Sequence[Row[Any]]) -> Answer:
+def _end(transaction: Transaction, event: Event, rows: Sequence[Found]) -> Answer:
     """End a reservation; a denial without one is the agent's own policy and stands alone."""
     ended = next((row.kind for row in rows if row.kind in ENDINGS), None)
     if ended is not None:
@@ -119,13 +116,13 @@ def _end(transaction: Transaction, event: Event, rows: Sequence[Row[Any]]) -> An
     return _follow(transaction, event, rows, kind="reserved", reason="no_reservation", message=message)
 
 
-def _clear(transaction: Transaction, event: Event, rows: Sequence[Row[Any]]) -> Answer:
+def _clear(transaction: Transaction, event: Event, rows: Sequence[Found]) -> Answer:
     """Record that a release is no longer out there."""
     message = "there is no success to take back"
     return _follow(transaction, event, rows, kind="success", reason="not_released", message=message)
 
 
-def _follow(transaction: Transaction, event: Event, rows: Sequence[Row[Any]], *, kind: str, reason: str, message: str) -> Answer:
+def _follow(transaction: Transaction, event: Event, rows: Sequence[Found], *, kind: str, reason: str, message: str) -> Answer:
     """Append an event that follows the row of ``kind``: by the same host, about the same scopes."""
     before = next((row for row in rows if row.kind == kind), None)
     if before is None:
@@ -138,7 +135,7 @@ def _follow(transaction: Transaction, event: Event, rows: Sequence[Row[Any]], *,
     return taken(event, 200, transaction.insert(event))
 
 
-def _again(transaction: Transaction, event: Event, row: Row[Any]) -> Answer:
+def _again(transaction: Transaction, event: Event, row: Found) -> Answer:
     """Answer an event whose id is on the log: as at the first time, unless its bytes are others."""
     if row.body != event.body:
         return refused(event, 422, "event_id_reused", "another event with this event_id is on the log")

@@ -1,14 +1,13 @@
-"""The outermost layer of the HTTP door: gives each request an id, limits its body, turns every error into a problem."""
+"""The outermost layer of the HTTP door: gives each request an id, and turns every error into a problem."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import traceback
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 
 from prism_vault_agent.central.identity import Unauthenticated
 from prism_vault_agent.central.issuer import IssuerUnavailable
@@ -19,16 +18,18 @@ from prism_vault_agent.central.writer import Busy
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-BODY_SECONDS: Final = 10.0
+    from prism_vault_agent.central.appending import AppendRoutes
+
 REQUEST_ID: Final = b"x-request-id"
 
 
 class Door:
-    """An ASGI application around another one."""
+    """An ASGI application: appends go straight to their routes, since each exec waits for two of them; the rest to ``app``."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Pass requests to ``app``."""
+    def __init__(self, app: ASGIApp, appends: AppendRoutes) -> None:
+        """Pass requests to ``appends`` and ``app``."""
         self._app = app
+        self._appends = appends
         self._log = structlog.get_logger("http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,7 +38,6 @@ class Door:
             await self._app(scope, receive, send)
             return
         request_id = os.urandom(8).hex()
-        scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -48,22 +48,32 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            if scope["method"] == "POST" and (route := self._appends.route(scope["path"])) is not None:
+                await route(scope, receive, send_with_id, request_id)
+            else:
+                scope.setdefault("state", {})["request_id"] = request_id
+                await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the last resort must not let a traceback with values out
-            problem = as_problem(error)
-            if problem.status >= 500:
-                self._log.error(
-                    "request_failed",
-                    request_id=request_id,
-                    path=scope["path"],
-                    code=problem.code,
-                    error=type(error).__name__,
-                    where=_where(error) if problem.code == "internal" else None,
-                )
+            problem = self.tell(error, request_id, scope["path"])
             if not started:
                 await problem.response(request_id)(scope, receive, send_with_id)
+
+    def tell(self, error: Exception, request_id: str, path: str) -> Problem:
+        """Return the problem that ``error`` is to the caller, and log it: for a defect of ours with its place."""
+        problem = as_problem(error)
+        ours = problem.code == "internal"
+        log = self._log.error if problem.status >= 500 else self._log.warning
+        log(
+            "request_failed",
+            request_id=request_id,
+            path=path,
+            status=problem.status,
+            code=problem.code,
+            **({"error": type(error).__name__, "where": _where(error)} if ours else {}),
+        )
+        return problem
 
 
 def as_problem(error: Exception) -> Problem:
@@ -79,25 +89,6 @@ def as_problem(error: Exception) -> Problem:
     if isinstance(error, Busy):
         return Problem(503, "busy", "more events wait than the disk takes; retry")
     return Problem(500, "internal", "a defect of ours; nothing was acknowledged")
-
-
-async def body_of(request: Request, largest: int) -> bytes:
-    """Return the request's body. Raises :class:`Problem` 413 where it is larger, 408 where it does not arrive in time."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > largest:
-        raise Problem(413, "too_large", f"at most {largest} bytes")
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > largest:
-                    raise Problem(413, "too_large", f"at most {largest} bytes")
-                parts.append(part)
-    except TimeoutError:
-        raise Problem(408, "too_slow", f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
-    return b"".join(parts)
 
 
 def _where(error: BaseException) -> list[str]:

@@ -79,7 +79,7 @@ def find(engine: Engine, identity: Identity, question: Question) -> Page:
 def head(engine: Engine, host: str) -> dict[str, Any]:
     """Return where the newest chain of ``host`` stands: epoch, sequence number and hash."""
     with engine.connect() as connection:
-        row = connection.execute(schema.NEWEST_HEAD, {"host": host}).first()
+        row = connection.execute(schema.NEWEST_HEAD, {"host_id": host}).first()
     if row is None:
         return {"host": host, "epoch": None, "seq": 0, "hash": FIRST}
     return {"host": host, "epoch": row.host_epoch.hex(), "seq": row.host_seq, "hash": digest(row.body)}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from prism_vault_agent.audit.event import canonical, digest
+from prism_vault_agent.audit.event import digest, parse
 
 LARGEST_EVENT: Final = 256 * 1024
 LONGEST_NAME: Final = 256
@@ -50,14 +49,12 @@ def read(body: bytes) -> Event:
     if len(body) > LARGEST_EVENT:
         raise Malformed("an event has at most 256 KiB")
     try:
-        fields = json.loads(body)
-        same = isinstance(fields, dict) and canonical(fields) == body
-    except (ValueError, TypeError, RecursionError):
-        raise Malformed("an event is one canonical JSON object") from None
-    if not same:
-        raise Malformed("an event is one canonical JSON object: sorted keys, no spaces, each key once")
+        fields: dict[str, Any] = parse(body)
+    except (ValueError, RecursionError):
+        message = "an event is one canonical JSON object: sorted keys, each once, no spaces, no floating point numbers"
+        raise Malformed(message) from None
     event_id = fields.get("event_id")
-    if not _is(_ID, event_id):
+    if not (isinstance(event_id, str) and _ID.fullmatch(event_id)):
         raise Malformed("event_id is not 32 hex digits")
     for name, good in _shape(fields):
         if not good:

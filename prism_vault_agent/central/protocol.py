@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn reads it, with limits that it lacks: the size of a request's head and the time until it is complete."""
+"""HTTP/1.1 as uvicorn reads it, with limits that it lacks: the size of a request's head, the time until all is there."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import asyncio
 
 LARGEST_HEAD: Final = 32 * 1024
-HEAD_SECONDS: Final = 10.0
+REQUEST_SECONDS: Final = 15.0
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is too large, or not complete in time."""
+    """Closes a connection whose request head is too large, or whose request is not there in time."""
 
     _head_bytes = 0
     _in_head = True
@@ -23,7 +23,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._expect_head()
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -39,21 +39,25 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin to wait for a head's end."""
+        """Begin to wait for the rest of a request."""
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
-        self._expect_head()
+        self._wait()
 
     def on_headers_complete(self) -> None:
-        """Stop waiting: the head is there."""
+        """Stop counting: the head is there."""
         self._in_head = False
-        self._stop_waiting()
         super().on_headers_complete()
 
-    def _expect_head(self) -> None:
+    def on_message_complete(self) -> None:
+        """Stop waiting: the request is there."""
         self._stop_waiting()
-        self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

@@ -5,10 +5,11 @@ The table is made by the migrations; what stands here must equal what they make 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     Index,
     Integer,
@@ -22,6 +23,13 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.sql.compiler import SQLCompiler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ClauseElement, Dialect
+    from sqlalchemy.engine.interfaces import DBAPICursor
 
 REVISION: Final = "0001"
 ENDINGS: Final = frozenset({"success", "denied", "failure", "abandoned"})
@@ -51,19 +59,53 @@ Index("one_open", event.c.reservation_id, unique=True, sqlite_where=_OPENED, pos
 Index("one_final", event.c.reservation_id, unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED)
 Index("of_reservation", event.c.reservation_id)
 
-INSERT: Final = insert(event)
-BY_EVENT_ID: Final = select(event).where(event.c.event_id == bindparam("event_id"))
-OF_RESERVATION: Final = select(event).where(event.c.reservation_id == bindparam("reservation_id")).order_by(event.c.n)
+_FOUND: Final = (event.c.n, event.c.event_id, event.c.host_id, event.c.kind, event.c.body)
+
+_GIVEN: Final[dict[str, BindParameter[Any]]] = {
+    column.name: bindparam(column.name) for column in event.c if column is not event.c.n
+}
+
+INSERT: Final = insert(event).values(_GIVEN).returning(event.c.n)
+BY_EVENT_ID: Final = select(*_FOUND).where(event.c.event_id == bindparam("event_id"))
+OF_RESERVATION: Final = select(*_FOUND).where(event.c.reservation_id == bindparam("reservation_id")).order_by(event.c.n)
 HEAD: Final = (
     select(event.c.host_seq, event.c.body)
-    .where(event.c.host_id == bindparam("host"), event.c.host_epoch == bindparam("epoch"))
+    .where(event.c.host_id == bindparam("host_id"), event.c.host_epoch == bindparam("host_epoch"))
     .order_by(event.c.host_seq.desc())
     .limit(1)
 )
 # Epochs are UUIDs of version 7, so the greatest one is the newest.
 NEWEST_HEAD: Final = (
     select(event.c.host_epoch, event.c.host_seq, event.c.body)
-    .where(event.c.host_id == bindparam("host"))
+    .where(event.c.host_id == bindparam("host_id"))
     .order_by(event.c.host_epoch.desc(), event.c.host_seq.desc())
     .limit(1)
 )
+
+
+class Found(NamedTuple):
+    """What the writer looks at in a row."""
+
+    n: int
+    event_id: bytes
+    host_id: str
+    kind: str
+    body: bytes
+
+
+class Prepared:
+    """A statement as text for one database, compiled once: the writer runs four of them for each event."""
+
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+        """Compile ``statement`` for ``dialect``, whose parameters are positional."""
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        assert compiled.positiontup is not None
+        self._text = str(compiled)
+        self._names = tuple(compiled.positiontup)
+        self._constants = compiled.params
+
+    def run(self, cursor: DBAPICursor, values: Mapping[str, object]) -> list[Any]:
+        """Run it and return all rows. Raises the driver's own errors."""
+        cursor.execute(self._text, [values[name] if name in values else self._constants[name] for name in self._names])
+        return list(cursor.fetchall())

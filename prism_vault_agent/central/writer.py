@@ -35,7 +35,7 @@ class _Job:
 class Writer:
     """Runs works on a store, in the order in which they are given, in groups."""
 
-    def __init__(self, store: Store, failed: Callable[[StorageError], None]) -> None:
+    def __init__(self, store: Store, failed: Callable[[Exception], None]) -> None:
         """Write to ``store``; ``failed`` is told, in the writer's thread, of each transaction that did not succeed."""
         self._store = store
         self._failed = failed
@@ -86,9 +86,9 @@ class Writer:
             if any(job.work is _PROBE for job in jobs):
                 self._store.probe()
             outcome = self._store.run([job.work for job in jobs])
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 - a defect in one work must not end the thread that serves all
             self._failed(error)
-            outcome = error
+            outcome = error if isinstance(error, StorageError) else StorageError(type(error).__name__)
         jobs[0].loop.call_soon_threadsafe(_answer, jobs, outcome)
 
 

@@ -1,0 +1,174 @@
+"""The three routes that append, as plain ASGI: parse, call the verb, map its answer. ``docs/protocol.md`` has their promises.
+
+They are not FastAPI routes because each exec waits for two of them: the framework costs more there than all the rest.
+``openapi.py`` describes them.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from starlette.requests import ClientDisconnect
+
+from prism_vault_agent.central.answer import Answer
+from prism_vault_agent.central.append import append
+from prism_vault_agent.central.incoming import LARGEST_EVENT, Event, Malformed, read
+from prism_vault_agent.central.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from prism_vault_agent.central.identity import Credentials, Identity
+    from prism_vault_agent.central.policy import Rule
+    from prism_vault_agent.central.writer import Writer
+
+    Route = Callable[[Scope, Receive, Send, str], Awaitable[None]]
+
+MOST_EVENTS: Final = 256
+LARGEST_BATCH: Final = 4 * 1024 * 1024
+LARGEST_BODY: Final = 2 * LARGEST_BATCH  # a text within JSON takes two bytes for a quote
+BATCH: Final = "/v1/audit/events:batch"
+RESERVATIONS: Final = "/v1/audit/reservations"
+FINALIZE: Final = "/finalize"
+
+
+class AppendRoutes:
+    """The routes, over one writer."""
+
+    def __init__(self, writer: Writer, credentials: Credentials, rules: Sequence[Rule]) -> None:
+        """Append through ``writer`` for the agents that ``credentials`` knows, deciding by ``rules``."""
+        self._writer = writer
+        self._credentials = credentials
+        self._rules = rules
+        self._log = structlog.get_logger("audit")
+
+    def route(self, path: str) -> Route | None:
+        """Return the route of a POST to ``path``, if it is one of ours."""
+        if path == BATCH:
+            return self.append_batch
+        if path == RESERVATIONS:
+            return self.reserve
+        if path.startswith(RESERVATIONS + "/") and path.endswith(FINALIZE):
+            return self.finalize
+        return None
+
+    async def append_batch(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Append events of one host in order, in one transaction; the answer has one result for each."""
+        headers = _headers(scope)
+        agent = await self._agent(headers)
+        texts = _texts(await _body(headers, receive, LARGEST_BODY))
+        answers = await self._append(agent, [_read(text) for text in texts], request_id)
+        await _send(send, 200, {"results": [answer.plain() for answer in answers]})
+
+    async def reserve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Append one ``reserved`` event: 201, or 403 with both rows on the log where policy says no."""
+        headers = _headers(scope)
+        agent = await self._agent(headers)
+        event = _read(await _body(headers, receive, LARGEST_EVENT))
+        await self._one(agent, event, {"reserved"}, send, request_id)
+
+    async def finalize(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Append the event that ends a reservation: 200, or 409 where it has ended."""
+        headers = _headers(scope)
+        agent = await self._agent(headers)
+        event = _read(await _body(headers, receive, LARGEST_EVENT))
+        reservation = scope["path"].removeprefix(RESERVATIONS + "/").removesuffix(FINALIZE).removeprefix("pva_")
+        if isinstance(event, Event) and event.reservation != reservation:
+            raise Problem(400, "other_reservation", "the event is about another reservation than the path")
+        await self._one(agent, event, {"success", "failure", "denied"}, send, request_id)
+
+    async def _agent(self, headers: Mapping[bytes, bytes]) -> Identity:
+        identity = await self._credentials.identify(headers.get(b"authorization", b"").decode("latin-1"))
+        if identity.role != "agent":
+            raise Problem(403, "role", "only the agent of a host appends")
+        return identity
+
+    async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
+        """Append durably, and log what was refused."""
+        answers = await self._writer.do(partial(append, identity=agent, rules=self._rules, events=events))
+        for answer in answers:
+            if answer.reason and answer.status != 424:  # that one only follows a refusal, which is told
+                self._log.warning(
+                    "reservation_denied" if answer.appended else "event_refused",
+                    request_id=request_id,
+                    host=agent.host,
+                    status=answer.status,
+                    reason=answer.reason,
+                    audit_id=answer.audit_id,
+                )
+        return answers
+
+    async def _one(self, agent: Identity, event: Event | Answer, kinds: set[str], send: Send, request_id: str) -> None:
+        """Append one event, and answer in the status of the whole response."""
+        if isinstance(event, Event) and event.kind not in kinds:
+            raise Problem(400, "other_kind", f"the event's kind is none of {', '.join(sorted(kinds))}")
+        (answer,) = await self._append(agent, [event], request_id)
+        if answer.reason:
+            raise Problem(answer.status, answer.reason, answer.message, more=answer.plain())
+        await _send(send, answer.status, answer.plain())
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """Return the headers by lower-case name. Raises :class:`Problem` where there are two credentials or lengths."""
+    headers = dict(scope["headers"])
+    if len(headers) < len(scope["headers"]):
+        names = [name for name, _ in scope["headers"]]
+        if names.count(b"authorization") > 1:
+            raise Problem(400, "two_credentials", "one Authorization header, please")
+    return headers
+
+
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, largest: int) -> bytes:
+    """Return the request's body. Raises :class:`Problem` 413 where it is larger than ``largest`` bytes."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > largest:
+        raise Problem(413, "too_large", f"at most {largest} bytes")
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        body = body + part if body else part
+        if len(body) > largest:
+            raise Problem(413, "too_large", f"at most {largest} bytes")
+        if not message.get("more_body", False):
+            return body
+
+
+def _texts(body: bytes) -> list[str]:
+    """Return the event texts of a batch, or raise :class:`Problem` 400 or 413."""
+    try:
+        texts = json.loads(body)["events"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        texts = None
+    if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+        raise Problem(400, "malformed", 'a batch is {"events": [text, ...]} with at least one event')
+    if len(texts) > MOST_EVENTS or sum(map(len, texts)) > LARGEST_BATCH:
+        raise Problem(413, "too_large", f"a batch has at most {MOST_EVENTS} events and {LARGEST_BATCH} bytes")
+    return texts
+
+
+def _read(text: str | bytes) -> Event | Answer:
+    """Return the event, or the answer that refuses it: 400 where its bytes are not one, 413 where it is too large."""
+    try:
+        body = text.encode() if isinstance(text, str) else text
+        if len(body) > LARGEST_EVENT:
+            return Answer(413, appended=False, reason="too_large", message="an event has at most 256 KiB")
+        return read(body)
+    except Malformed as error:
+        return Answer(400, appended=False, event_id=error.event_id, reason="malformed", message=str(error))
+    except UnicodeEncodeError:
+        return Answer(400, appended=False, reason="malformed", message="an event is UTF-8")
+
+
+async def _send(send: Send, status: int, content: dict[str, Any]) -> None:
+    body = json.dumps(content).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

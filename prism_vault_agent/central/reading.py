@@ -1,0 +1,89 @@
+"""The routes that read the log: pages of events of the caller's projects, and where the caller's own chain stands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from prism_vault_agent.central.find import MOST_ROWS, Question, find, head
+from prism_vault_agent.central.problem import Problem
+from prism_vault_agent.central.store import StorageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from prism_vault_agent.central.identity import Credentials, Identity
+
+
+class EventsQuery(BaseModel):
+    """The query of ``GET /v1/audit/events``: see :class:`~prism_vault_agent.central.find.Question`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    after: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
+    last: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
+    scope: str | None = None
+    host: str | None = None
+    run_ref: str | None = None
+    job_id: str | None = None
+    purpose: str | None = None
+    kind: str | None = None
+    reservation: Annotated[str, Field(pattern="^(pva_)?[0-9a-f]{32}$")] | None = None
+    since: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    until: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class ReadRoutes:
+    """The routes, over one engine that cannot write."""
+
+    def __init__(self, engine: Engine, credentials: Credentials) -> None:
+        """Show what ``engine`` reads to whom ``credentials`` knows."""
+        self._engine = engine
+        self._credentials = credentials
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        routes = APIRouter(prefix="/v1/audit", tags=["audit"])
+        routes.add_api_route("/events", self.events, response_class=Response)
+        routes.add_api_route("/head", self.head, response_class=Response)
+        return routes
+
+    async def events(self, request: Request, query: Annotated[EventsQuery, Query()]) -> Response:
+        """Return a page of the events of the caller's projects."""
+        identity = await self._identify(request)
+        asked = query.model_dump()
+        if query.reservation is not None:
+            asked["reservation"] = query.reservation.removeprefix("pva_")
+        page = await _look(partial(find, self._engine, identity, Question(**asked)))
+        return _json({"events": page.events, "next": page.next})
+
+    async def head(self, request: Request) -> Response:
+        """Return where the caller's own newest chain stands."""
+        identity = await self._identify(request)
+        if not identity.host:
+            raise Problem(403, "role", "only the agent of a host has a chain")
+        return _json(await _look(partial(head, self._engine, identity.host)))
+
+    async def _identify(self, request: Request) -> Identity:
+        return await self._credentials.identify(request.headers.get("authorization", ""))
+
+
+async def _look(question: partial[Any]) -> Any:
+    """Read in a thread. Raises :class:`StorageError` where the database cannot be read."""
+    try:
+        return await asyncio.to_thread(question)
+    except SQLAlchemyError as error:
+        raise StorageError(type(error).__name__) from error
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(json.dumps(content), 200, None, "application/json")
