@@ -109,6 +109,7 @@ class _Api(FastAPI):
         self.add_api_route("/readyz", self.readyz, response_class=Response, tags=["health"])
         self.add_exception_handler(RequestValidationError, _answer_invalid)
         self.add_exception_handler(HTTPException, _answer_http)
+        self.add_exception_handler(Exception, _pass_on)
 
     async def healthz(self) -> Response:
         """Tell that the process serves."""
@@ -125,6 +126,11 @@ class _Api(FastAPI):
         described = super().openapi()
         described["paths"] |= append_paths()
         return described
+
+
+async def _pass_on(_request: Request, error: Exception) -> Response:
+    """Leave the error to the door around us."""
+    raise error
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

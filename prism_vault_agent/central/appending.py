@@ -133,7 +133,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, largest: int) 
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        part = message.get("body", b"")
+        part: bytes = message.get("body", b"")
         body = body + part if body else part
         if len(body) > largest:
             raise Problem(413, "too_large", f"at most {largest} bytes")

@@ -56,12 +56,12 @@ class Door:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the last resort must not let a traceback with values out
-            problem = self.tell(error, request_id, scope["path"])
+            problem = self._told(error, request_id, scope["path"])
             if not started:
                 await problem.response(request_id)(scope, receive, send_with_id)
 
-    def tell(self, error: Exception, request_id: str, path: str) -> Problem:
-        """Return the problem that ``error`` is to the caller, and log it: for a defect of ours with its place."""
+    def _told(self, error: Exception, request_id: str, path: str) -> Problem:
+        """Return the problem that ``error`` is to the caller, and log it; a defect of ours with its place."""
         problem = as_problem(error)
         ours = problem.code == "internal"
         log = self._log.error if problem.status >= 500 else self._log.warning

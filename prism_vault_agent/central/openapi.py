@@ -39,7 +39,7 @@ _BATCH: Final[dict[str, Any]] = {
             "type": "array",
             "minItems": 1,
             "maxItems": MOST_EVENTS,
-            "items": {"type": "string", "description": "one event's text"},
+            "items": {"type": "string"},
         }
     },
 }
