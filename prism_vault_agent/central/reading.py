@@ -64,7 +64,7 @@ class ReadRoutes:
         if query.reservation is not None:
             asked["reservation"] = query.reservation.removeprefix("pva_")
         page = await _look(partial(find, self._engine, identity, Question(**asked)))
-        return _json({"events": page.events, "next": page.next})
+        return _json({"events": page.events, "next": page.next, "all_projects": identity.sees_all})
 
     async def head(self, request: Request) -> Response:
         """Return where the caller's own newest chain stands."""

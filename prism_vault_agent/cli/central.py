@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction
+    from prism_vault_agent.cli.main import Subparsers
 
 _NEEDED = ("alembic", "fastapi", "httptools", "jwt", "sqlalchemy", "uvicorn", "uvloop")
 
 
-def add(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(subparsers: Subparsers) -> None:
     """Add ``central`` and its subcommands."""
     parser = subparsers.add_parser(
         "central",
