@@ -51,9 +51,9 @@ def check_success(answer: Answer, resolution: Resolution) -> Receipt:
 
 
 def _not_taken(answer: Answer) -> AuditUnavailable:
-    why = answer.get("message") or answer.get("reason") or answer.get("code") or answer["status"]
+    why = answer.get("message") or answer.get("reason") or answer["status"]
     return AuditUnavailable(
         f"central refused the audit record: {why}",
         mend="see central's log",
-        reason=str(answer.get("code") or "refused"),
+        reason=str(answer.get("reason") or "refused"),
     )

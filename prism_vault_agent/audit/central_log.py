@@ -68,4 +68,4 @@ class CentralLog:
     def clear(self, reservation: Reservation, reason: str) -> None:
         """Record that a release is no longer out there."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)
-        self._outbox.tell(rows.cleared(reservation, reason))
+        self._outbox.tell(rows.cleared(reservation, reason), durable=reason != "exited")

@@ -1,54 +1,120 @@
-"""Batches of events to central over HTTP, on one kept connection. Every failure is *unknown*: the batch is asked for again."""
+"""Batches of events to central over HTTP/1.1, on one kept connection. Every failure is *unknown*: the batch is sent again.
+
+On asyncio and h11 rather than a general HTTP client: two of these requests are on the path of every exec (docs/adr/0004).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-import logging
-import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-import httpx2
+import h11
 
-from prism_vault_agent.audit.answers import BATCH, Answer, results
+from prism_vault_agent.audit.answers import BATCH, LARGEST, Answer, results
 from prism_vault_agent.errors import AuditUnavailable
+from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from prism_vault_agent.config.settings import CentralSettings
 
-
-logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs whole URLs at INFO
+READ_SIZE: Final = 65536
 
 
 class CentralHttp:
-    """Central's audit API. ``credential`` returns the bearer token; ``refused`` is told when central does not take it."""
+    """Central's audit API, for one request at a time.
+
+    ``credential`` returns the bearer token; ``refused`` is told when central does not take it. Nothing is taken from the
+    environment, and no redirect is followed.
+    """
 
     def __init__(self, settings: CentralSettings, credential: Callable[[], Awaitable[str]], refused: Callable[[], None]) -> None:
-        """Speak to central at ``settings.url``; nothing is taken from the environment."""
-        context: ssl.SSLContext | bool = True
-        if settings.url.startswith("https:"):
-            context = ssl.create_default_context(cafile=settings.tls.ca_file or None)
-            if settings.tls.cert_file:
-                context.load_cert_chain(settings.tls.cert_file, settings.tls.key_file or None)
+        """Speak to central at ``settings.url``. Raises ``ConfigError`` for unusable TLS files."""
+        self._url = urlsplit(settings.url)
+        self._seconds = settings.timeout
+        self._context = tls_context(settings.url, settings.tls)
         self._credential = credential
         self._refused = refused
-        self._client = httpx2.AsyncClient(
-            base_url=settings.url, verify=context, timeout=settings.timeout, trust_env=False, follow_redirects=False
-        )
+        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
 
     async def post(self, bodies: Sequence[bytes]) -> list[Answer]:
-        """Send one batch and return central's answer to each event."""
-        headers = {"Authorization": f"Bearer {await self._credential()}", "Content-Type": "application/json"}
+        """Send one batch and return central's answer to each event, or raise ``AuditUnavailable``."""
+        credential = await self._credential()
         content = json.dumps({"events": [body.decode() for body in bodies]}, ensure_ascii=False).encode()
         try:
-            answer = await self._client.post(BATCH, content=content, headers=headers)
-        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError) as error:
-            raise AuditUnavailable(f"central does not answer ({type(error).__name__})", mend="see prism-vault doctor") from None
-        if answer.status_code == 401:
+            async with asyncio.timeout(self._seconds):
+                status, answer = await self._exchange(credential, content)
+        except TimeoutError:
+            self._close()
+            raise AuditUnavailable("central does not answer in time", mend="see prism-vault doctor") from None
+        except (OSError, h11.ProtocolError) as error:
+            self._close()
+            raise AuditUnavailable(f"central cannot be reached ({type(error).__name__})", mend="see prism-vault doctor") from None
+        except BaseException:
+            self._close()
+            raise
+        if status == 401:
             self._refused()
-        return results(answer.status_code, answer.content, len(bodies))
+        return results(status, answer, len(bodies))
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.aclose()
+        self._close()
+
+    async def _exchange(self, credential: str, content: bytes) -> tuple[int, bytes]:
+        """Send one request and return status and body; a kept connection that central has closed meanwhile is opened anew."""
+        kept = self._open is not None
+        try:
+            return await self._request(credential, content)
+        except (ConnectionError, h11.RemoteProtocolError):
+            self._close()
+            if not kept:
+                raise
+        return await self._request(credential, content)
+
+    async def _request(self, credential: str, content: bytes) -> tuple[int, bytes]:
+        if self._open is None:
+            port = self._url.port or (443 if self._context else 80)
+            reader, writer = await asyncio.open_connection(self._url.hostname, port, ssl=self._context)
+            self._open = (reader, writer, h11.Connection(h11.CLIENT))
+        reader, writer, parser = self._open
+        headers = [
+            ("Host", self._url.netloc),
+            ("Authorization", f"Bearer {credential}"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(content))),
+        ]
+        request = h11.Request(method="POST", target=self._url.path.rstrip("/") + BATCH, headers=headers)
+        writer.write(
+            (parser.send(request) or b"") + (parser.send(h11.Data(content)) or b"") + (parser.send(h11.EndOfMessage()) or b"")
+        )
+        status, body = 0, bytearray()
+        while True:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(await reader.read(READ_SIZE))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > LARGEST:
+                    raise AuditUnavailable("central's answer is too large", mend="check the URL of [central]")
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif isinstance(event, h11.ConnectionClosed):
+                raise ConnectionResetError
+        if parser.our_state is h11.DONE and parser.their_state is h11.DONE:
+            parser.start_next_cycle()
+        else:
+            self._close()
+        return status, bytes(body)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            with contextlib.suppress(OSError):
+                self._open[1].close()
+            self._open = None

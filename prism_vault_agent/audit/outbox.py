@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 LARGEST_BATCH: Final = 128
 MOST_WAITING: Final = 10_000
+LINGER: Final = 0.05
 PAUSE_FIRST: Final = 0.05
 PAUSE_LONGEST: Final = 5.0
 # Central looked at no event behind one that it refused.
@@ -57,6 +58,7 @@ class Entry:
     fields: Fields
     answer: asyncio.Future[Answer] | None = None
     then: Callable[[Answer], None] | None = None
+    durable: bool = False
     kept: bool = False
 
     @property
@@ -77,6 +79,7 @@ class Outbox:
     _waiting: deque[Entry] = field(default_factory=deque)
     _in_doubt: tuple[list[Entry], list[bytes]] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -102,39 +105,62 @@ class Outbox:
         finally:
             entry.answer.cancel()
 
-    def tell(self, fields: Fields, then: Callable[[Answer], None] | None = None, *, kept: bool = False) -> None:
-        """Send an event that nobody waits for; it is kept durably if central does not take it at the first attempt.
+    def tell(
+        self, fields: Fields, then: Callable[[Answer], None] | None = None, *, durable: bool = False, kept: bool = False
+    ) -> None:
+        """Send an event that nobody waits for.
 
+        It is kept in the journal if central does not take it at the first attempt; before that, where it is ``durable``.
         ``kept`` says that the journal has it already.
         """
-        self._put(Entry(fields, then=then, kept=kept))
+        self._put(Entry(fields, then=then, durable=durable, kept=kept))
 
     def _put(self, entry: Entry) -> None:
         self._waiting.append(entry)
         self._idle.clear()
         self._news.set()
+        if entry.answer or entry.durable:
+            self._urgent.set()
 
     async def run(self) -> None:
         """Ship events until cancelled."""
         pause = PAUSE_FIRST
         while True:
+            for entry in [entry for entry in self._waiting if entry.durable]:
+                await self._keep(entry)
             batch = self._in_doubt or self._next_batch()
             if batch is None:
-                self._idle.set()
-                self._news.clear()
-                await self._news.wait()
+                await self._wait()
                 continue
             self._in_doubt = batch
             try:
                 answers = await self.post(batch[1])
             except PrismVaultError as error:
                 await self._away(error)
-                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
-                pause = min(pause * 2, PAUSE_LONGEST)
+                # Whoever comes to wait now wants to know whether central is still away: ask again at once for it.
+                asked = await self._urgent_within(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
+                pause = PAUSE_FIRST if asked else min(pause * 2, PAUSE_LONGEST)
                 continue
             self._in_doubt = None
             self.reachable, self.last_error, pause = True, "", PAUSE_FIRST
             await self._settle(*batch, answers)
+
+    async def _wait(self) -> None:
+        """Wait for an event; one that nobody waits for waits a moment for company, so that it costs no request of its own."""
+        self._idle.set()
+        self._news.clear()
+        await self._news.wait()
+        if not any(entry.answer or entry.durable for entry in self._waiting):
+            await self._urgent_within(LINGER)
+
+    async def _urgent_within(self, seconds: float) -> bool:
+        """Wait for an event that cannot wait, for ``seconds`` at most; tell whether one came."""
+        self._urgent.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._urgent.wait()
+        except TimeoutError:
+            return False
 
     async def flush(self, seconds: float) -> None:
         """Wait until nothing is queued, for ``seconds`` at most."""
