@@ -12,7 +12,7 @@ from prism_vault_agent.config import schema, sources
 from prism_vault_agent.config.accounts import Accounts
 from prism_vault_agent.config.convert import Conversion
 from prism_vault_agent.config.convert import settings as convert
-from prism_vault_agent.config.problems import Origin, Problem, problems_of
+from prism_vault_agent.config.problems import MISSING, Origin, Problem, problems_of
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.policy.names import shown
 
@@ -109,8 +109,10 @@ def _read(
     try:
         return kind.model_validate(raw), origin
     except ValidationError as error:
-        problems = [(origin.line(problem.path), problem) for problem in problems_of(error, known, schema.METHODS)]
-        errors += [origin.error(problem) for _, problem in sorted(problems, key=lambda found: found[0])]
+        # In the order of the file; what is missing comes last, since it may only be misspelt.
+        found = problems_of(error, known, schema.METHODS)
+        found.sort(key=lambda problem: (problem.what == MISSING, origin.line(problem.path)))
+        errors += [origin.error(problem) for problem in found]
         return None, origin
 
 

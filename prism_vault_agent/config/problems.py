@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Fields = Mapping[tuple[str, ...], Iterable[str]]
 
+MISSING: Final = "is missing"
 _AUTH: Final = ("vault", "auth")
 _TYPES: Final = {
     "string_type": "a string, in quotes",
@@ -94,7 +95,7 @@ def _problem(found: Any, fields: Fields, methods: tuple[str, ...]) -> Problem:
 def _told(kind: str, context: Mapping[str, Any], methods: tuple[str, ...]) -> tuple[str, str]:
     """Return what is wrong and what to do, for a kind of pydantic's."""
     told = {
-        "missing": ("is missing", "add it"),
+        "missing": (MISSING, "add it"),
         "too_short": ("is empty", "name at least one"),
         "literal_error": ("has an unknown value", f"write {context.get('expected')}"),
         "union_tag_not_found": ("is missing", f"write one of {', '.join(methods)}"),

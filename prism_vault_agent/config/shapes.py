@@ -21,8 +21,8 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 def text(value: str) -> str:
     """Return text that is one printable line."""
-    if not value or len(value) > LONGEST_TEXT or not value.isprintable():
-        raise ValueError("must be one line of printable text; write it without control characters")
+    if not value or len(value) > LONGEST_TEXT or not value.isprintable() or value != value.strip():
+        raise ValueError("must be one line of printable text; write it without control characters or spaces around it")
     return value
 
 
