@@ -89,13 +89,12 @@ class Connection:
         return reply
 
     def _connected(self, deadline: float) -> socket.socket:
+        if self._host != "localhost":
+            self._check(self._host)
         addresses = _addresses(self._host, self._port, deadline)
         failure: OSError = OSError("no address")
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
-            if self._context is None and not _loopback(str(address[0])):
-                raise ConfigError(
-                    f"{self._told} is plain http to another host", mend="use https; plain http is for loopback only"
-                )
+            self._check(str(address[0]))
             raw = socket.socket(family, kind, protocol)
             try:
                 raw.settimeout(_left(deadline) / (len(addresses) - position))
@@ -109,6 +108,11 @@ class Connection:
                 raw.close()
                 failure = error
         raise failure
+
+    def _check(self, host: str) -> None:
+        """Raise :class:`ConfigError` where plain http would leave this host; a name may resolve to anything, so ask twice."""
+        if self._context is None and host != "::1" and not host.startswith("127."):
+            raise ConfigError(f"{self._told} is plain http to another host", mend="use https; plain http is for loopback only")
 
     def _broken(self, error: OSError, *, sent: bool, stale: bool = False) -> Broken:
         told = self._told
@@ -193,10 +197,6 @@ def _addresses(host: str, port: int, deadline: float) -> list[Any]:
     if isinstance(found[0], OSError):
         raise found[0]
     return list(found[0])
-
-
-def _loopback(address: str) -> bool:
-    return address == "::1" or address.startswith("127.")
 
 
 def _left(deadline: float) -> float:

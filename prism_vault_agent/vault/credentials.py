@@ -36,9 +36,11 @@ def read(path: str, *, others_may_read: bool = False) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {os.strerror(error.errno or 0)}", mend="check the path and its mode") from None
-    with open(descriptor, "rb") as file:
+    try:
         check(descriptor, path, others_may_read=others_may_read)
-        content = file.read(LARGEST + 1)
+        content = os.read(descriptor, LARGEST + 1)
+    finally:
+        os.close(descriptor)
     credential = content.decode("utf-8", "replace").strip()
     if not credential:
         raise ConfigError(f"{path} is empty", mend="write the credential into it")

@@ -75,10 +75,12 @@ class _Source:
         self._receive = receive
         self._held = bytearray()
         self._at = 0
+        self._begun = False
 
     def _more(self) -> bool:
         piece = self._receive()
         self._held += piece
+        self._begun = self._begun or bool(piece)
         return bool(piece)
 
     def until(self, mark: bytes, most: int) -> bytes:
@@ -89,7 +91,7 @@ class _Source:
                 raise _malformed("has too long a head")
             searched = max(self._at, len(self._held) - len(mark) + 1)
             if not self._more():
-                if not self._held:
+                if not self._begun:
                     raise ConnectionResetError
                 raise _malformed("was cut short")
         if found - self._at > most:

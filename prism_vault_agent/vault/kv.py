@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable, SecretNotFound
@@ -89,6 +88,8 @@ def _until(time: str) -> int:
     """Return the seconds until a time of RFC 3339, at least 1; 0 for no time at all."""
     if not time:
         return 0
+    from datetime import UTC, datetime  # noqa: PLC0415 - few secrets need it, and each import delays direct mode
+
     left = (datetime.fromisoformat(time) - datetime.now(UTC)).total_seconds()
     return max(1, min(int(left), fields.LONGEST_SECONDS))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 
 from prism_vault_agent.errors import ConfigError, SecretNotFound
@@ -110,6 +109,8 @@ def _answers(
             else:
                 if not answers[at].ok:
                     waiting.clear()
+
+    import threading  # noqa: PLC0415 - as in kv.py
 
     others = [transport.another() for _ in range(min(CONNECTIONS, -(-len(places) // PATHS_A_CONNECTION)) - 1)]
     threads = [threading.Thread(target=work, args=(other,), daemon=True) for other in others]

