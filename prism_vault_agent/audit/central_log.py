@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.answers import check_reserved, check_success
-from prism_vault_agent.audit.event import audit_id, new_id
+from prism_vault_agent.audit.event import Fields, audit_id, new_id
 from prism_vault_agent.model import Reservation, ReservationId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from prism_vault_agent.audit.answers import Answer
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.model import Caller, Grant, Receipt, Request, Resolution
@@ -19,14 +22,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# Of the longest wait for one answer: a record whose first answer is lost can be asked for again.
+PATIENCE: Final = 1.5
+
 
 class CentralLog:
-    """Central's audit log, as a render uses it. ``seconds`` bounds the wait for one record."""
+    """Central's audit log, as a render uses it. ``seconds`` is the longest wait for one answer of central's."""
 
     def __init__(self, outbox: Outbox, seconds: float) -> None:
         """Send through ``outbox``."""
         self._outbox = outbox
-        self._seconds = seconds
+        self._seconds = seconds * PATIENCE
 
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
@@ -42,14 +48,20 @@ class CentralLog:
 
     def fail(self, reservation: Reservation, error: BaseException) -> None:
         """Record that nothing was released. Where a success whose answer was lost stands, say that it was not delivered."""
-
-        def ended_already(answer: Answer) -> None:
-            if answer.get("ended") == "success":
-                self.clear(reservation, "not_delivered")
-
         fields = rows.failure(reservation, error)
         log.info("render.failed", audit_id=reservation.audit_id, kind=fields["kind"], reason=fields["reason"])
-        self._outbox.tell(fields, ended_already)
+        self._outbox.tell(fields, partial(self._ended_already, fields))
+
+    def resume(self, waiting: Iterable[Fields]) -> None:
+        """Send what an earlier agent kept and could not tell central."""
+        for fields in waiting:
+            self._outbox.tell(fields, partial(self._ended_already, fields), kept=True)
+
+    def _ended_already(self, fields: Fields, answer: Answer) -> None:
+        """Take back a success whose answer was lost: it stands on the log, and nothing was released for it."""
+        if fields["kind"] in ("failure", "denied") and answer.get("ended_by") == "success":
+            log.info("render.cleared", audit_id=audit_id(str(fields["reservation"])), reason="not_delivered")
+            self._outbox.tell(rows.not_delivered(fields), durable=True)
 
     def deny(self, caller: Caller, request: Request, denial: Denial) -> str:
         """Record a denial by our own policy."""

@@ -1,22 +1,26 @@
 """Events that central has not taken yet, kept durably in one file so that no clearing goes unrecorded.
 
 The file holds one JSON line for each event that waits and a line ``{"dropped": id}`` for each that has since arrived; it is
-emptied when nothing waits. Written with fsync; read once, at start. Mode 0600; it holds names and paths, never a value.
+emptied when nothing waits. Each line is written with a line end before it, so that one that a crash or a full disk has torn
+spoils no other. Written with fsync; read once, at start. Mode 0600; it holds names and paths, never a value.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import TYPE_CHECKING
 
 import aiofiles
-import aiofiles.os
+import structlog
 
 from prism_vault_agent.errors import CannotCreate
 
 if TYPE_CHECKING:
     from prism_vault_agent.audit.event import Fields
+
+log = structlog.get_logger()
 
 
 class Journal:
@@ -28,48 +32,74 @@ class Journal:
         self._waiting: set[str] = set()
 
     async def load(self) -> list[Fields]:
-        """Return the events that an earlier agent could not send, in order."""
-        if not await aiofiles.os.path.exists(self._path):
-            return []
+        """Return the events that an earlier agent could not send, in order. Raises ``CannotCreate`` for an unusable file."""
         found: dict[str, Fields] = {}
-        async with aiofiles.open(self._path, encoding="utf-8") as lines:
-            async for line in lines:
-                try:
-                    fields = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a crash may be torn; its event was never confirmed as kept
-                if "dropped" in fields:
-                    found.pop(fields["dropped"], None)
-                else:
-                    found[fields["event_id"]] = fields
+        damaged = 0
+        try:
+            async with aiofiles.open(self._path, encoding="utf-8", errors="replace", opener=_private) as lines:
+                async for line in lines:
+                    if line != "\n" and not _take(found, line):
+                        damaged += 1
+            await asyncio.to_thread(_sync_directory, self._path)
+        except OSError as error:
+            raise self._cannot(error) from None
+        if damaged:
+            log.warning("journal.damaged", lines=damaged, message="a crash may tear a line, whose event was not kept yet")
         self._waiting = set(found)
         return list(found.values())
 
     async def keep(self, fields: Fields) -> None:
         """Keep one event durably. Raises ``CannotCreate`` where the disk does not take it."""
-        self._waiting.add(str(fields["event_id"]))
         await self._append(fields)
+        self._waiting.add(str(fields["event_id"]))
 
     async def drop(self, event_id: str) -> None:
-        """Forget an event that central has; an empty journal is an empty file."""
+        """Forget an event that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
         self._waiting.discard(event_id)
         if self._waiting:
             await self._append({"dropped": event_id})
-        else:
-            await aiofiles.os.unlink(self._path)
+            return
+        try:
+            await asyncio.to_thread(os.truncate, self._path, 0)
+        except OSError as error:
+            raise self._cannot(error) from None
 
     async def _append(self, fields: Fields) -> None:
         try:
-            async with aiofiles.open(self._path, "a", encoding="utf-8", opener=_private) as file:
-                await file.write(json.dumps(fields) + "\n")
+            async with aiofiles.open(self._path, "ab", opener=_private) as file:
+                await file.write(b"\n" + json.dumps(fields).encode())
                 await file.flush()
-                os.fsync(file.fileno())
+                await asyncio.to_thread(os.fsync, file.fileno())
         except OSError as error:
-            raise CannotCreate(
-                f"cannot keep an audit record in {self._path}: {os.strerror(error.errno or 0)}",
-                mend="make room or mend its directory",
-            ) from None
+            raise self._cannot(error) from None
+
+    def _cannot(self, error: OSError) -> CannotCreate:
+        return CannotCreate(
+            f"cannot keep audit records in {self._path}: {os.strerror(error.errno or 0)}", mend="make room or mend its directory"
+        )
+
+
+def _take(found: dict[str, Fields], line: str) -> bool:
+    """Add to ``found`` what one line says; tell whether it says anything."""
+    try:
+        fields = json.loads(line)
+        if "dropped" in fields:
+            found.pop(fields["dropped"], None)
+        else:
+            found[fields["event_id"]] = fields
+    except (ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _sync_directory(path: str) -> None:
+    """Make the file's name durable too."""
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

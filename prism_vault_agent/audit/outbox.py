@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LARGEST_BATCH: Final = 128
+# Bytes of events in a batch; central takes 4 MiB, and a batch that it does not take would stand in the way for ever.
+LARGEST_CONTENT: Final = 2 * 1024 * 1024
 MOST_WAITING: Final = 10_000
 LINGER: Final = 0.05
 PAUSE_FIRST: Final = 0.05
+PAUSE_AWAITED: Final = 0.25
 PAUSE_LONGEST: Final = 5.0
 # Central looked at no event behind one that it refused.
 NOT_ATTEMPTED: Final = 424
@@ -137,9 +140,7 @@ class Outbox:
                 answers = await self.post(batch[1])
             except PrismVaultError as error:
                 await self._away(error)
-                # Whoever comes to wait now wants to know whether central is still away: ask again at once for it.
-                asked = await self._urgent_within(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
-                pause = PAUSE_FIRST if asked else min(pause * 2, PAUSE_LONGEST)
+                pause = await self._pause(pause)
                 continue
             self._in_doubt = None
             self.reachable, self.last_error, pause = True, "", PAUSE_FIRST
@@ -153,6 +154,19 @@ class Outbox:
         if not any(entry.answer or entry.durable for entry in self._waiting):
             await self._urgent_within(LINGER)
 
+    async def _pause(self, seconds: float) -> float:
+        """Wait before the next attempt and return how long to wait before the one after it.
+
+        Whoever waits, or comes to wait, wants to know whether central is still away: the pause is short for it.
+        """
+        jitter = random.uniform(0.75, 1.25)  # noqa: S311 - jitter is no secret
+        in_doubt = self._in_doubt[0] if self._in_doubt else []
+        if any(entry.answer and not entry.given_up for entry in (*in_doubt, *self._waiting)):
+            await asyncio.sleep(min(seconds, PAUSE_AWAITED) * jitter)
+        elif await self._urgent_within(seconds * jitter):
+            return PAUSE_FIRST
+        return min(seconds * 2, PAUSE_LONGEST)
+
     async def _urgent_within(self, seconds: float) -> bool:
         """Wait for an event that cannot wait, for ``seconds`` at most; tell whether one came."""
         self._urgent.clear()
@@ -163,17 +177,19 @@ class Outbox:
             return False
 
     async def flush(self, seconds: float) -> None:
-        """Wait until nothing is queued, for ``seconds`` at most."""
+        """Wait until nothing is queued, for ``seconds`` at most; keep durably what is left."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
+        await self._keep_all()
 
     def _next_batch(self) -> tuple[list[Entry], list[bytes]] | None:
         """Seal what waits as the next events of the chain; whoever gave up before it was sent is left out."""
         entries: list[Entry] = []
         bodies: list[bytes] = []
+        size = 0
         tentative = replace(self.chain)
-        while self._waiting and len(entries) < LARGEST_BATCH:
+        while self._waiting and len(entries) < LARGEST_BATCH and size < LARGEST_CONTENT:
             entry = self._waiting.popleft()
             if entry.given_up:
                 continue
@@ -181,6 +197,7 @@ class Outbox:
             tentative.accept(body)
             entries.append(entry)
             bodies.append(body)
+            size += len(body)
         return (entries, bodies) if entries else None
 
     async def _away(self, error: PrismVaultError) -> None:
@@ -188,6 +205,9 @@ class Outbox:
         if self.reachable:
             log.warning("central.away", reason=error.reason, message=error.message)
         self.reachable, self.last_error = False, error.message
+        await self._keep_all()
+
+    async def _keep_all(self) -> None:
         for entry in [*(self._in_doubt[0] if self._in_doubt else []), *self._waiting]:
             await self._keep(entry)
 
@@ -200,6 +220,16 @@ class Outbox:
             except PrismVaultError as error:
                 log.error("journal.failed", message=error.message)
 
+    async def _drop(self, entry: Entry, answer: Answer) -> None:
+        """Forget an event that central has, or will never take; the latter is told where nobody waits for it."""
+        if entry.answer is None and not answer.get("appended") and answer.get("reason") != "event_id_reused":
+            log.warning("audit.refused", kind=entry.fields["kind"], reason=answer.get("reason"), status=answer["status"])
+        if entry.kept:
+            try:
+                await self.journal.drop(str(entry.fields["event_id"]))
+            except PrismVaultError as error:
+                log.error("journal.failed", message=error.message)
+
     async def _settle(self, entries: list[Entry], bodies: list[bytes], answers: list[Answer]) -> None:
         """Move the chain over what was appended, tell who waits, and queue again what was not attempted."""
         again: list[Entry] = []
@@ -209,14 +239,14 @@ class Outbox:
                 continue
             if answer.get("appended"):
                 self.chain.accept(body)
-            if answer.get("code") == "chain":
+            if answer.get("reason") == "chain":
                 log.critical(
                     "audit.chain_broken",
                     message="central's log does not continue ours: nothing is released until a restart",
                 )
                 await self._keep(entry)
-            elif entry.kept:
-                await self.journal.drop(str(entry.fields["event_id"]))
+            else:
+                await self._drop(entry, answer)
             if entry.answer is not None and not entry.answer.done():
                 entry.answer.set_result(answer)
             if entry.then is not None:

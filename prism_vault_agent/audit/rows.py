@@ -75,6 +75,12 @@ def cleared(reservation: Reservation, reason: str) -> Fields:
     return {**_common("cleared", reservation.id), **_scopes(reservation.grant), "reason": reason}
 
 
+def not_delivered(failure: Fields) -> Fields:
+    """Return the row that takes back a success, after the row of a failure that came too late to stand for itself."""
+    same = {name: failure[name] for name in ("project", "environment", "scopes")}
+    return {**_common("cleared", str(failure["reservation"])), **same, "reason": "not_delivered"}
+
+
 def _common(kind: str, reservation: str) -> Fields:
     return {
         "kind": kind,
