@@ -148,12 +148,16 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What the provider expects back, or the version that was read: never a value. ``seconds`` is 0 where it never ends."""
+    """What the provider expects back, or the version that was read: never a value.
+
+    ``seconds`` is 0 where it never ends; ``created`` is when a version was written (RFC 3339, UTC).
+    """
 
     path: str
     version: int | None = None
     lease_id: str = ""
     seconds: int = 0
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from prism_vault_agent import log as logs
 from prism_vault_agent.agent.front import Front
 from prism_vault_agent.agent.listener import Listener, listen
 from prism_vault_agent.agent.notify import Notifier
+from prism_vault_agent.agent.release import Mounts
 from prism_vault_agent.agent.reload import Reload
 from prism_vault_agent.agent.runs import Runs
 from prism_vault_agent.agent.session import JOB_SECONDS, Session
 from prism_vault_agent.agent.status import Status
+from prism_vault_agent.agent.watch import Watch
 from prism_vault_agent.agent.workers import Workers
 from prism_vault_agent.audit.central_log import CentralLog
 from prism_vault_agent.audit.event import Chain, new_id
@@ -71,11 +73,12 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     audit = CentralLog(outbox, settings.central.timeout)
     runs = Runs(audit.clear)
     status = Status(session, outbox, workers, runs, listener, hardening)
-    front = Front(settings, audit=audit, workers=workers, session=session, runs=runs, status=status)
+    mounts = Mounts()
+    front = Front(settings, audit=audit, workers=workers, session=session, mounts=mounts, runs=runs, status=status)
+    watch = Watch(workers, session, runs, mounts, settings.vault.poll)
     reload = Reload(lambda: load(config, os.environ), front, runs, status)
     # What an earlier agent could not tell central.
-    for fields in await journal.load():
-        outbox.tell(fields, kept=True)
+    audit.resume(await journal.load())
     stop, hang_up = _signals()
     # The loops. Those of `background` outlive the others, because stopping needs them.
     async with asyncio.TaskGroup() as background:
@@ -86,6 +89,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                     group.create_task(session.run()),
                     group.create_task(front.serve(listener.socket)),
                     group.create_task(reload.watch({os.path.dirname(file) for file in settings.files})),
+                    group.create_task(watch.run()),
                     group.create_task(_hang_ups(hang_up, reload)),
                     group.create_task(_heartbeat(notifier, status)),
                 ]

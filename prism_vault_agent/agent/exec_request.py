@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from prism_vault_agent.errors import PrismVaultError, UsageError
-from prism_vault_agent.exec.__init__ import Malformed
+from prism_vault_agent.exec import Malformed
 from prism_vault_agent.exec.wire import decode_request
 from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
 from prism_vault_agent.policy.names import shown

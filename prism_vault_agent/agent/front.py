@@ -38,7 +38,15 @@ class Front:
     """Serves one listening socket. ``settings`` is replaced as a whole when the configuration is reloaded."""
 
     def __init__(
-        self, settings: Settings, *, audit: AuditLog, workers: Workers, session: Session, runs: Runs, status: Status
+        self,
+        settings: Settings,
+        *,
+        audit: AuditLog,
+        workers: Workers,
+        session: Session,
+        mounts: Mounts,
+        runs: Runs,
+        status: Status,
     ) -> None:
         """Serve with these parts, which live as long as the agent."""
         self.settings = settings
@@ -47,7 +55,7 @@ class Front:
         self._session = session
         self._runs = runs
         self._status = status
-        self._mounts = Mounts()
+        self._mounts = mounts
         self._connections: Counter[int] = Counter()
 
     async def serve(self, listening: socket.socket) -> None:

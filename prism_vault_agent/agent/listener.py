@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.errors import CannotCreate, ConfigError, Unavailable
+from prism_vault_agent.policy.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -64,14 +65,21 @@ def _passed(environ: MutableMapping[str, str]) -> Listener | None:
     """Return systemd's socket, and take what announces it out of the environment."""
     count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
     environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or count != "1":
+    if pid != str(os.getpid()) or count in ("", "0"):
         return None
-    passed = socket.socket(fileno=FIRST_PASSED)
-    os.set_inheritable(FIRST_PASSED, False)
-    if passed.family != socket.AF_UNIX or not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise ConfigError("the socket that systemd passed is not a listening Unix socket", mend="set ListenStream= to a path")
-    path = passed.getsockname()
-    found = os.lstat(path)
+    if count != "1":
+        raise ConfigError(f"systemd passed {shown(count)} sockets", mend="set one ListenStream=")
+    try:
+        passed = socket.socket(fileno=FIRST_PASSED)
+        os.set_inheritable(FIRST_PASSED, False)
+        path = passed.getsockname()
+        listening = passed.family == socket.AF_UNIX and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        # An abstract socket (its name is bytes) has no owner and no mode: everybody could connect.
+        found = os.lstat(path) if listening and isinstance(path, str) and path else None
+    except OSError:
+        found = None
+    if found is None:
+        raise ConfigError("what systemd passed is not a Unix socket listening at a path", mend="set ListenStream= to a path")
     passed.setblocking(False)
     return Listener(passed, path, (found.st_dev, found.st_ino), -1, ours_to_unlink=False)
 
@@ -138,15 +146,18 @@ def _lock(path: str) -> int:
 def _refuse_living(path: str) -> None:
     """Raise when somebody listens at ``path``: a socket that answers is never replaced, a stale one is."""
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
+        probe.setblocking(False)
         try:
             probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except FileNotFoundError:
             return
-        except OSError:
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise CannotCreate(f"{path} is not a socket", mend="move it away, or set another [agent] socket") from None
-            raise
+        except BlockingIOError:  # its queue of connections is full: somebody has it
+            raise _another(path) from None
+        except ConnectionRefusedError:
+            # So says connect(2) of everything but a socket, too.
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                return
+            raise CannotCreate(f"{path} is not a socket", mend="move it away, or set another [agent] socket") from None
     raise _another(path)
 
 

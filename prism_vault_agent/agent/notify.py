@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import MutableMapping
 
@@ -15,8 +16,8 @@ class Notifier:
         address = environ.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         microseconds = environ.pop("WATCHDOG_USEC", "")
-        environ.pop("WATCHDOG_PID", None)
-        self.watchdog_seconds = int(microseconds) / 1_000_000 if microseconds.isdigit() else None
+        meant_for_us = environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog_seconds = int(microseconds) / 1_000_000 if microseconds.isdigit() and meant_for_us else None
 
     def tell(self, **fields: str) -> None:
         """Send fields such as ``READY="1"``. A manager that does not listen is not waited for."""

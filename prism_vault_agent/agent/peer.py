@@ -7,6 +7,7 @@ asked once more before anything is released. Without it the descriptor is opened
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -15,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from prism_vault_agent.errors import Denied
+from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Caller
 
 SO_PEERPIDFD: Final = 77
@@ -46,8 +47,8 @@ class Peer:
             stat = _read(f"/proc/{self.pid}/stat")
             status = _read(f"/proc/{self.pid}/status")
             cgroup = _read(f"/proc/{self.pid}/cgroup")
-        except OSError:
-            raise _gone() from None
+        except OSError as error:
+            raise _untold(error) from None
         try:
             executable = os.readlink(f"/proc/{self.pid}/exe")
         except OSError:
@@ -100,9 +101,9 @@ def attest(connection: socket.socket) -> Peer:
         pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
         os.set_inheritable(pidfd, False)
     except OSError as error:
-        if error.errno in (3, 22):  # ESRCH, EINVAL: the process was reaped already
-            raise _gone() from None
-        return _weaker(pid, uid, gid)
+        if error.errno == errno.ENOPROTOOPT:
+            return _weaker(pid, uid, gid)
+        raise _untold(error) from None
     return Peer(uid, gid, pid, pidfd, guaranteed=True)
 
 
@@ -110,8 +111,8 @@ def _weaker(pid: int, uid: int, gid: int) -> Peer:
     """Return a peer by its number: good unless the number was recycled between connect and now."""
     try:
         return Peer(uid, gid, pid, os.pidfd_open(pid), guaranteed=False)
-    except OSError:
-        raise _gone() from None
+    except OSError as error:
+        raise _untold(error) from None
 
 
 def unit_of(cgroup: str) -> str | None:
@@ -139,6 +140,13 @@ def _groups(status: str) -> frozenset[int]:
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
+
+
+def _untold(error: OSError) -> PrismVaultError:
+    """Return why a process could not be looked at: it has been reaped, or we are short of descriptors or memory."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+        return Unavailable("the agent is out of descriptors or memory", mend="retry", reason="busy")
+    return _gone()
 
 
 def _gone() -> PeerGone:

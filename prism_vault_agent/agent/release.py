@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.agent.http import head
 from prism_vault_agent.agent.peer import PeerGone
@@ -13,11 +13,12 @@ from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolut
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     from prism_vault_agent.agent.peer import Peer
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
-    from prism_vault_agent.model import Caller
+    from prism_vault_agent.model import Caller, Grant
     from prism_vault_agent.worker.messages import Room
 
 ENVIRONMENT: Final = "application/x-prism-vault-environment"
@@ -27,9 +28,26 @@ ATTEMPTS: Final = 2
 
 @dataclass(slots=True)
 class Mounts:
-    """What is known of the provider's mounts (path, type, version): looked up once, kept as long as it serves."""
+    """What is known of the provider: its mounts, looked up once, and the latest version that each path has shown us."""
 
-    known: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
+    latest: dict[str, Lease] = field(default_factory=dict)
+
+    def advance(self, grant: Grant, leases: Iterable[Lease]) -> None:
+        """Note what was read, or raise ``ProviderUnavailable``: an unpinned path never goes back to an older version."""
+        pinned = {binding.reference.path for binding in grant.bindings if binding.reference.version}
+        for lease in leases:
+            if lease.version is None or lease.path in pinned:
+                continue
+            seen = self.latest.get(lease.path, lease)
+            # A path that was deleted and written anew counts from 1 again, but later.
+            if lease.version < (seen.version or 0) and lease.created.rstrip("Z") < seen.created.rstrip("Z"):
+                raise ProviderUnavailable(
+                    f"the provider answered version {lease.version} of vault://{lease.path}, after a later one",
+                    mend="retry when its replicas have caught up",
+                    reason="stale_read",
+                )
+            self.latest[lease.path] = lease
 
 
 @dataclass(slots=True)
@@ -73,8 +91,14 @@ class WorkerProvider:
         except BaseException:
             worker.end()
             raise
+        leases = tuple(Lease(**lease) for lease in answer["leases"])
         self.mounts.known.update(answer["mounts"])
-        return Resolution(reservation, tuple(answer["names"]), tuple(Lease(**lease) for lease in answer["leases"]), worker)
+        try:
+            self.mounts.advance(grant, leases)
+        except ProviderUnavailable:
+            worker.end()
+            raise
+        return Resolution(reservation, tuple(answer["names"]), leases, worker)
 
     def drop(self, resolution: Resolution) -> None:
         """Let the worker end, and the values with it."""

@@ -1,4 +1,4 @@
-"""What is out there: a run for each process that was given values, watched by its descriptor, ended on demand, logged at its end."""
+"""What is out there: a run for each process that holds values, watched by its descriptor, ended on demand, logged at its end."""
 
 from __future__ import annotations
 
@@ -76,13 +76,17 @@ class Runs:
         """End a run: SIGTERM, then SIGKILL after its scopes' shortest grace. Return how it ended, or why it could not be."""
         grant = run.render.reservation.grant
         grace = min(scope.grace for scope in grant.scopes)
+        if run.ended.is_set():
+            return {"pid": grant.caller.pid, "how": "ended by itself"}
         run.why = why
         try:
             signal.pidfd_send_signal(run.pidfd, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await run.ended.wait()
-                    return {"pid": grant.caller.pid, "how": "SIGTERM"}
+            # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
+            if run.ended.is_set():
+                return {"pid": grant.caller.pid, "how": "SIGTERM"}
             signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
             await run.ended.wait()
         except ProcessLookupError:

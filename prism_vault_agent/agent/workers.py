@@ -90,9 +90,11 @@ class Workers:
         """Keep a warm parent alive and workers ready, until cancelled."""
         try:
             while True:
-                await self._start()
                 try:
+                    await self._start()
                     await self._receive_workers()
+                except OSError as error:
+                    log.error("workers.parent_failed", errno=error.errno)
                 finally:
                     await self._stop()
                 log.error("workers.parent_lost", message="the warm parent ended; another one is started")
@@ -172,9 +174,12 @@ class Workers:
                 return False
             if not marks:
                 return False
+            # Each worker comes with one mark; out of descriptors we get the mark alone, and that worker ends by itself.
+            self._asked -= len(marks)
             for descriptor in descriptors:
-                self._asked -= 1
                 self._idle.put_nowait(Worker(socket.socket(fileno=descriptor)))
+            if len(descriptors) < len(marks):
+                asyncio.get_running_loop().call_later(RESTART_PAUSE, self._order)
 
     async def _stop(self) -> None:
         if self._control is not None:

@@ -112,6 +112,7 @@ def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
         namespace=section.namespace.strip("/"),
         tls=tls,
         timeout=seconds(section.timeout),
+        poll=seconds(section.poll),
     )
 
 

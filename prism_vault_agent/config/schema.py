@@ -133,6 +133,7 @@ class Vault(Section):
     cert_file: Path | None = Field(None, description="Our client certificate. Default: BAO_CLIENT_CERT or VAULT_CLIENT_CERT.")
     key_file: Path | None = Field(None, description="Its private key. Default: BAO_CLIENT_KEY or VAULT_CLIENT_KEY.")
     timeout: Timeout = Field("5s", description="Longest wait for one answer.")
+    poll: Timeout = Field("15s", description="How often to look whether secrets that processes hold were deleted or destroyed.")
     auth: AnyAuth = Field(description="How the agent logs in.")
 
 

@@ -50,13 +50,14 @@ class AuthSettings:
 
 @dataclass(frozen=True, slots=True)
 class VaultSettings:
-    """Where the secrets live. ``timeout`` is seconds for one request."""
+    """Where the secrets live. ``timeout`` is seconds for one request, ``poll`` between looks at what was given out."""
 
     address: str
     auth: AuthSettings
     namespace: str = ""
     tls: TlsFiles = field(default_factory=TlsFiles)
     timeout: float = 5.0
+    poll: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)

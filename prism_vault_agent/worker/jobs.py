@@ -12,7 +12,7 @@ from typing import Final
 from prism_vault_agent.config.settings import VaultSettings
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, to_plain
 from prism_vault_agent.model import Binding, SecretReference
-from prism_vault_agent.vault import login, reading, session
+from prism_vault_agent.vault import login, reading, session, standing
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Message, Room, receive, send
@@ -80,6 +80,12 @@ class Worker:
         """Have the provider vouch for us to central."""
         return dataclasses.asdict(login.identity_token(self.transport, job["token"], job["role"], job["deadline"]))
 
+    def withdrawn(self, job: Message) -> Message:
+        """Tell which versions that were given out no longer stand."""
+        versions = [(path, version) for path, version in job["versions"]]
+        found = standing.withdrawn(self.transport, job["token"], versions, job["mounts"], deadline=job["deadline"])
+        return {"withdrawn": [[path, version, how] for (path, version), how in found.items()]}
+
     def revoke(self, job: Message) -> Message:
         """Give the token back, and with it all that was made by it."""
         session.revoke_self(self.transport, job["token"], job["deadline"])
@@ -91,5 +97,6 @@ JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "login": Worker.login,
     "renew": Worker.renew,
     "identity": Worker.identity,
+    "withdrawn": Worker.withdrawn,
     "revoke": Worker.revoke,
 }

@@ -13,6 +13,7 @@ job             fields                                                      answ
 ``login``       deadline                                                    the token and its facts (``VaultToken``)
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds
+``withdrawn``   token, versions [[path, number]], mounts, deadline          withdrawn [[path, number, how]]
 ``revoke``      token, deadline                                             nothing
 ==============  ==========================================================  ==========================================
 

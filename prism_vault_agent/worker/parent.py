@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
-import sys
 
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles, VaultSettings
 from prism_vault_agent.errors import PrismVaultError
@@ -57,10 +57,19 @@ def _work(front: socket.socket, settings: VaultSettings, transport: Transport) -
             transport.connect()
         Worker(front, settings, transport).serve()
     except BaseException as error:  # noqa: BLE001 - the last line of a process that may hold values: type only, no trace
-        sys.stderr.write(f"prism-vault: a worker failed: {type(error).__name__}\n")
+        _tell(f"prism-vault: a worker failed: {type(error).__name__}\n")
         status = 70
     finally:
         os._exit(status)
+
+
+def _tell(line: str) -> None:
+    """Say one line, unless whoever reads standard error has stopped reading."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if poll.poll(0):
+            os.write(2, line.encode())
 
 
 def _settings(plain: Message) -> VaultSettings:
