@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import httpx2
 
+from tests.support.processes import _TIED_TO_PARENT as TIED_TO_PARENT
+
 ALLOW_ALL: list[dict[str, Any]] = [
     {"project": "*", "environment": "*", "scopes": ["*"], "hosts": ["*"], "kinds": ["*"], "purposes": ["*"]}
 ]
@@ -71,7 +73,10 @@ class CentralProcess:
         """Start central and return when it answers."""
         self.write_config()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "prism_vault_agent.central.serve", "--migrate", "--config", str(self.config_file)],
+            [
+                *(sys.executable, "-I", "-S", "-c", TIED_TO_PARENT, str(os.getpid())),
+                *(sys.executable, "-m", "prism_vault_agent.central.serve", "--migrate", "--config", str(self.config_file)),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,51 @@
+"""Fixtures of central's tests: one real central for each module, and a host that speaks to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.central.host import OPEN, Host
+from tests.support.central import ALLOW_ALL, CentralProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POLICIES = [
+    {
+        "project": "prism",
+        "environment": "lan",
+        "scopes": ["web", "db"],
+        "hosts": ["server1", "server2"],
+        "kinds": ["service", "operator", "agent", "worker"],
+        "purposes": ["service", "deploy-check"],
+    },
+    {**ALLOW_ALL[0], "project": "other"},
+]
+
+
+@pytest.fixture(scope="module")
+def central(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralProcess]:
+    """Return a central for the hosts server1 and server2 of project prism, and stranger of project other."""
+    with CentralProcess(
+        tmp_path_factory.mktemp("central"),
+        agents={"server1": ["prism"], "server2": ["prism"], "stranger": ["other"]},
+        operators={"prism-ops": ["prism"], "other-ops": ["other"]},
+        policies=POLICIES,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close the connections of each test's hosts."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+@pytest.fixture
+def host(central: CentralProcess) -> Host:
+    """Return server1 with a chain of its own."""
+    return Host(central)
