@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -47,6 +48,9 @@ def run(config: str | None) -> int:
     notifier = Notifier(os.environ)
     logs.configure(settings.agent.log_format, settings.agent.log_level)
     hardening = harden("prism-vault agent" + (f" --config {config}" if config else ""))
+    # A connection takes two descriptors and a run one; the usual soft limit of 1024 is there for users of select(2).
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _make_state(settings.agent.state)
     listener = listen(settings.agent, os.environ)
     try:

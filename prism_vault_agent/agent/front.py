@@ -93,7 +93,7 @@ class Front:
                     connection,
                     error.status,
                     f"{error}\n".encode(),
-                    {"Content-Type": "text/plain", "X-Prism-Vault-Exit": "76"},
+                    {"Content-Type": "text/plain", "X-Prism-Vault-Exit": "76", **error.headers},
                 )
             except Exception as error:  # noqa: BLE001 - one connection's defect; its type is told, its text may hold anything
                 log.error("connection.failed", error=type(error).__name__)
@@ -110,8 +110,11 @@ class Front:
         if request.method == "GET" and request.path == "/v1/status":
             await http.answer_json(connection, 200, self._status.tell(self.settings))
             return
-        if request.method != "POST" or request.path not in ROUTES:
+        if request.path not in ROUTES and request.path != "/v1/status":
             raise http.BadRequest(404, "there is GET /v1/status, and POST /v1/exec, /v1/plan and /v1/revoke")
+        if request.method != "POST" or request.path not in ROUTES:
+            method = "POST" if request.path in ROUTES else "GET"
+            raise http.BadRequest(405, f"{request.path} is asked with {method}", Allow=method)
         # A page in a browser, or a service that can be made to fetch a URL, cannot set this header.
         if request.headers.get("x-prism-vault") != "1" or "origin" in request.headers:
             raise http.BadRequest(403, "the header X-Prism-Vault: 1 is missing")
@@ -150,8 +153,10 @@ class Front:
             uid=caller.uid,
             names=list(rendered.names),
         )
-        self._runs.watch(rendered, peer.pidfd)
+        run = self._runs.watch(rendered, peer.pidfd)
         peer.pidfd = -1
+        if any(scope.name not in self.settings.scopes for scope in rendered.reservation.grant.scopes):
+            self._runs.end([run], "scope_removed")  # while this render was under way
 
     def _caller(self, peer: Peer, request: Request) -> Caller:
         """Return the attested caller; one that has ended is denied on the record."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 LARGEST_HEAD: Final = 16 * 1024
 LARGEST_BODY: Final = 64 * 1024
 READ_SECONDS: Final = 2.0
-REASONS: Final = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 408: "Request Timeout",
-                  413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,11 @@ class HttpRequest:
 class BadRequest(Exception):
     """A request that is not answered as it asks; ``status`` is the HTTP status, the text says why."""
 
-    def __init__(self, status: int, why: str) -> None:
-        """Keep the status and the reason."""
+    def __init__(self, status: int, why: str, **headers: str) -> None:
+        """Keep the status, the reason and the headers that go with it."""
         super().__init__(why)
         self.status = status
+        self.headers = headers
 
 
 async def read_request(connection: socket.socket) -> HttpRequest | None:
@@ -80,7 +80,7 @@ async def _read(connection: socket.socket, parser: h11.Connection) -> HttpReques
 def head(status: int, headers: dict[str, str]) -> str:
     """Return the head of an answer up to, not including, Content-Length and the blank line."""
     lines = [
-        f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}",
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Connection: close",
         *(f"{name}: {value}" for name, value in headers.items()),
     ]

@@ -75,13 +75,13 @@ def _passed(environ: MutableMapping[str, str]) -> Listener | None:
         path = passed.getsockname()
         listening = passed.family == socket.AF_UNIX and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         # An abstract socket (its name is bytes) has no owner and no mode: everybody could connect.
-        found = os.lstat(path) if listening and isinstance(path, str) and path else None
+        if listening and isinstance(path, str):
+            found = os.lstat(path)
+            passed.setblocking(False)
+            return Listener(passed, path, (found.st_dev, found.st_ino), -1, ours_to_unlink=False)
     except OSError:
-        found = None
-    if found is None:
-        raise ConfigError("what systemd passed is not a Unix socket listening at a path", mend="set ListenStream= to a path")
-    passed.setblocking(False)
-    return Listener(passed, path, (found.st_dev, found.st_ino), -1, ours_to_unlink=False)
+        pass
+    raise ConfigError("what systemd passed is not a Unix socket listening at a path", mend="set ListenStream= to a path")
 
 
 def _bound(settings: AgentSettings) -> Listener:

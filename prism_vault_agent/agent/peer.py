@@ -20,6 +20,7 @@ from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Caller
 
 SO_PEERPIDFD: Final = 77
+SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 CREDENTIALS: Final = struct.Struct("3i")
 _CONTAINER: Final = re.compile(r"(?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{64})|/docker/([0-9a-f]{64})")
 _UNIT: Final = re.compile(r"/([^/]+\.(?:service|scope))(?:/|$)")
@@ -101,9 +102,9 @@ def attest(connection: socket.socket) -> Peer:
         pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
         os.set_inheritable(pidfd, False)
     except OSError as error:
-        if error.errno == errno.ENOPROTOOPT:
-            return _weaker(pid, uid, gid)
-        raise _untold(error) from None
+        if error.errno in (errno.ESRCH, errno.EINVAL, *SHORTAGE):  # the first two: the process was reaped already
+            raise _untold(error) from None
+        return _weaker(pid, uid, gid)
     return Peer(uid, gid, pid, pidfd, guaranteed=True)
 
 
@@ -144,7 +145,7 @@ def _read(path: str) -> str:
 
 def _untold(error: OSError) -> PrismVaultError:
     """Return why a process could not be looked at: it has been reaped, or we are short of descriptors or memory."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+    if error.errno in SHORTAGE:
         return Unavailable("the agent is out of descriptors or memory", mend="retry", reason="busy")
     return _gone()
 

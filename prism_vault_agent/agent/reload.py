@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from watchfiles import awatch
+from watchfiles import Change, awatch
 
 from prism_vault_agent.errors import PrismVaultError
 
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 SETTLE_MS = 100
 FIXED = ("agent", "vault", "central")
+# A directory of scopes that appears as a whole, and how Kubernetes switches a mounted configuration.
+DIRECTORIES = ("scopes.d", "..data")
 
 
 class Reload:
@@ -34,21 +37,30 @@ class Reload:
         self._front = front
         self._runs = runs
         self._status = status
+        self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, directories: Iterable[str]) -> None:
         """Reload when a file in these directories changes (directories, since editors and mounts replace files)."""
         present = [directory for directory in directories if Path(directory).is_dir()]
-        async for _ in awatch(*present, step=SETTLE_MS, recursive=True, rust_timeout=1000):
-            await self.now()
+        try:
+            async for _ in awatch(*present, watch_filter=_matters, step=SETTLE_MS, recursive=True, rust_timeout=1000):
+                await self.now()
+        except OSError as error:  # the user's limit of watches (fs.inotify.max_user_watches) is used up
+            log.error("config.unwatched", errno=error.errno, message="changes are applied at SIGHUP only")
 
     async def now(self) -> None:
         """Read the configuration and apply what changed."""
+        async with self._one_at_a_time:
+            await self._apply()
+
+    async def _apply(self) -> None:
         try:
             settings = await asyncio.to_thread(self._load)
         except PrismVaultError as error:
             self._status.config_error = error.message
             log.error("config.refused", message=error.message, mend=error.mend)
             return
+        self._status.loaded_at = time.time()
         before = self._front.settings
         if settings == before:
             self._status.config_error = ""
@@ -66,4 +78,9 @@ class Reload:
             ),
             needs_restart=restart,
         )
-        await self._runs.revoke_all(self._runs.of_scopes(removed), "scope_removed")
+        self._runs.end(self._runs.of_scopes(removed), "scope_removed")
+
+
+def _matters(_change: Change, path: str) -> bool:
+    """Tell whether a changed path can be of the configuration; logs and state may lie beside it."""
+    return path.endswith((".toml", *DIRECTORIES))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from prism_vault_agent.model import Render, Reservation, ScopeName
 
@@ -54,16 +54,18 @@ class Runs:
         """Record ends with ``cleared``."""
         self._cleared = cleared
         self._runs: set[Run] = set()
+        self._ending: dict[Run, asyncio.Task[None]] = {}
 
     def __iter__(self) -> Iterator[Run]:
         """Iterate over the runs, oldest first."""
         return iter(sorted(self._runs, key=lambda run: run.started_at))
 
-    def watch(self, render: Render, pidfd: int) -> None:
+    def watch(self, render: Render, pidfd: int) -> Run:
         """Watch the process behind ``pidfd``, which is ours to close from now on."""
         run = Run(render, pidfd, time.time(), asyncio.Event())
         self._runs.add(run)
         asyncio.get_running_loop().add_reader(pidfd, self._end, run)
+        return run
 
     def _end(self, run: Run) -> None:
         asyncio.get_running_loop().remove_reader(run.pidfd)
@@ -100,6 +102,18 @@ class Runs:
     async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
         """End several runs at once."""
         return list(await asyncio.gather(*(self.revoke(run, why) for run in runs)))
+
+    def end(self, runs: Iterable[Run], why: str) -> None:
+        """Begin to end several runs, without waiting for their grace; one that is being ended already is left to that."""
+        for run in runs:
+            if run not in self._ending:
+                self._ending[run] = asyncio.create_task(self._end_one(run, why))
+
+    async def _end_one(self, run: Run, why: str) -> None:
+        try:
+            await self.revoke(run, why)
+        finally:
+            del self._ending[run]
 
     def of_scopes(self, names: Collection[ScopeName]) -> list[Run]:
         """Return the runs that hold values of any of these scopes."""

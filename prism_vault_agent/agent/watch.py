@@ -66,4 +66,4 @@ class Watch:
         for path, version, how in answer["withdrawn"]:
             runs = held[path, version]
             log.warning("secret.withdrawn", path=path, version=version, how=how, runs=len(runs))
-            await self._runs.revoke_all(runs, f"secret_{how}")
+            self._runs.end(runs, f"secret_{how}")

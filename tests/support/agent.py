@@ -15,6 +15,8 @@ from tests.support.processes import start_tied
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.support.central import CentralProcess
     from tests.support.openbao import OpenBao
 
@@ -43,8 +45,13 @@ class AgentProcess:
         auth: str = "",
         central_lines: str = "",
         role: str = "server1",
+        before: Sequence[str] = (),
     ) -> None:
-        """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines."""
+        """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
+
+        ``before`` are words that go before the agent's command: a program that changes something and becomes it.
+        """
+        self.before = list(before)
         self.directory = directory
         self.openbao = openbao
         self.central = central
@@ -88,7 +95,7 @@ class AgentProcess:
 
     def start(self, *, ready: bool = True) -> Self:
         """Start the agent and, unless told otherwise, wait until it says that an exec can work."""
-        arguments = [LAUNCHER, "agent", "--config", str(self.config)]
+        arguments = [*self.before, LAUNCHER, "agent", "--config", str(self.config)]
         self.process = start_tied(arguments, directory=self.directory, log=self.log_file)
         try:
             wait_until(lambda: self.process is None or self.process.poll() is not None or self._answers(ready=ready))
