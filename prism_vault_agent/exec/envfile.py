@@ -90,9 +90,7 @@ class _Wrong(Exception):
 
 def _name(text: bytes, line: int) -> bytes:
     """Return the name that stands before the equals sign."""
-    name = text.rstrip(_SPACE)
-    if name[:7] in (b"export ", b"export\t"):
-        name = name[7:].lstrip(_SPACE)
+    name = (text[7:] if text[:7] in (b"export ", b"export\t") else text).strip(_SPACE)
     if not name or name[:1] not in _letters() or name.strip(_LETTERS + b"0123456789"):
         raise _Wrong(line, "a name is not a letter or underscore followed by letters, digits and underscores")
     return name
