@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import time
 from collections import Counter
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.agent import http
+from prism_vault_agent.agent import http, json_request
 from prism_vault_agent.agent.exec_request import ExecRequest, parse
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Mounts, SocketSink, WorkerProvider
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, UsageError, to_plain
-from prism_vault_agent.model import Caller, Purpose, Request, ScopeName
+from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.render import render
 
@@ -175,13 +174,7 @@ class Front:
 
     async def _plan(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """Say what a render would do for this caller, and why it would be denied."""
-        asked = _json(body)
-        request = Request(
-            scopes=tuple(ScopeName(str(name)) for name in asked.get("scopes", [])),
-            purpose=Purpose(str(asked["purpose"])) if asked.get("purpose") else None,
-            run_ref=asked.get("run_ref"),
-            job_id=asked.get("job_id"),
-        )
+        request = json_request.plan(body)
         decision = decide(self.settings.scopes, peer.caller(), request)
         if isinstance(decision, Denial):
             told: dict[str, Any] = {
@@ -210,8 +203,8 @@ class Front:
 
     async def _revoke(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """End the runs of a run reference: those of the caller's own user; root and the agent's user may end any."""
-        run_ref = _json(body).get("run_ref")
-        found = [run for run in self._runs if run_ref and run.render.reservation.grant.request.run_ref == run_ref]
+        run_ref = json_request.revoke(body)
+        found = [run for run in self._runs if run.render.reservation.grant.request.run_ref == run_ref]
         mine = [run for run in found if self._status.may_revoke(peer.uid, run.render.reservation.grant.caller.uid)]
         if not found:
             raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
@@ -231,16 +224,6 @@ class Front:
     async def _refuse(self, connection: socket.socket, error: PrismVaultError) -> None:
         headers = {"Content-Type": "text/plain; charset=utf-8", "X-Prism-Vault-Exit": str(error.exit_status)}
         await http.answer(connection, HTTP_STATUS.get(error.exit_status, 500), error.line().encode() + b"\n", headers)
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        asked = json.loads(body)
-    except ValueError:
-        raise http.BadRequest(400, "the body is not JSON") from None
-    if not isinstance(asked, dict):
-        raise http.BadRequest(400, "the body is not a JSON object")
-    return asked
 
 
 ROUTES: Final = {"/v1/exec": Front._exec, "/v1/plan": Front._plan, "/v1/revoke": Front._revoke}  # noqa: SLF001 - the class's own table

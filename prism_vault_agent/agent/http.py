@@ -56,15 +56,19 @@ async def _read(connection: socket.socket, parser: h11.Connection) -> HttpReques
     loop = asyncio.get_running_loop()
     head: h11.Request | None = None
     body = bytearray()
+    received = 0
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
             part = await loop.sock_recv(connection, 65536)
             if not part and head is None and not parser.trailing_data[0]:
                 return None
+            received += len(part)
             parser.receive_data(part)
         elif isinstance(event, h11.Request):
             head = event
+            if received - len(parser.trailing_data[0]) > LARGEST_HEAD:
+                raise BadRequest(431, f"the head is larger than {LARGEST_HEAD} bytes")
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > LARGEST_BODY:

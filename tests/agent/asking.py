@@ -46,7 +46,7 @@ def connect(path: str) -> socket.socket:
 
 def receive(connection: socket.socket) -> bytes:
     """Return all that comes until the end."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         try:
             part = connection.recv(65536)

@@ -26,7 +26,9 @@ _numbers = itertools.count(1)
 class MakeAgent(Protocol):
     """Makes an agent, with the scope ``web`` for this test's user, that is stopped after the test."""
 
-    def __call__(self, **options: Any) -> AgentProcess: ...
+    def __call__(self, **options: Any) -> AgentProcess:
+        """Options are those of ``AgentProcess``."""
+        ...
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,8 @@ def in_child(function: Callable[[], Result], uid: int | None = NOBODY, gid: int 
             told: tuple[bool, object] = (True, function())
         except BaseException as error:
             told = (False, error)
-        with contextlib.suppress(BaseException):
-            with os.fdopen(writing, "wb") as pipe:
-                pickle.dump(told, pipe)
+        with contextlib.suppress(BaseException), os.fdopen(writing, "wb") as pipe:
+            pickle.dump(told, pipe)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:

@@ -1,0 +1,49 @@
+"""From the JSON of a plan or revoke request to what it asks. Pure. Raises ``BadRequest`` for what it does not understand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prism_vault_agent.agent.http import BadRequest
+from prism_vault_agent.model import Purpose, Request, ScopeName
+
+
+def plan(body: bytes) -> Request:
+    """Return the request that a plan is about."""
+    asked = _object(body)
+    scopes = asked.get("scopes", [])
+    if not isinstance(scopes, list) or not all(isinstance(name, str) for name in scopes):
+        raise BadRequest(400, "scopes is not a list of names")
+    purpose = _text(asked, "purpose")
+    return Request(
+        scopes=tuple(ScopeName(name) for name in scopes),
+        purpose=Purpose(purpose) if purpose else None,
+        run_ref=_text(asked, "run_ref"),
+        job_id=_text(asked, "job_id"),
+    )
+
+
+def revoke(body: bytes) -> str:
+    """Return the run reference that a revocation is about."""
+    run_ref = _text(_object(body), "run_ref")
+    if run_ref is None:
+        raise BadRequest(400, "run_ref is missing")
+    return run_ref
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest(400, "the body is not JSON, or is nested too deeply") from None
+    if not isinstance(asked, dict):
+        raise BadRequest(400, "the body is not a JSON object")
+    return asked
+
+
+def _text(asked: dict[str, Any], key: str) -> str | None:
+    text = asked.get(key)
+    if text is not None and not isinstance(text, str):
+        raise BadRequest(400, f"{key} is not text")
+    return text
