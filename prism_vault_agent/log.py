@@ -30,6 +30,7 @@ LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggin
 # pipe(7): a write of up to PIPE_BUF bytes goes through whole or not at all.
 LONGEST_LINE: Final = select.PIPE_BUF
 _FIRST: Final = ("timestamp", "level", "event")
+_open: Final[list[Line]] = []
 
 
 def configure(log_format: str = "json", log_level: str = "info", descriptor: int = 2) -> None:
@@ -38,6 +39,9 @@ def configure(log_format: str = "json", log_level: str = "info", descriptor: int
     ``log_format`` is ``json`` or ``console``; ``log_level`` one of ``debug``, ``info``, ``warning``, ``error``.
     """
     out = Line(descriptor)
+    for line in _open:
+        line.close()
+    _open[:] = [out]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -62,7 +66,7 @@ class Line:
     def __init__(self, descriptor: int) -> None:
         """Write to ``descriptor`` in the way that its kind of file needs to not wait."""
         self.dropped = 0
-        self._write = _writer(descriptor)
+        self._write, self.close = _writer(descriptor)
 
     def write(self, line: str) -> None:
         """Write ``line``, or drop and count it."""
@@ -96,20 +100,20 @@ class _Libraries(logging.Handler):
         )
 
 
-def _writer(descriptor: int) -> Callable[[bytes], object]:
-    """Return what writes bytes to ``descriptor`` at once, or raises ``OSError``."""
+def _writer(descriptor: int) -> tuple[Callable[[bytes], object], Callable[[], None]]:
+    """Return what writes bytes to ``descriptor`` at once or raises ``OSError``, and what gives back what that holds."""
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(kind):
         peer = socket.socket(fileno=os.dup(descriptor))
-        return lambda line: peer.send(line, socket.MSG_DONTWAIT)
+        return lambda line: peer.send(line, socket.MSG_DONTWAIT), peer.close
     if stat.S_ISFIFO(kind):
         # An open file description of our own: O_NONBLOCK on the inherited one would hit everybody who shares it.
         try:
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            return lambda line: _write_if_ready(descriptor, line)
-        return lambda line: os.write(own, line)
-    return lambda line: os.write(descriptor, line)
+            return lambda line: _write_if_ready(descriptor, line), lambda: None
+        return lambda line: os.write(own, line), lambda: os.close(own)
+    return lambda line: os.write(descriptor, line), lambda: None
 
 
 def _write_if_ready(descriptor: int, line: bytes) -> None:
@@ -154,7 +158,7 @@ def _as_json(_logger: object, _method: str, event: Event) -> str:
 def _as_text(_logger: object, _method: str, event: Event) -> str:
     """Return one line for a person: time, level, event, then the rest as ``key=value`` with values as in JSON."""
     head = [str(event.pop(key, "")) for key in _FIRST]
-    rest = (f"{key}={json.dumps(value, default=_foreign)}" for key, value in event.items())
+    rest = (f"{json.dumps(key)[1:-1]}={json.dumps(value, default=_foreign)}" for key, value in event.items())
     line = " ".join([f"{head[0]} {head[1]:8} {json.dumps(head[2])[1:-1]}", *rest])
     return line if len(line) < LONGEST_LINE else line[: LONGEST_LINE - 4] + "..."
 

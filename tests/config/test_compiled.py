@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prism_vault_agent.config import accounts, compiled, load
+from prism_vault_agent.config import compiled, load
 from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import ConfigError
 from tests.config.test_load import WHOLE
@@ -116,7 +116,7 @@ def test_a_user_that_got_another_number_is_seen(host: Host, monkeypatch: pytest.
     write(host.directory, BASE + SCOPE.replace("uid = 1000", 'user = "nobody"'))
     assert host.load().scopes["web"].callers[0].uid == NOBODY  # type: ignore[index]
     moved = pwd.struct_passwd(("nobody", "x", 4711, 4711, "", "/", "/bin/sh"))
-    monkeypatch.setattr(accounts.pwd, "getpwnam", lambda _name: moved)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: moved)
     assert host.load().scopes["web"].callers[0].uid == 4711  # type: ignore[index]
 
 

@@ -14,6 +14,7 @@ from prism_vault_agent.config.load import load
 from prism_vault_agent.config.places import places
 from prism_vault_agent.errors import ConfigError
 from tests.config.written import BASE, SCOPE, private, write
+from tests.support.as_user import in_child
 
 NOBODY = 65534
 
@@ -130,22 +131,9 @@ def test_a_user_without_a_runtime_directory_is_told_to_set_the_socket():
         path = write(directory)
         for public, mode in ((directory, 0o755), (directory / "agent.toml", 0o644)):
             public.chmod(mode)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                if os.geteuid() == 0:
-                    os.seteuid(NOBODY)
-                load(path, {"HOME": "/"})
-            except ConfigError as error:
-                os.write(writer, error.line().encode())
-            finally:
-                os._exit(0)
-        os.close(writer)
-        os.waitpid(child, 0)
-        told = os.read(reader, 4096).decode()
-        os.close(reader)
-    assert f"{path}:1: agent.socket: has no default here, since XDG_RUNTIME_DIR is not set; set it" in told
+        with pytest.raises(ConfigError) as caught:
+            in_child(lambda: load(path, {"HOME": "/"}).files, NOBODY if os.geteuid() == 0 else None)
+    assert f"{path}:1: agent.socket: has no default here, since XDG_RUNTIME_DIR is not set; set it" in caught.value.line()
 
 
 def test_the_places_of_root_are_the_hosts():

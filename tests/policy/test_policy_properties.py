@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_vault_agent.model import CallerKind, CallerRule, Purpose, Scope, ScopeName
-from prism_vault_agent.policy.decide import Denial, Grant, decide
+from prism_vault_agent.model import CallerKind, CallerRule, Grant, Purpose, Scope, ScopeName
+from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.policy.names import dangerous, fault
 from tests.policy.asking import CALLERS, PURPOSES, REQUESTS, RULES, SCOPES
 
@@ -24,7 +24,7 @@ many = settings(max_examples=150, deadline=None)
 
 def matches(rule: CallerRule, caller: Caller) -> bool:
     """Say again, in other words than the code, when a rule admits a caller."""
-    wanted = [
+    wanted: list[tuple[object, set[object]]] = [
         (rule.uid, {caller.uid}),
         (rule.gid, {caller.gid, *caller.groups}),
         (rule.executable, {caller.executable}),

@@ -1,0 +1,196 @@
+"""What ``doctor`` concludes from a host: each answer that a kernel can give."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import ssl
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from prism_vault_agent.cli import doctor, host, reach
+from prism_vault_agent.cli.checks import PROMISES
+from prism_vault_agent.config.settings import AuthSettings, TlsFiles, VaultSettings
+from tests.support.certificates import Tls
+from tests.support.fake_server import FakeServer
+
+NOBODY = 65534
+SWAPS = "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n"
+
+
+def test_every_check_of_this_host_has_an_answer():
+    """On the host that runs the tests every check says what it found, for a promise that exists, and how to mend it."""
+    for check in host.checks():
+        assert check.state in ("holds", "does not hold")
+        assert check.promise in PROMISES
+        assert check.why
+        assert check.state == "holds" or check.mend
+        assert "\n" not in check.line()
+
+
+def test_looking_at_the_host_changes_nothing_in_us():
+    """The checks that lower limits for good do so in a process of their own."""
+    before = resource.getrlimit(resource.RLIMIT_CORE), Path("/proc/self/status").read_text().split("\n")[0]
+    host.checks()
+    assert (resource.getrlimit(resource.RLIMIT_CORE), Path("/proc/self/status").read_text().split("\n")[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "can_limit", "state"),
+    [
+        ("core", True, "holds"),
+        ("|/usr/lib/systemd/systemd-coredump %P", True, "holds"),
+        ("core", False, "holds"),
+        ("|/usr/lib/systemd/systemd-coredump %P", False, "does not hold"),
+    ],
+)
+def test_a_piped_core_handler_needs_a_limit_of_one_byte(pattern: str, can_limit: bool, state: str):  # noqa: FBT001
+    """A hard limit of 0 does not stop a handler, so there it does not hold and LimitCORE=1 mends it."""
+    check = host.core(pattern, can_limit=can_limit)
+    assert (check.state, check.needed) == (state, True)
+    assert state == "holds" or "LimitCORE=1" in check.mend
+
+
+@pytest.mark.parametrize(
+    ("swaps", "locked", "state"),
+    [("", False, "holds"), (SWAPS.splitlines()[0], False, "holds"), (SWAPS, True, "holds"), (SWAPS, False, "does not hold")],
+)
+def test_swap_matters_only_where_memory_is_not_locked(swaps: str, locked: bool, state: str):  # noqa: FBT001
+    """Without swap, or with memory that can be locked, nothing of the agent reaches the disk."""
+    check = host.swap(swaps, locked=locked)
+    assert check.state == state
+    assert state == "holds" or "/dev/sda2" in check.why
+
+
+@pytest.mark.parametrize(
+    ("scope", "state"), [("", "does not hold"), ("0\n", "does not hold"), ("1\n", "holds"), ("3\n", "holds")]
+)
+def test_yama_keeps_processes_of_one_user_apart(scope: str, state: str):
+    """Without Yama, or with its scope 0, processes of one user may attach to each other."""
+    assert host.ptrace(scope).state == state
+
+
+def test_a_proc_that_hides_others_is_told_with_its_option(tmp_path: Path):
+    """Where /proc hides the processes of other users callers cannot be looked at; the mount option is named."""
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mountinfo").write_text(f"22 28 0:21 / {tmp_path} rw,nosuid - proc proc rw,hidepid=invisible\n")
+    check = host.visible(tmp_path)
+    assert (check.state, check.needed) == ("does not hold", True)
+    assert "(hidepid=invisible)" in check.why
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "stat").write_text("1 (init)")
+    assert host.visible(tmp_path).state == "holds"
+
+
+def test_control_groups_are_needed_by_rules_that_use_them(tmp_path: Path):
+    """Without cgroup v2 units and containers are not told apart: needed only where a rule names one."""
+    check = host.control_groups(tmp_path, needed=True)
+    assert (check.state, check.needed) == ("does not hold", True)
+    (tmp_path / "cgroup.controllers").touch()
+    assert host.control_groups(tmp_path, needed=False).state == "holds"
+
+
+def test_clocks_may_be_half_a_minute_apart():
+    """A difference of more than 30 s is told; a server that does not tell its time leaves it unknown."""
+    now = time.time()
+    assert reach.skew(formatdate(now, usegmt=True), now).state == "holds"
+    assert reach.skew(formatdate(now - 3600, usegmt=True), now).state == "does not hold"
+    for date in ("", "yesterday", "\x00"):
+        assert reach.skew(date, now).state == "unknown"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_credential_that_others_may_read_does_not_hold(tmp_path: Path, mode: int):
+    """A credential's file is for its owner alone."""
+    file = tmp_path / "secret-id"
+    file.touch(0o600)
+    assert doctor.credential(file).state == "holds"
+    file.chmod(mode)
+    check = doctor.credential(file)
+    assert (check.state, check.needed) == ("does not hold", True)
+    assert f"mode {mode:04o}; chmod go= {file}" in check.line()
+
+
+@pytest.mark.root
+def test_what_somebody_else_owns_does_not_hold(tmp_path: Path):
+    """A credential, or the socket's directory, that another user owns is theirs."""
+    file = tmp_path / "secret-id"
+    file.touch(0o600)
+    os.chown(file, NOBODY, -1)
+    assert doctor.credential(file).state == "does not hold"
+    os.chown(tmp_path, NOBODY, -1)
+    assert doctor.directory(tmp_path).state == "does not hold"
+
+
+def test_a_missing_credential_does_not_hold(tmp_path: Path):
+    """A credential that is not there is told with its path."""
+    check = doctor.credential(tmp_path / "secret-id")
+    assert (check.state, check.needed) == ("does not hold", True)
+    assert str(tmp_path) in check.why
+
+
+def test_the_sockets_directory_is_nobody_elses(tmp_path: Path):
+    """Who may write the directory could put a socket of theirs there; one that is not there yet is unknown."""
+    tmp_path.chmod(0o755)
+    assert doctor.directory(tmp_path).state == "holds"
+    tmp_path.chmod(0o1777)
+    assert doctor.directory(tmp_path).state == "does not hold"
+    assert doctor.directory(tmp_path / "run").state == "unknown"
+
+
+def answering(body: bytes) -> FakeServer:
+    """Return a server that answers every request with this body."""
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(head + body)
+        return False
+
+    return FakeServer(behave)
+
+
+def vault_check(address: str, tls: TlsFiles | None = None, timeout: float = 5.0) -> str:
+    """Return the first line that doctor tells of a provider at ``address``."""
+    settings = VaultSettings(
+        address, AuthSettings("token_file", "token", token_file="/t"), tls=tls or TlsFiles(), timeout=timeout
+    )
+    return reach.vault(settings)[0].line()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"sealed": false, "version": "2.7.2"}', "holds          G7  the provider answers: version 2.7.2, unsealed"),
+        (b'{"sealed": true, "version": "2"}', "does not hold  G7  the provider answers (needed): version 2, sealed; unseal it"),
+        (b"<html>", "does not hold  G7  the provider answers (needed): what answers is no Vault and no OpenBao"),
+        (b"[]", "does not hold  G7  the provider answers (needed): what answers is no Vault and no OpenBao"),
+    ],
+)  # fmt: skip
+def test_the_provider_is_known_by_its_health(body: bytes, told: str):
+    """An unsealed provider holds; a sealed one, and what is none, does not. No credential is sent."""
+    with answering(body) as server:
+        assert vault_check(server.address).startswith(told)
+        assert b"oken" not in server.received
+
+
+def test_a_server_that_does_not_answer_is_told_in_time():
+    """A provider that takes the connection and says nothing is told after the timeout of the configuration."""
+    with FakeServer(lambda _connection, _request: True) as server:
+        assert "127.0.0.1 does not answer within 0.2 s" in vault_check(server.address, timeout=0.2)
+
+
+def test_a_certificate_that_does_not_verify_is_told(tmp_path: Path):
+    """TLS holds only under the authority that the configuration names; otherwise the reason is told."""
+    tls = Tls(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    with answering(b'{"sealed": false, "version": "2"}') as plain:
+        behave = plain.behave
+    with FakeServer(behave, context=context) as server:
+        assert "the certificate of 127.0.0.1 does not verify (" in vault_check(server.address)
+        assert vault_check(server.address, TlsFiles(str(tls.ca_file))).startswith("holds")
+        assert vault_check(server.address, TlsFiles(str(tmp_path / "none.pem"))).startswith("does not hold")
