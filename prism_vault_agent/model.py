@@ -41,7 +41,7 @@ class SecretReference:
     @classmethod
     def parse(cls, text: str) -> SecretReference:
         """Return the reference that ``text`` spells, or raise :class:`ConfigError` that shows what is expected."""
-        match = _REFERENCE.fullmatch(text)
+        match = _REFERENCE.fullmatch(text) if text.isprintable() else None
         parts = match["path"].split("/") if match else []
         if match is None or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
             raise ConfigError("not a secret reference", mend="write vault://<mount>/<path>#<key>, or with ?version=N behind it")
