@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from prism_vault_agent.model import (
     Resolution,
     ScopeName,
 )
-from prism_vault_agent.render import render, run_blocking
+from prism_vault_agent.render import foretell, render, run_blocking
 from prism_vault_agent.vault import credentials, login, reading
 from prism_vault_agent.vault.connection import Broken, Connection
 from prism_vault_agent.vault.tls import tls_context
@@ -55,9 +56,12 @@ def run(options: ExecOptions, command: list[str]) -> NoReturn:
     client.complete(options, command, own)
     launch = Launch(options, command, own)
     settings = load_fast(options.config or None, os.environ)
+    caller = _ourselves()
+    if options.dry_run:
+        sys.stdout.write(foretell(settings.scopes, caller, _request(options, launch)))
+        sys.exit(0)
     vault = Vault(settings, deadline)
     central = Central(settings.central, vault)
-    caller = _ourselves()
     rooms = _rooms(launch, pristine=options.pristine)
     sink = OwnEnvironment()
     try:

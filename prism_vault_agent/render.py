@@ -116,6 +116,14 @@ async def render(
         raise _with_audit_id(error, reservation) from None
 
 
+def foretell(scopes: Mapping[ScopeName, Scope], caller: Caller, request: Request) -> str:
+    """Return what a render would give, a line for each binding, without one. Raises ``Denied``; nothing is recorded."""
+    decision = decide(scopes, caller, request)
+    if isinstance(decision, Denial):
+        raise Denied(decision.message, mend=decision.mend, reason=decision.rule, scope=decision.scope)
+    return "".join(f"{binding.name or 'every key of'} <- {binding.reference}\n" for binding in decision.bindings)
+
+
 def _with_audit_id(error: BaseException, reservation: Reservation) -> BaseException:
     """Return the error, telling the record that a person can look up."""
     if isinstance(error, PrismVaultError):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from prism_vault_agent.agent import http, json_request
-from prism_vault_agent.agent.exec_request import ExecRequest, parse
+from prism_vault_agent.agent.exec_request import parse
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Mounts, SocketSink, WorkerProvider
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, UsageError, to_plain
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.decide import Denial, decide
-from prism_vault_agent.render import render
+from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.runs import Runs
@@ -129,7 +129,8 @@ class Front:
         asked = parse(body)
         caller = self._caller(peer, asked.request)
         if asked.dry_run:
-            await self._dry_run(connection, caller, asked)
+            lines = foretell(self.settings.scopes, caller, asked.request)
+            await http.answer(connection, 200, lines.encode(), {"Content-Type": "text/plain"})
             return
         deadline = time.monotonic() + asked.seconds
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
@@ -164,13 +165,6 @@ class Front:
         except PeerGone as error:
             error.audit_id = self._audit.deny(peer.unknown(), request, Denial("peer_gone", error.message, error.mend))
             raise
-
-    async def _dry_run(self, connection: socket.socket, caller: Caller, asked: ExecRequest) -> None:
-        decision = decide(self.settings.scopes, caller, asked.request)
-        if isinstance(decision, Denial):
-            raise Denied(decision.message, mend=decision.mend, reason=decision.rule, scope=decision.scope)
-        lines = [f"{binding.name or 'every key of'} <- {binding.reference}" for binding in decision.bindings]
-        await http.answer(connection, 200, ("\n".join(lines) + "\n").encode(), {"Content-Type": "text/plain"})
 
     async def _plan(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """Say what a render would do for this caller, and why it would be denied."""
