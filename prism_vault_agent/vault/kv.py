@@ -66,7 +66,8 @@ def understand(place: Place, answer: Answer, version: int) -> tuple[dict[str, An
             raise _not_found(place, "destroyed", "was destroyed", "write a new version")
         raise _not_found(place, "deleted", "was deleted", "undelete it, or write a new version")
     try:
-        lease = Lease(place.path, version=int(metadata.get("version") or 0), seconds=_until(ends), created=fields.text(metadata, "created_time", ""))
+        created = fields.text(metadata, "created_time", "")
+        lease = Lease(place.path, int(metadata.get("version") or 0), seconds=_until(ends), created=created)
     except (TypeError, ValueError):
         raise ProtocolError("the answer's field metadata is not that of a version", reason="malformed_answer") from None
     return fields.mapping(data, "data"), lease

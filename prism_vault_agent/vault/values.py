@@ -2,7 +2,8 @@
 
 The rule: a string is itself; anything else is its JSON text, without spaces between its parts. So a number has the digits
 that the server wrote (``8200``, ``1.10``, ``1e400``), a boolean is ``true`` or ``false``, null is ``null``, and a list or an
-object is compact JSON in the server's order, its non-ASCII letters as they are.
+object is compact JSON in the server's order, its non-ASCII letters as they are. (KV version 2 of OpenBao 2.7 keeps numbers as
+64-bit floats and answers ``1.10`` with ``1.1``: store what must keep its digits as a string.)
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@ import contextlib
 import re
 import socket
 import threading
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REQUEST_LINE = re.compile(rb"^(GET|LIST|POST|PUT|DELETE|HEAD) (/\S+) HTTP/1\.1\r\n", re.MULTILINE)
 
@@ -20,7 +23,8 @@ class CountingProxy:
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
 
     @property
     def address(self) -> str:
@@ -50,7 +54,17 @@ class CountingProxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._threads[0].join(10)
         self.cut()
+        for thread in self._threads[1:]:
+            thread.join(10)
+        for connected in self._sockets:
+            connected.close()
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -64,8 +78,8 @@ class CountingProxy:
             seen = bytearray()
             self._seen.append(seen)
             self._sockets += [client, server]
-            threading.Thread(target=self._forward, args=(client, server, seen), daemon=True).start()
-            threading.Thread(target=self._forward, args=(server, client, bytearray()), daemon=True).start()
+            self._start(self._forward, client, server, seen)
+            self._start(self._forward, server, client, bytearray())
 
     def _forward(self, source: socket.socket, target: socket.socket, seen: bytearray) -> None:
         with contextlib.suppress(OSError):

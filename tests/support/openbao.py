@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class OpenBao(OpenBaoProcess):
     """One running server, and what an operator does with it."""
 
-    def must(self, method: str, path: str, body: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    def must(self, method: str, path: str, body: dict[str, Any] | str | None = None, **options: Any) -> dict[str, Any]:
         """Send one request as :meth:`request` does and return its answer, which must be a success."""
         status, answer = self.request(method, path, body, **options)
         assert status < 300, f"{method} {path}: {status} {answer}"

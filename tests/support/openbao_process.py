@@ -181,13 +181,16 @@ class OpenBaoProcess:
         self,
         method: str,
         path: str,
-        body: dict[str, Any] | None = None,
+        body: dict[str, Any] | str | None = None,
         *,
         token: str | None = None,
         namespace: str = "",
         headers: dict[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
-        """Send one request to ``/v1/<path>``, as root unless ``token`` says otherwise; return status and answer."""
+        """Send one request to ``/v1/<path>``, as root unless ``token`` says otherwise; return status and answer.
+
+        A ``body`` that is text is sent as it is.
+        """
         if self.tls:
             context = ssl.create_default_context(cafile=str(self.tls.ca_file))
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -202,7 +205,8 @@ class OpenBaoProcess:
         if namespace:
             sent["X-Vault-Namespace"] = namespace
         try:
-            connection.request(method, f"/v1/{path}", None if body is None else json.dumps(body), sent)
+            content = json.dumps(body) if isinstance(body, dict) else body
+            connection.request(method, f"/v1/{path}", None if content is None else content.encode(), sent)
             answer = connection.getresponse()
             text = answer.read()
         finally:

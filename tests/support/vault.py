@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles, VaultSettings
 from prism_vault_agent.model import Binding, SecretReference
+from prism_vault_agent.vault import reading
 from prism_vault_agent.vault.transport import Transport
+
+if TYPE_CHECKING:
+    from prism_vault_agent.vault.reading import Reading
+    from tests.support.openbao import OpenBao
 
 OPEN: list[Transport] = []
 CANARY = "hvs.CANARY-0f3b7a91d2c4"
@@ -39,3 +44,8 @@ def bind(**references: str) -> list[Binding]:
 def all_keys(path: str) -> list[Binding]:
     """Return the binding that makes the keys of ``path`` names."""
     return [Binding(None, SecretReference.parse(f"vault://{path}"))]
+
+
+def read(bao: OpenBao, token: str, bindings: list[Binding], **options: Any) -> Reading:
+    """Read ``bindings`` from ``bao`` over a connection of its own."""
+    return reading.read(transport(bao.address), token, bindings, deadline=soon(), **options)
