@@ -26,15 +26,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def ours(*words: str) -> list[str]:
     """Return the command line that runs ``prism-vault`` with these words, started as we were."""
-    if sys.flags.isolated:
-        return [str(Path(sys.executable).with_name("prism-vault")), *words]
+    if _installed():
+        return [os.path.abspath(sys.argv[0]), *words]
     return [sys.executable, "-m", "prism_vault_agent", *words]
 
 
 def environment(home: Path) -> dict[str, str]:
     """Return all that a part gets of our environment: enough to find programs and this package, and nothing of the user's."""
     kept = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8"}
-    return kept if sys.flags.isolated else {**kept, "PYTHONPATH": str(PACKAGE.parent)}
+    return kept if _installed() else {**kept, "PYTHONPATH": str(PACKAGE.parent)}
+
+
+def _installed() -> bool:
+    """Tell whether we were started by the launcher, not as ``python -m prism_vault_agent``."""
+    return os.path.basename(sys.argv[0]) == "prism-vault"
 
 
 def tied(mask: AbstractSet[int]) -> Callable[[], None]:
