@@ -9,37 +9,30 @@ import select
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from pathlib import Path
 
 PR_SET_PDEATHSIG: Final = 1
 PARENT_GONE: Final = 125
 LONGEST_LINE: Final = 300
-PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def ours(*words: str) -> list[str]:
     """Return the command line that runs ``prism-vault`` with these words, started as we were."""
-    if _installed():
+    if os.path.basename(sys.argv[0]) == "prism-vault":
         return [os.path.abspath(sys.argv[0]), *words]
     return [sys.executable, "-m", "prism_vault_agent", *words]
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return all that a part gets of our environment: enough to find programs and this package, and nothing of the user's."""
-    kept = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8"}
-    return kept if _installed() else {**kept, "PYTHONPATH": str(PACKAGE.parent)}
-
-
-def _installed() -> bool:
-    """Tell whether we were started by the launcher, not as ``python -m prism_vault_agent``."""
-    return os.path.basename(sys.argv[0]) == "prism-vault"
+    """Return all that a part gets of our environment: enough to find programs, and nothing of the user's."""
+    return {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8"}
 
 
 def tied(mask: AbstractSet[int]) -> Callable[[], None]:
