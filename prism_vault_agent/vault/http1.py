@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LARGEST_BODY = 4 * 1024 * 1024
+LARGEST_BODY = 6656 * 1024  # a value of 1 MiB, every character of it escaped as \uXXXX, and its envelope
 LARGEST_HEAD = 64 * 1024
 MOST_INTERIM = 8
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
