@@ -92,7 +92,10 @@ async def render(
         audit_id = audit.deny(caller, request, decision)
         raise Denied(decision.message, mend=decision.mend, reason=decision.rule, scope=decision.scope, audit_id=audit_id)
     # 2. The intent is on the log, before any provider is asked.
-    reservation = await audit.reserve(decision)
+    try:
+        reservation = await audit.reserve(decision)
+    except PrismVaultError as error:
+        raise _about(error, decision) from None
     try:
         # 3. The provider is read, in a worker that ends with this render.
         resolution = await provider.resolve(reservation)
@@ -106,14 +109,14 @@ async def render(
             raise
     except BaseException as error:  # noqa: BLE001 - recorded and raised again, cancellation too
         audit.fail(reservation, error)
-        raise _with_audit_id(error, reservation) from None
+        raise _about(error, decision, reservation.audit_id) from None
     try:
         # 6. Release.
         return await sink.deliver(receipt)
     except BaseException as error:  # noqa: BLE001 - recorded and raised again, cancellation too
         provider.drop(resolution)
         audit.clear(reservation, "not_delivered")
-        raise _with_audit_id(error, reservation) from None
+        raise _about(error, decision, reservation.audit_id) from None
 
 
 def foretell(scopes: Mapping[ScopeName, Scope], caller: Caller, request: Request) -> str:
@@ -124,11 +127,11 @@ def foretell(scopes: Mapping[ScopeName, Scope], caller: Caller, request: Request
     return "".join(f"{binding.name or 'every key of'} <- {binding.reference}\n" for binding in decision.bindings)
 
 
-def _with_audit_id(error: BaseException, reservation: Reservation) -> BaseException:
-    """Return the error, telling the record that a person can look up."""
+def _about(error: BaseException, grant: Grant, audit_id: str = "") -> BaseException:
+    """Return the error, telling what it is about and the record that a person can look up."""
     if isinstance(error, PrismVaultError):
-        error.audit_id = reservation.audit_id
-        error.scope = error.scope or ",".join(scope.name for scope in reservation.grant.scopes)
+        error.audit_id = audit_id or error.audit_id
+        error.scope = error.scope or ",".join(scope.name for scope in grant.scopes)
     return error
 
 

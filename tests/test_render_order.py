@@ -248,6 +248,13 @@ def test_a_typed_error_tells_the_audit_id_and_the_scope(step: str) -> None:
     assert raised.value.line() == "scope web: sealed (pva_1)"
 
 
+def test_an_intent_that_was_not_taken_tells_its_scope() -> None:
+    """Where there is no reservation there is no audit id; the error says for which scope it is all the same."""
+    with pytest.raises(AuditUnavailable) as raised:
+        asyncio.run(_awaited(World({"reserve": "fails"}, AuditUnavailable("away")).script()))
+    assert raised.value.line() == "scope web: away"
+
+
 def test_a_failure_is_told_to_the_log_as_it_was_raised() -> None:
     """The log learns the very error that ended the render, so its row has the error's reason."""
     error = Denied("no", reason="provider_policy")
