@@ -39,7 +39,7 @@ def read(receive: Callable[[], bytes], *, bodiless: bool = False) -> Reply:
     """Return the response whose bytes ``receive`` gives in pieces, an empty one at the end; ``bodiless`` is one to HEAD.
 
     Raises :class:`ConnectionError` where not one byte comes, :class:`ProtocolError` for anything that is not one well-formed
-    response of at most 4 MiB, uncompressed; and whatever ``receive`` raises.
+    response of at most LARGEST_BODY, uncompressed; and whatever ``receive`` raises.
     """
     source = _Source(receive)
     for _ in range(MOST_INTERIM):

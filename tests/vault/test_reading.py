@@ -71,11 +71,11 @@ def test_a_value_of_one_mebibyte_is_read(value: str, bao: OpenBao, token: str) -
 
 
 def test_a_secret_larger_than_an_answer_may_be_is_refused(bao: OpenBao, token: str) -> None:
-    """A secret beyond 4 MiB is a protocol error that says the limit."""
-    bao.kv_put("secret/too-large", {"k": "<" * 800_000})
+    """A secret beyond 6.5 MiB is a protocol error that says the limit."""
+    bao.kv_put("secret/too-large", {"k": "<" * 800_000, "l": "<" * 800_000})
     with pytest.raises(ProtocolError) as refused:
         read(bao, token, bind(K="secret/too-large#k"))
-    assert "4194304 bytes" in refused.value.line()
+    assert "6815744 bytes" in refused.value.line()
 
 
 def test_pinned_versions(bao: OpenBao, token: str) -> None:
