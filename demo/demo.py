@@ -57,11 +57,12 @@ def _tour(environ: dict[str, str]) -> int:
     """Show the parts of the main job, one after the other; return 1 where one did something else than it should."""
     say("\n2. run a command with the secrets of scope dev; they are released once that is on the audit log")
     ran = _run(environ, "exec", "--scope", "dev", "--run-ref", "demo-run", "--", sys.executable, "-I", "demo/show.py", *NAMES)
+    recorded = _recorded(environ, "cleared")
     say("\n3. ask for them for another purpose: denied, and the denial is on the audit log too")
     denied = _run(environ, "exec", "--scope", "dev", "--purpose", "curiosity", "--", "true")
     say(f"   (exit status {denied}; nothing was read and nothing was started)")
     say("\n4. who had what, when and why; and that nobody has changed the record since")
-    recorded = _end_of_the_run_is_recorded(environ)
+    recorded = _recorded(environ, "denied") and recorded
     found = _run(environ, "audit", "find")
     verified = _run(environ, "audit", "verify")
     say("\n5. stop everything")
@@ -113,10 +114,10 @@ def _run(environ: dict[str, str], *words: str) -> int:
     return done.returncode
 
 
-def _end_of_the_run_is_recorded(environ: dict[str, str]) -> bool:
-    """Wait until the agent has recorded that the command of step 2 has ended, and tell whether it has."""
+def _recorded(environ: dict[str, str], kind: str) -> bool:
+    """Wait until the log has a row of this kind, and tell whether it has. Nobody waits for rows that release nothing."""
     deadline = time.monotonic() + RECORDED_WITHIN
-    words = [PROGRAM, "audit", "find", "--kind", "cleared", "--json"]
+    words = [PROGRAM, "audit", "find", "--kind", kind, "--json"]
     while not subprocess.run(words, capture_output=True, env=environ, check=False).stdout:
         if time.monotonic() > deadline:
             return False
