@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 HTTP_STATUS: Final = {64: 400, 66: 404, 75: 503, 77: 403}
 ACCEPT_PAUSE: Final = 0.1
+# The provider's part of a render ends this much before the caller stops waiting: what is told then must reach it in time.
+TELLING_SECONDS: Final = 0.25
 
 
 class Front:
@@ -133,19 +135,20 @@ class Front:
             await http.answer(connection, 200, lines.encode(), {"Content-Type": "text/plain"})
             return
         deadline = time.monotonic() + asked.seconds
+        reading = deadline - min(TELLING_SECONDS, asked.seconds / 4)
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
                     self.settings.scopes, caller, asked.request,
                     audit=self._audit,
-                    provider=WorkerProvider(self._workers, self._session, self._mounts, rooms, deadline),
+                    provider=WorkerProvider(self._workers, self._session, self._mounts, rooms, reading),
                     sink=SocketSink(connection, peer, caller, deadline),
                 )  # fmt: skip
         except TimeoutError:
-            raise Unavailable(
-                f"it took longer than {asked.seconds:g} s", mend="see prism-vault status", reason="timeout"
-            ) from None
+            names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))
+            told = f"it took longer than {asked.seconds:.1f} s"
+            raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=names) from None
         log.info(
             "render.released",
             audit_id=rendered.reservation.audit_id,
