@@ -98,7 +98,7 @@ def _bound(settings: AgentSettings) -> Listener:
         private = tempfile.mkdtemp(prefix=".new-", dir=directory)
         try:
             bound = socket.socket(socket.AF_UNIX)
-            bound.bind(os.path.join(private, "s"))
+            _bind(bound, private)
             os.chown(os.path.join(private, "s"), settings.socket_uid, settings.socket_gid)
             os.chmod(os.path.join(private, "s"), settings.socket_mode)
             bound.listen(BACKLOG)
@@ -118,6 +118,15 @@ def _bound(settings: AgentSettings) -> Listener:
             os.close(lock)
         raise
     return Listener(bound, path, (found.st_dev, found.st_ino), lock, ours_to_unlink=True)
+
+
+def _bind(unbound: socket.socket, directory: str) -> None:
+    """Bind at the name ``s`` in ``directory``, by a path that is short even where the directory's own is not."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        unbound.bind(f"/proc/self/fd/{descriptor}/s")
+    finally:
+        os.close(descriptor)
 
 
 def _make_directory(directory: str) -> None:

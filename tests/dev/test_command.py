@@ -113,6 +113,14 @@ def test_a_long_path_has_its_socket_elsewhere(tmp_path):
     assert fresh_directories() == before
 
 
+def test_the_longest_path_is_used_as_it_is(tmp_path):
+    """A state directory whose socket has exactly the 107 bytes that a socket's path may have holds it itself."""
+    state = tmp_path / ("x" * (107 - len(f"{tmp_path}//agent.sock")))
+    status, _, errors = dev("--state", str(state), *_command('test -n "$DEMO_SECRET"'))
+    assert status == 0, errors
+    assert f"prism-vault dev: the agent answers on {state}/agent.sock" in errors
+
+
 def test_the_users_own_settings_do_not_reach_the_stack(tmp_path):
     """Variables such as PRISM_VAULT_PURPOSE, VAULT_ADDR and the proxies of the user's shell change nothing."""
     bait = {
