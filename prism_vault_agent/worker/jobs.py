@@ -38,7 +38,10 @@ class Worker:
                 answer = {"error": to_plain(error)}
             except OSError as error:
                 answer = {"error": to_plain(ProtocolError(f"the worker failed: {os.strerror(error.errno or 0)}"))}
-            send(self.front, answer)
+            try:
+                send(self.front, answer)
+            except (BrokenPipeError, ConnectionResetError):
+                return  # nobody waits for it any more
             if job["do"] != "resolve" or "error" in answer:
                 return
 

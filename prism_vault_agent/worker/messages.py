@@ -60,7 +60,10 @@ def send(peer: socket.socket, message: Message) -> None:
 
 def receive(peer: socket.socket) -> tuple[Message, int | None] | None:
     """Return the next frame and the descriptor that came with it, blocking; None when the peer has gone."""
-    head, descriptors, _, _ = socket.recv_fds(peer, LENGTH.size, 1)
+    try:
+        head, descriptors, _, _ = socket.recv_fds(peer, LENGTH.size, 1)
+    except ConnectionResetError:  # it ended before it had read all that we sent
+        return None
     if not head:
         return None
     body = _exactly(peer, LENGTH.unpack(head + _exactly(peer, LENGTH.size - len(head)))[0])

@@ -42,8 +42,12 @@ def run(descriptor: int) -> int:
                 ours.close()
                 _work(workers_end, settings, Transport(settings, context=context))
             workers_end.close()
-            socket.send_fds(front, [b"W"], [ours.fileno()])
-            ours.close()
+            try:
+                socket.send_fds(front, [b"W"], [ours.fileno()])
+            except (BrokenPipeError, ConnectionResetError):
+                return 0
+            finally:
+                ours.close()
     return 0
 
 
