@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent import log as logs
+from prism_vault_agent.agent.credential import credential_of
 from prism_vault_agent.agent.front import Front
 from prism_vault_agent.agent.listener import Listener, listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.release import Mounts
 from prism_vault_agent.agent.reload import Reload
 from prism_vault_agent.agent.runs import Runs
-from prism_vault_agent.agent.session import JOB_SECONDS, Session
+from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.agent.watch import Watch
 from prism_vault_agent.agent.workers import Workers
@@ -28,12 +29,10 @@ from prism_vault_agent.audit.http import CentralHttp
 from prism_vault_agent.audit.journal import Journal
 from prism_vault_agent.audit.outbox import Outbox
 from prism_vault_agent.config.load import load
-from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError
+from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import Hardening, harden
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()
@@ -70,8 +69,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     # The parts.
     workers = Workers(settings.vault, settings.agent.workers)
     session = Session(workers, settings.vault.auth)
-    credential, refused = _credential(settings, session)
-    central = CentralHttp(settings.central, credential, refused)
+    central = CentralHttp(settings.central, credential_of(settings.central, session))
     journal = Journal(str(Path(settings.agent.state) / "journal"))
     outbox = Outbox(Chain(settings.agent.host, new_id()), central.post, journal)
     audit = CentralLog(outbox, settings.central.timeout)
@@ -110,24 +108,6 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
             await central.close()
             for task in lasting:
                 task.cancel()
-
-
-def _credential(settings: Settings, session: Session) -> tuple[Callable[[], Awaitable[str]], Callable[[], None]]:
-    """Return how to get the credential for central, and what to do when central refuses it."""
-    role, path = settings.central.identity_role, settings.central.token_file
-
-    async def identity() -> str:
-        return await session.identity(role, asyncio.get_running_loop().time() + JOB_SECONDS)
-
-    async def service_token() -> str:
-        try:
-            return Path(path).read_text(encoding="ascii").strip()
-        except (OSError, ValueError):
-            raise ConfigError(f"cannot read central's token file {path}", mend="check [central] token_file") from None
-
-    if role:
-        return identity, lambda: session.forget_identity(role)
-    return service_token, lambda: None
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:

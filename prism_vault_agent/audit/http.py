@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 import h11
@@ -18,32 +18,37 @@ from prism_vault_agent.errors import AuditUnavailable
 from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from prism_vault_agent.config.settings import CentralSettings
 
 READ_SIZE: Final = 65536
 
 
+class Credential(Protocol):
+    """A bearer token, kept while it serves."""
+
+    async def get(self) -> str:
+        """Return the token. Raises the typed error that keeps it from being had."""
+
+    def refused(self) -> None:
+        """Take note that central refused it: the next one is had anew."""
+
+
 class CentralHttp:
-    """Central's audit API, for one request at a time.
+    """Central's audit API, for one request at a time. Nothing is taken from the environment, and no redirect is followed."""
 
-    ``credential`` returns the bearer token; ``refused`` is told when central does not take it. Nothing is taken from the
-    environment, and no redirect is followed.
-    """
-
-    def __init__(self, settings: CentralSettings, credential: Callable[[], Awaitable[str]], refused: Callable[[], None]) -> None:
+    def __init__(self, settings: CentralSettings, credential: Credential) -> None:
         """Speak to central at ``settings.url``. Raises ``ConfigError`` for unusable TLS files."""
         self._url = urlsplit(settings.url)
         self._seconds = settings.timeout
         self._context = tls_context(settings.url, settings.tls)
         self._credential = credential
-        self._refused = refused
         self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
 
     async def post(self, bodies: Sequence[bytes]) -> list[Answer]:
         """Send one batch and return central's answer to each event, or raise ``AuditUnavailable``."""
-        credential = await self._credential()
+        credential = await self._credential.get()
         content = json.dumps({"events": [body.decode() for body in bodies]}, ensure_ascii=False).encode()
         try:
             async with asyncio.timeout(self._seconds):
@@ -58,7 +63,7 @@ class CentralHttp:
             self._close()
             raise
         if status == 401:
-            self._refused()
+            self._credential.refused()
         return results(status, answer, len(bodies))
 
     async def close(self) -> None:
