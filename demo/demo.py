@@ -80,7 +80,7 @@ def _stack() -> Iterator[dict[str, str]]:
     saying = threading.Thread(target=_say_what, args=(dev, ready), daemon=True)
     saying.start()
     try:
-        if not ready.wait(READY_WITHIN) or dev.poll() is not None:
+        if not ready.wait(READY_WITHIN) or not (STATE / "env").exists():
             sys.exit("   it did not start")
         lines = (STATE / "env").read_text().splitlines()
         yield {**os.environ, **dict(shlex.split(line)[1].split("=", 1) for line in lines)}
