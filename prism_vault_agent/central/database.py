@@ -82,13 +82,15 @@ def require_current(engine: Engine, config_path: Path) -> None:
 
 def migrate(path: Path) -> tuple[str | None, str]:
     """Bring the database to this version's schema, in one transaction; return the revisions before and after."""
-    from alembic import command  # noqa: PLC0415 - half a second of imports that serving does without
-    from alembic.config import Config  # noqa: PLC0415
-
     prepare(path)
     engine = writing_engine(path)
     try:
         before = revision(engine)
+        if before == REVISION:
+            return before, REVISION
+        from alembic import command  # noqa: PLC0415 - half a second of imports that serving does without
+        from alembic.config import Config  # noqa: PLC0415
+
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         with engine.begin() as connection:

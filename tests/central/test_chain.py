@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -199,7 +200,7 @@ def test_a_batch_of_another_shape_or_size_is_refused(host, content, status):
 def test_a_body_without_a_length_is_counted_too(host):
     """A chunked body is cut off at the limit like one that names its length."""
 
-    def parts():
+    def parts() -> Iterator[bytes]:
         for _ in range(5):
             yield b"x" * 65536
 

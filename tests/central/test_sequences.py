@@ -69,9 +69,9 @@ class World:
             self.store.run([partial(abandon, reservations=[self.reservations[reservation]])])
         elif what == "again":
             if self.sent:
-                sender, body, answer = self.sent[reservation % len(self.sent)]
+                sender, body, first = self.sent[reservation % len(self.sent)]
                 again = self.send(sender, body)
-                assert (again.status, again.n, again.hash, again.reason) == (answer.status, answer.n, answer.hash, answer.reason)
+                assert (again.status, again.n, again.hash, again.reason) == (first.status, first.n, first.hash, first.reason)
         else:
             self.fresh(what, host, self.reservations[reservation])
 
@@ -97,8 +97,8 @@ class World:
     def send(self, host: int, body: bytes) -> Any:
         """Append one event as the agent of ``host``."""
         identity = Identity(HOSTS[host], "agent", HOSTS[host], EVERY)
-        ((answer,),) = self.store.run([partial(append, identity=identity, rules=RULES, events=[read(body)])])  # type: ignore[misc]
-        return answer
+        results: list[Any] = self.store.run([partial(append, identity=identity, rules=RULES, events=[read(body)])])
+        return results[0][0]
 
 
 @settings(max_examples=count(60, 2000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

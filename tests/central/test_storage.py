@@ -142,6 +142,10 @@ class Load:
         except (httpx2.HTTPError, json.JSONDecodeError):
             return
 
+    def wait(self, acknowledged: int) -> None:
+        """Wait until as many events were acknowledged."""
+        wait_until(lambda: len(self.acknowledged) >= acknowledged, timeout=30)
+
     def join(self) -> None:
         """Wait until every host has noticed that central is gone."""
         for thread in self.threads:
@@ -156,7 +160,7 @@ def test_nothing_acknowledged_is_lost_when_central_is_killed(tmp_path):
     for _ in range(count(10, 300)):
         central.start()
         load = Load(central, 4)
-        wait_until(lambda load=load: len(load.acknowledged) > 40, timeout=30)
+        load.wait(41)
         central.kill()
         load.join()
         acknowledged += load.acknowledged
@@ -172,18 +176,18 @@ def test_nothing_acknowledged_is_lost_when_central_is_killed(tmp_path):
 def test_a_full_disk_acknowledges_nothing_and_mends_itself(tmp_path):
     """While the disk takes no more, appends get 503 and readiness is false; afterwards the same events are taken (F29)."""
     with CentralProcess(tmp_path) as central:
+        assert central.process is not None
         process = psutil.Process(central.process.pid)
         host = Host(central)
         host.end("success", host.reserve())
         size = max(path.stat().st_size for path in central.database.parent.iterdir() if path.suffix != ".db-shm")
         process.rlimit(resource.RLIMIT_FSIZE, (size + 20_000, resource.RLIM_INFINITY))
-        taken, body, status = [], b"", 0
-        while status != 503:
-            body = host.make("reserved")
-            answer = host.send(body)
-            status = answer.status_code
-            taken += [answer.json()["n"]] if status == 201 else []
+        taken: list[int] = []
+        body = host.make("reserved")
+        while (answer := host.send(body)).status_code == 201:
+            taken.append(answer.json()["n"])
             assert len(taken) < 1000
+            body = host.make("reserved")
 
         again = host.send(body).status_code
         wait_until(lambda: host.client.get("/readyz").status_code == 503)

@@ -87,8 +87,7 @@ class CentralProcess:
         self._reading.start()
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
-            self.process.wait(10)
-            self._reading.join(5)
+            self._end(signal.SIGTERM)
             raise AssertionError(f"central did not start: {line}{''.join(self.log)}")
         self.url = line.removeprefix("listening on ").strip()
         self._settings["listen"] = self.url.partition("://")[2]
@@ -152,8 +151,9 @@ class CentralProcess:
     def _end(self, number: int) -> int:
         if self.process is None:
             return 0
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(number)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(number)
         status = self.process.wait(20)
         if self._reading is not None:
             self._reading.join(5)
