@@ -45,7 +45,8 @@ _FILE_MODE: Final = 0o600
 def load_fast(path: str | None, environ: Mapping[str, str]) -> Settings:
     """Return the settings of the configuration at ``path``, from its compiled form where that is current.
 
-    Else loads and compiles it; a cache that cannot be written is no error. Raises like ``load.load``.
+    Else loads and compiles it; a cache that cannot be written is no error. Raises like ``load.load``, but for the socket: who
+    has no place for one gets an empty path, since who asks for these settings asks no agent.
     """
     main = sources.find(path, environ)
     files = sources.read(main)
@@ -57,7 +58,7 @@ def load_fast(path: str | None, environ: Mapping[str, str]) -> Settings:
     from prism_vault_agent.config.load import parse  # noqa: PLC0415 - pydantic is what this file is here to avoid
 
     accounts = Accounts()
-    settings = parse(files, environ, accounts)
+    settings = parse(files, environ, accounts, serving=False)
     if cache:
         with contextlib.suppress(OSError):
             _keep(cache, {"key": key, "accounts": accounts.found, "settings": to_plain(settings)})

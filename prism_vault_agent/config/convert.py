@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Conversion:
-    """One conversion under way: the host it is for, and what was found wrong so far."""
+    """One conversion under way: the host it is for, and what was found wrong so far.
+
+    ``serving`` is whether the settings are an agent's, which must have a socket; who asks no agent can do without.
+    """
 
     environ: Mapping[str, str]
+    serving: bool = True
     accounts: Accounts = field(default_factory=Accounts)
     problems: list[Problem] = field(default_factory=list)
 
@@ -60,7 +64,7 @@ def settings(document: schema.Document, conversion: Conversion, files: tuple[str
 def _agent(section: schema.Agent, conversion: Conversion) -> AgentSettings:
     default = places(conversion.environ, os.geteuid())
     socket = section.socket or default.socket
-    if not socket:
+    if not socket and conversion.serving:
         conversion.wrong(("agent", "socket"), "has no default here, since XDG_RUNTIME_DIR is not set", "set it")
     if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
         what = f"is longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have"

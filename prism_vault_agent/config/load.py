@@ -45,16 +45,19 @@ def load(path: str | None, environ: Mapping[str, str]) -> Settings:
     return parse(sources.read(sources.find(path, environ)), environ, Accounts())
 
 
-def parse(files: tuple[Source, ...], environ: Mapping[str, str], accounts: Accounts) -> Settings:
-    """Return what files already read mean, noting looked-up names in ``accounts``. Raises like :func:`load`."""
-    settings, errors = examine(files, environ, accounts)
+def parse(files: tuple[Source, ...], environ: Mapping[str, str], accounts: Accounts, *, serving: bool = True) -> Settings:
+    """Return what files already read mean, noting looked-up names in ``accounts``. Raises like :func:`load`.
+
+    ``serving`` is whether the settings are an agent's (see ``convert.Conversion``).
+    """
+    settings, errors = examine(files, environ, accounts, serving=serving)
     if settings is None or errors:
         raise errors[0]
     return settings
 
 
 def examine(
-    files: tuple[Source, ...], environ: Mapping[str, str], accounts: Accounts
+    files: tuple[Source, ...], environ: Mapping[str, str], accounts: Accounts, *, serving: bool = True
 ) -> tuple[Settings | None, list[ConfigError]]:
     """Return the settings, and everything that is wrong as errors in the order of the files."""
     errors: list[ConfigError] = []
@@ -63,7 +66,7 @@ def examine(
     scopes, origins = _merge(documents, errors)
     if main is None:
         return None, errors
-    conversion = Conversion(environ, accounts)
+    conversion = Conversion(environ, serving, accounts)
     whole = main.model_copy(update={"scopes": scopes})
     settings = convert(whole, conversion, tuple(source.path for source in files))
     errors += [origins.get(problem.path[:2], main_origin).error(problem) for problem in conversion.problems]

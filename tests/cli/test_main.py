@@ -17,6 +17,7 @@ from prism_vault_agent.cli import main as cli
 from prism_vault_agent.cli.main import COMMANDS, main
 from prism_vault_agent.errors import Denied, every_class
 from tests.support.agent import LAUNCHER
+from tests.support.soak import count
 
 if TYPE_CHECKING:
     import argparse
@@ -204,7 +205,7 @@ WORDS = st.sampled_from(
 ARGUMENTS = st.lists(WORDS | st.text(max_size=12) | st.text(max_size=6).map(lambda text: f"--{text}"), max_size=6)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=count(300, 10_000), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=ARGUMENTS)
 def test_no_command_line_ends_in_a_traceback(monkeypatch, capsys, tmp_path: Path, words: list[str]):
     """Any words at all give a documented exit status, and on a failure exactly one line (F62)."""

@@ -7,8 +7,9 @@ import os
 import pwd
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import ConfigError
 from tests.config.test_load import WHOLE
 from tests.config.written import BASE, SCOPE, private, write
+from tests.support.as_user import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +38,9 @@ class Host:
         self.parsed = 0
         original = load.parse
 
-        def parse(*given: object) -> Settings:
+        def parse(*given: Any, **options: Any) -> Settings:
             self.parsed += 1
-            return original(*given)  # type: ignore[arg-type]
+            return original(*given, **options)
 
         monkeypatch.setattr(load, "parse", parse)
 
@@ -255,3 +257,14 @@ def test_a_hit_imports_no_parser_and_no_framework(host: Host):
     }
     assert imported & heavy == set()
     assert "prism_vault_agent.config.load" not in imported
+
+
+def test_who_asks_no_agent_needs_no_socket():
+    """Without XDG_RUNTIME_DIR, as in a cron job, a user's settings are loaded with an empty path for the socket."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        path = write(directory)
+        for public, mode in ((directory, 0o755), (directory / "agent.toml", 0o644)):
+            public.chmod(mode)
+        uid = NOBODY if os.geteuid() == 0 else None
+        assert in_child(lambda: load_fast(path, {"HOME": "/nonexistent"}).agent.socket, uid) == ""

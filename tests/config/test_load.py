@@ -12,7 +12,7 @@ from prism_vault_agent.config.load import load
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.model import Binding, CallerRule, SecretReference
-from tests.config.written import BASE, ENV, SCOPE, write
+from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,14 +68,14 @@ PATH = "vault://secret/prism/lan/web#path"
 def failure(path: str, environ: dict[str, str] | None = None) -> ConfigError:
     """Return the error that loading ``path`` raises."""
     with pytest.raises(ConfigError) as caught:
-        load(path, environ or {})
+        load(path, ENVIRON | (environ or {}))
     assert "\n" not in caught.value.line()
     return caught.value
 
 
 def test_everything_that_is_written_is_in_the_settings(tmp_path: Path):
     """Each key of the configuration has its place in the settings, in the units that these promise."""
-    settings = load(write(tmp_path, WHOLE), {})
+    settings = load(write(tmp_path, WHOLE), ENVIRON)
     agent, vault, central, scope = settings.agent, settings.vault, settings.central, settings.scopes["web"]  # type: ignore[index]
     assert (agent.host, agent.socket, agent.socket_uid, agent.socket_gid) == ("server1", "/run/pv/agent.sock", 0, 0)
     assert (agent.socket_mode, agent.state, agent.workers, agent.connections_per_user) == (0o600, "/var/lib/pv", 2, 9)
@@ -118,7 +118,7 @@ def test_each_login_method_has_its_usual_mount(tmp_path: Path, method: Any, give
     lines = "".join(f'{key} = "{value}"\n' for key, value in given.items())
     text = f'[vault]\naddress = "https://v"\n[vault.auth]\nmethod = "{method}"\n{lines}' + BASE[BASE.index("[central]") :]
     expected = AuthSettings(**{"method": method, "mount": method, **given, **implied})
-    assert load(write(tmp_path, text), {}).vault.auth == expected
+    assert load(write(tmp_path, text), ENVIRON).vault.auth == expected
 
 
 def test_certificate_login_needs_a_certificate(tmp_path: Path):
@@ -127,7 +127,7 @@ def test_certificate_login_needs_a_certificate(tmp_path: Path):
     text = re.sub(r"(role|secret)_id_file.*\n", "", text)
     assert "vault.auth.method: needs a client certificate" in failure(write(tmp_path, text)).message
     text = text.replace("[vault.auth]", 'cert_file = "/c"\nkey_file = "/k"\n[vault.auth]')
-    assert load(write(tmp_path, text), {}).vault.auth == AuthSettings("cert", "cert")
+    assert load(write(tmp_path, text), ENVIRON).vault.auth == AuthSettings("cert", "cert")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_name_that_is_set_twice_is_refused(tmp_path: Path):
 def test_a_dangerous_name_can_be_allowed_by_name(tmp_path: Path):
     """A scope that lists a dangerous name in allow_names may set it, and no other."""
     text = BASE + SCOPE + 'allow_names = ["LD_PRELOAD"]\n' + ENV + 'LD_PRELOAD = "vault://secret/web#a"\n'
-    assert load(write(tmp_path, text), {}).scopes["web"].bindings[0].name == "LD_PRELOAD"  # type: ignore[index]
+    assert load(write(tmp_path, text), ENVIRON).scopes["web"].bindings[0].name == "LD_PRELOAD"  # type: ignore[index]
     assert "LD_LIBRARY_PATH" in failure(write(tmp_path, text + 'LD_LIBRARY_PATH = "vault://secret/web#b"\n')).message
 
 
@@ -278,6 +278,7 @@ def test_the_environment_is_a_default_only(tmp_path: Path):
         "VAULT_NAMESPACE": "ns",
         "VAULT_TOKEN": "t",
         "BAO_CACERT": "/ca",
+        **ENVIRON,
     }
     vault = load(write(tmp_path, BASE), environ).vault
     assert (vault.address, vault.namespace, vault.tls.ca_file) == ("http://127.0.0.1:8200", "ns", "/ca")
@@ -289,13 +290,12 @@ def test_the_environment_is_a_default_only(tmp_path: Path):
     )
 
 
-def test_the_defaults_of_root_are_the_hosts_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.root
+def test_the_defaults_of_root_are_the_hosts_places(tmp_path: Path):
     """Root's agent has its socket in /run and its state in /var/lib, whatever the XDG variables say."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    if tmp_path.stat().st_uid == 0:
-        agent = load(write(tmp_path), {"XDG_RUNTIME_DIR": "/run/user/0"}).agent
-        assert (agent.socket, agent.state) == ("/run/prism-vault/agent.sock", "/var/lib/prism-vault")
-        assert (agent.socket_uid, agent.socket_mode, agent.host) == (0, 0o660, os.uname().nodename)
+    agent = load(write(tmp_path), {"XDG_RUNTIME_DIR": "/run/user/0", "XDG_STATE_HOME": "/root/state"}).agent
+    assert (agent.socket, agent.state) == ("/run/prism-vault/agent.sock", "/var/lib/prism-vault")
+    assert (agent.socket_uid, agent.socket_mode, agent.host) == (0, 0o660, os.uname().nodename)
 
 
 def test_the_problems_of_a_file_are_told_in_its_order(tmp_path: Path):
@@ -334,7 +334,7 @@ def test_a_file_that_is_not_utf8_is_told_with_its_line(tmp_path: Path):
 def test_scopes_d_adds_scopes_and_nothing_else(tmp_path: Path):
     """Files in scopes.d define scopes; another section in them is refused."""
     more = SCOPE.replace("web", "jobs")
-    settings = load(write(tmp_path, BASE + SCOPE, jobs=more), {})
+    settings = load(write(tmp_path, BASE + SCOPE, jobs=more), ENVIRON)
     assert sorted(settings.scopes) == ["jobs", "web"]
     assert settings.files == (str(tmp_path / "agent.toml"), str(tmp_path / "scopes.d" / "jobs.toml"))
     told = failure(write(tmp_path, BASE + SCOPE, jobs=more + "[agent]\nworkers = 1\n")).line()
@@ -359,12 +359,12 @@ def test_hidden_files_and_other_suffixes_in_scopes_d_are_left_alone(tmp_path: Pa
     path = write(tmp_path, BASE, jobs=SCOPE)
     for name in (".jobs.toml.swp", ".hidden.toml", "jobs.toml~", "README"):
         (tmp_path / "scopes.d" / name).write_text("not TOML [")
-    assert sorted(load(path, {}).scopes) == ["web"]
+    assert sorted(load(path, ENVIRON).scopes) == ["web"]
 
 
 def test_prism_vault_config_names_the_file(tmp_path: Path):
     """Without an argument the environment says which file; the argument goes before it."""
     path = write(tmp_path, BASE)
-    assert load(None, {"PRISM_VAULT_CONFIG": path}).files == (path,)
-    assert load(path, {"PRISM_VAULT_CONFIG": "/nowhere"}).files == (path,)
+    assert load(None, ENVIRON | {"PRISM_VAULT_CONFIG": path}).files == (path,)
+    assert load(path, ENVIRON | {"PRISM_VAULT_CONFIG": "/nowhere"}).files == (path,)
     assert failure("/nowhere/agent.toml").message == "/nowhere/agent.toml: there is no such configuration file"

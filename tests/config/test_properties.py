@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from prism_vault_agent.config.load import load
@@ -18,8 +18,11 @@ from prism_vault_agent.config.settings import Settings
 from prism_vault_agent.config.shapes import duration, seconds, url
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.model import CallerRule
-from tests.config.written import BASE, SCOPE, toml, value, write
+from tests.config.written import BASE, ENVIRON, SCOPE, toml, value, write
+from tests.support.soak import count
 
+# Drawing trees takes longer than loading them, the more so on a busy machine.
+SLOW = [HealthCheck.too_slow]
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 KNOWN = sorted({key for section in SECTIONS.values() for key in section.model_fields} | {"web", "jobs", "TOKEN", "PATH"})
 WORDS = [
@@ -58,7 +61,7 @@ def outcome(text: str, **scopes_d: str) -> Settings | ConfigError:
     return got
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=count(100, 10_000), suppress_health_check=SLOW)
 @given(TABLES)
 def test_any_tree_is_settings_or_one_error(tree: dict[str, Any]):
     """Any tree that TOML can say gives settings or a ConfigError that names the file."""
@@ -67,7 +70,7 @@ def test_any_tree_is_settings_or_one_error(tree: dict[str, Any]):
     assert isinstance(outcome(text), Settings | ConfigError)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=count(200, 10_000), suppress_health_check=SLOW)
 @given(st.sampled_from(["[vault]\n", "[vault.auth]\n", "[central]\n", "[scopes.web]\n"]), st.sampled_from(KNOWN), TREES)
 def test_any_value_in_any_place_is_settings_or_one_error(section: str, key: str, tree: Any):
     """A valid configuration with one key set to anything gives settings or a ConfigError with file and line."""
@@ -76,7 +79,7 @@ def test_any_value_in_any_place_is_settings_or_one_error(section: str, key: str,
     assert isinstance(got, Settings) or ".toml" in got.message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=count(100, 10_000))
 @given(st.binary(max_size=200) | TEXT.map(str.encode))
 @example(b"\r")
 @example(b"a=[[[[")
@@ -87,7 +90,7 @@ def test_any_bytes_are_settings_or_one_error(content: bytes):
         path = write(directory)
         Path(path).write_bytes(content)
         with pytest.raises(ConfigError) as caught:
-            load(path, {})
+            load(path, ENVIRON)
         assert caught.value.message.startswith(path)
 
 
@@ -102,7 +105,7 @@ RULES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=count(100, 10_000))
 @given(NAMES, st.lists(NAMES, min_size=1, max_size=3), RULES, st.booleans())
 def test_what_is_written_is_what_holds(name: str, purposes: list[str], rules: list[dict[str, Any]], pristine: bool):  # noqa: FBT001
     """Every rule, purpose and switch that is written is in the settings, no other is, and plain JSON keeps them all."""

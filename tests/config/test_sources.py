@@ -13,7 +13,7 @@ from prism_vault_agent.config import sources
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.places import places
 from prism_vault_agent.errors import ConfigError
-from tests.config.written import BASE, SCOPE, private, write
+from tests.config.written import BASE, ENVIRON, SCOPE, private, write
 from tests.support.as_user import in_child
 
 NOBODY = 65534
@@ -22,7 +22,7 @@ NOBODY = 65534
 def refusal(path: str) -> str:
     """Return the line with which loading ``path`` is refused."""
     with pytest.raises(ConfigError) as caught:
-        load(path, {})
+        load(path, ENVIRON)
     return caught.value.line()
 
 
@@ -51,7 +51,7 @@ def test_a_file_of_ours_that_all_may_read_is_fine(tmp_path: Path):
     path = write(tmp_path)
     (tmp_path / "agent.toml").chmod(0o644)
     tmp_path.chmod(0o755)
-    assert load(path, {}).files == (path,)
+    assert load(path, ENVIRON).files == (path,)
 
 
 def test_a_link_is_followed_and_its_target_is_checked(tmp_path: Path):
@@ -62,7 +62,7 @@ def test_a_link_is_followed_and_its_target_is_checked(tmp_path: Path):
     tmp_path.chmod(0o700)
     (tmp_path / "agent.toml").symlink_to(target)
     path = str(tmp_path / "agent.toml")
-    assert load(path, {}).files == (path,)
+    assert load(path, ENVIRON).files == (path,)
     target.chmod(0o666)
     assert refusal(path).startswith(f"{path}: may be written by others (mode 0666)")
     target.chmod(0o600)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+ENVIRON = {"XDG_RUNTIME_DIR": "/run/user/1000"}
 BASE = """\
 [vault]
 address = "http://127.0.0.1:8200"

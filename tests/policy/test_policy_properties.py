@@ -12,6 +12,7 @@ from prism_vault_agent.model import CallerKind, CallerRule, Grant, Purpose, Scop
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.policy.names import dangerous, fault
 from tests.policy.asking import CALLERS, PURPOSES, REQUESTS, RULES, SCOPES
+from tests.support.soak import count
 
 if TYPE_CHECKING:
     from prism_vault_agent.model import Caller, Request
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Scopes = dict[ScopeName, Scope]
 NEEDS: dict[CallerKind, str] = {"agent": "run_ref", "worker": "job_id"}
 
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=count(150, 10_000))
 
 
 def matches(rule: CallerRule, caller: Caller) -> bool:
