@@ -53,6 +53,15 @@ class Worker:
             raise from_plain(answer["error"])
         return answer
 
+    def alive(self) -> bool:
+        """Tell whether an idle worker still waits for its job: one that has ended has closed its end."""
+        try:
+            return bool(self._end.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def end(self) -> None:
         """Let the worker go: it ends, and with it what it holds. Harmless when it has ended already."""
         self._end.close()
@@ -109,7 +118,11 @@ class Workers:
         self._order()
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._idle.get()
+                while not (worker := await self._idle.get()).alive():
+                    worker.end()
+                    log.warning("worker.lost", job="none")
+                    self._order()
+                return worker
         except TimeoutError:
             raise ProviderUnavailable("no worker became free in time", mend="retry", reason="worker_lost") from None
         finally:
