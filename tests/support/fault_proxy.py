@@ -167,6 +167,11 @@ def always(fault: Fault, condition: Callable[[Seen], bool] = lambda _: True) -> 
     return lambda seen: fault if condition(seen) else None
 
 
+def with_kind(kind: str) -> Callable[[Seen], bool]:
+    """Select the batches that hold an audit event of this kind."""
+    return lambda seen: kind in seen.kinds
+
+
 def _headers(stream: object) -> Iterator[tuple[str, str]]:
     for line in iter(stream.readline, b"\r\n"):  # type: ignore[attr-defined]  # a buffered socket reader
         name, _, value = line.decode("latin-1").partition(":")
