@@ -27,12 +27,12 @@ def main(argv: list[str], root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs_tools.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 and name what is stale")
     check = parser.parse_args(argv).check
-    stale = [name for name, text in fresh(root).items() if _differs(root / name, text)]
-    for name in stale:
+    stale = {name: text for name, text in fresh(root).items() if _differs(root / name, text)}
+    for name, text in stale.items():
         print(f"{name}: {'is stale; run make docs' if check else 'written'}", file=sys.stderr)
         if not check:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(fresh_one(root, name), encoding="utf-8")
+            (root / name).write_text(text, encoding="utf-8")
     return 1 if check and stale else 0
 
 
@@ -45,13 +45,6 @@ def fresh(root: Path) -> dict[str, str]:
         if name not in pages and document.exists():
             pages[name] = outputs.refreshed(document.read_text(encoding="utf-8"), name)
     return pages
-
-
-def fresh_one(root: Path, name: str) -> str:
-    """Return what one file should hold."""
-    if name in PAGES:
-        return PAGES[name]()
-    return outputs.refreshed((root / name).read_text(encoding="utf-8"), name)
 
 
 def _differs(path: Path, text: str) -> bool:

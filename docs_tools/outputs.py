@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,12 @@ def refreshed(text: str, document: str) -> str:
         name = block["name"]
         if name not in OUTPUTS:
             raise SystemExit(f"{document}: no output is called {name!r}; add it to OUTPUTS in docs_tools/outputs.py")
-        return f"{block['mark']}```\n{OUTPUTS[name]().strip()}\n```\n{block['end']}"
+        return f"{block['mark']}```\n{_made(name)}\n```\n{block['end']}"
 
     return _BLOCK.sub(fresh, text)
+
+
+@functools.cache
+def _made(name: str) -> str:
+    """Return an output, made once however many documents show it."""
+    return OUTPUTS[name]().strip()
