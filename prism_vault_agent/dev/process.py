@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
 PARENT_GONE: Final = 125
 LONGEST_LINE: Final = 300
 
@@ -33,6 +34,11 @@ def ours(*words: str) -> list[str]:
 def environment(home: Path) -> dict[str, str]:
     """Return all that a part gets of our environment: enough to find programs, and nothing of the user's."""
     return {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8"}
+
+
+def adopt() -> None:
+    """Become the parent of what our parts leave behind, so that we can wait for its end."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def tied(mask: AbstractSet[int]) -> Callable[[], None]:
@@ -92,7 +98,7 @@ class Part:
         return told.removeprefix("prism-vault: ")[:LONGEST_LINE]
 
     def stop(self, seconds: float) -> None:
-        """Ask it to end, end it after ``seconds``, and with it whatever it has left in its session's process group."""
+        """Ask it to end, end it after ``seconds``; return when it and whatever it has left in its process group are gone."""
         if self.running() and seconds:
             self._process.terminate()
             self._ended(seconds)
@@ -100,6 +106,9 @@ class Part:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-self._process.pid, 0)
         os.close(self._descriptor)
 
     def _ended(self, seconds: float) -> bool:

@@ -11,7 +11,7 @@ from prism_vault_agent.cli.socket import ask
 from prism_vault_agent.dev import openbao, seed, texts
 from prism_vault_agent.dev.command import attend
 from prism_vault_agent.dev.place import Place, hold
-from prism_vault_agent.dev.process import Part, environment, ours
+from prism_vault_agent.dev.process import Part, adopt, environment, ours
 from prism_vault_agent.dev.progress import tell
 from prism_vault_agent.dev.signals import Interrupted, Signals
 from prism_vault_agent.errors import PrismVaultError, Unavailable
@@ -34,6 +34,7 @@ def run(state: str | None, env_file: str | None, command: Sequence[str]) -> int:
     ends by itself.
     """
     variables = seed.read(env_file)
+    adopt()
     with Signals() as signals, hold(state) as place:
         stack = Stack(place, signals)
         try:
