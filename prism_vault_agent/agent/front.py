@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from prism_vault_agent.agent import http, json_request
+from prism_vault_agent.agent.accept import accept
 from prism_vault_agent.agent.exec_request import parse
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Mounts, SocketSink, WorkerProvider
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-HTTP_STATUS: Final = {64: 400, 66: 404, 75: 503, 77: 403}
-ACCEPT_PAUSE: Final = 0.1
 # The provider's part of a render ends this much before the caller stops waiting: what is told then must reach it in time.
 TELLING_SECONDS: Final = 0.25
 
@@ -57,52 +55,29 @@ class Front:
         self._runs = runs
         self._status = status
         self._mounts = mounts
-        self._connections: Counter[int] = Counter()
 
     async def serve(self, listening: socket.socket) -> None:
-        """Accept until cancelled. Running out of descriptors pauses accepting; it never spins."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as connections:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(listening)
-                except OSError as error:
-                    log.error("accept.failed", errno=error.errno)
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                    continue
-                connections.create_task(self._connection(connection))
+        """Serve until cancelled."""
+        await accept(listening, lambda: self.settings.agent.connections_per_user, self._connection)
 
     async def _connection(self, connection: socket.socket) -> None:
         """Serve one connection to its end; nothing that happens on it ends the agent."""
-        with connection:
-            try:
-                peer = attest(connection)
-            except PrismVaultError as error:
-                await self._refuse(connection, error)
-                return
-            except OSError:
-                return
-            self._connections[peer.uid] += 1
-            try:
-                if self._connections[peer.uid] > self.settings.agent.connections_per_user:
-                    raise Unavailable("too many connections of this user", mend="retry", reason="busy")
-                await self._serve(connection, peer)
-            except PrismVaultError as error:
-                await self._refuse(connection, error)
-            except http.BadRequest as error:
-                await http.answer(
-                    connection,
-                    error.status,
-                    f"{error}\n".encode(),
-                    {"Content-Type": "text/plain", "X-Prism-Vault-Exit": "76", **error.headers},
-                )
-            except Exception as error:  # noqa: BLE001 - one connection's defect; its type is told, its text may hold anything
-                log.error("connection.failed", error=type(error).__name__)
-                await self._refuse(connection, PrismVaultError("the agent has a defect; its log names it", mend="report it"))
-            finally:
+        peer: Peer | None = None
+        try:
+            peer = attest(connection)
+            await self._serve(connection, peer)
+        except PrismVaultError as error:
+            await http.send(connection, http.refusal(error))
+        except http.BadRequest as error:
+            headers = {"Content-Type": "text/plain", "X-Prism-Vault-Exit": "76", **error.headers}
+            await http.answer(connection, error.status, f"{error}\n".encode(), headers)
+        except Exception as error:  # noqa: BLE001 - one connection's defect; its type is told, its text may hold anything
+            log.error("connection.failed", error=type(error).__name__)
+            defect = PrismVaultError("the agent has a defect; its log names it", mend="report it")
+            await http.send(connection, http.refusal(defect))
+        finally:
+            if peer is not None:
                 peer.close()
-                self._connections[peer.uid] -= 1
-                self._connections += Counter()  # drops the users that have none
 
     async def _serve(self, connection: socket.socket, peer: Peer) -> None:
         request = await http.read_request(connection)
@@ -124,7 +99,7 @@ class Front:
         except PrismVaultError as error:
             if request.path == "/v1/exec":
                 raise
-            await http.answer_json(connection, HTTP_STATUS.get(error.exit_status, 500), to_plain(error))
+            await http.answer_json(connection, http.status_of(error), to_plain(error))
 
     async def _exec(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """Render into the caller's environment: it becomes the command, and its process is watched from then on."""
@@ -217,10 +192,6 @@ class Front:
             200,
             {"ended": [end for end in told if "how" in end], "failed": [end for end in told if "why" in end]},
         )
-
-    async def _refuse(self, connection: socket.socket, error: PrismVaultError) -> None:
-        headers = {"Content-Type": "text/plain; charset=utf-8", "X-Prism-Vault-Exit": str(error.exit_status)}
-        await http.answer(connection, HTTP_STATUS.get(error.exit_status, 500), error.line().encode() + b"\n", headers)
 
 
 ROUTES: Final = {"/v1/exec": Front._exec, "/v1/plan": Front._plan, "/v1/revoke": Front._revoke}  # noqa: SLF001 - the class's own table

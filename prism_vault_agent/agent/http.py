@@ -13,9 +13,12 @@ import h11
 if TYPE_CHECKING:
     import socket
 
+    from prism_vault_agent.errors import PrismVaultError
+
 LARGEST_HEAD: Final = 16 * 1024
 LARGEST_BODY: Final = 64 * 1024
 READ_SECONDS: Final = 2.0
+HTTP_STATUS: Final = {64: 400, 66: 404, 75: 503, 77: 403}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,29 @@ def head(status: int, headers: dict[str, str]) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
+def whole(status: int, body: bytes, headers: dict[str, str]) -> bytes:
+    """Return one answer."""
+    return head(status, headers).encode("latin-1") + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def status_of(error: PrismVaultError) -> int:
+    """Return the HTTP status that goes with an error."""
+    return HTTP_STATUS.get(error.exit_status, 500)
+
+
+def refusal(error: PrismVaultError) -> bytes:
+    """Return the answer that tells an error to whoever asks with ``exec``."""
+    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Prism-Vault-Exit": str(error.exit_status)}
+    return whole(status_of(error), error.line().encode() + b"\n", headers)
+
+
 async def answer(connection: socket.socket, status: int, body: bytes, headers: dict[str, str]) -> None:
-    """Send one answer; a peer that has gone is not our concern."""
-    message = head(status, headers).encode("latin-1") + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    """Send one answer."""
+    await send(connection, whole(status, body, headers))
+
+
+async def send(connection: socket.socket, message: bytes) -> None:
+    """Send one whole answer; a peer that has gone is not our concern."""
     try:
         async with asyncio.timeout(READ_SECONDS):
             await asyncio.get_running_loop().sock_sendall(connection, message)

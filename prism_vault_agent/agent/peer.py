@@ -95,7 +95,7 @@ def attest(connection: socket.socket) -> Peer:
 
     A peer in a process namespace that we do not see has pid 0 (unix(7)): it is refused rather than guessed.
     """
-    pid, uid, gid = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    pid, uid, gid = credentials(connection)
     if pid <= 0:
         raise PeerGone("the caller's process is in a namespace that this agent cannot see", mend="share the process namespace")
     try:
@@ -106,6 +106,12 @@ def attest(connection: socket.socket) -> Peer:
             raise _untold(error) from None
         return _weaker(pid, uid, gid)
     return Peer(uid, gid, pid, pidfd, guaranteed=True)
+
+
+def credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """Return process, user and group of whoever called connect(2), as they were then (SO_PEERCRED, unix(7))."""
+    pid, uid, gid = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    return pid, uid, gid
 
 
 def _weaker(pid: int, uid: int, gid: int) -> Peer:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.config.places import HOST_SOCKET, LONGEST_SOCKET_PATH, places
@@ -57,7 +58,7 @@ def ask(path: str, method: str, target: str, body: Json | None = None, *, second
         told = json.loads(answer.read(LARGEST_ANSWER))
     except PermissionError:
         raise Denied(f"you may not use the agent's socket {path}", mend="ask to be made a member of its group") from None
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):
         raise Unavailable("the agent does not answer", mend="see its log, or restart it") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise _nobody(path) from None
@@ -84,8 +85,10 @@ class _Connection(http.client.HTTPConnection):
         if len(os.fsencode(self.path)) > LONGEST_SOCKET_PATH:
             raise FileNotFoundError
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.seconds)
+        # While the agent's queue is full connect(2) waits with this limit, and fails at once with settimeout().
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(self.seconds), 0))
         self.sock.connect(self.path)
+        self.sock.settimeout(self.seconds)
 
 
 def _nobody(path: str) -> AgentUnavailable:

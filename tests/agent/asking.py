@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,9 +41,17 @@ def exec_request(*scopes: str, **fields: Any) -> bytes:
 def connect(path: str) -> socket.socket:
     """Return a connection that fails rather than hang."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(60)
+    # Where the queue is full a connect(2) with this limit waits; one that never blocks, as with settimeout(), fails at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 60, 0))
     connection.connect(path)
+    connection.settimeout(60)
     return connection
+
+
+def send(connection: socket.socket, message: bytes) -> None:
+    """Send, unless the agent has answered and closed already."""
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(message)
 
 
 def receive(connection: socket.socket) -> bytes:
@@ -66,7 +76,7 @@ def answer(connection: socket.socket) -> Told:
 def ask(path: str, request: bytes) -> Told:
     """Send one request and return its answer."""
     with connect(path) as connection:
-        connection.sendall(request)
+        send(connection, request)
         return answer(connection)
 
 

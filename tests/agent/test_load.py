@@ -1,0 +1,290 @@
+"""Many callers, slow callers and hostile callers: nobody is lost, nobody starves the others, and nothing is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.agent.asking import (
+    STATUS,
+    Told,
+    answer,
+    ask,
+    connect,
+    cpu_seconds,
+    descriptors,
+    elapsed,
+    eventually,
+    exec_request,
+    pid_of,
+    send,
+)
+from tests.support.agent import LAUNCHER
+from tests.support.as_user import in_child
+from tests.support.soak import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.agent import AgentProcess
+
+OPEN_TO_MANY = "connections_per_user = 10000"
+MOST_SCM_RIGHTS = 253
+
+
+@pytest.fixture(autouse=True)
+def many_descriptors() -> Iterator[None]:
+    """Let this process hold as many sockets as the host allows."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def at_rest(agent: AgentProcess) -> int:
+    """Return how many descriptors the agent has with its connections to others made, its workers ready and nobody connected."""
+    assert agent.exec("--scope", "web", "--", "true").returncode == 0
+    number = 0
+
+    def same() -> bool:
+        nonlocal number
+        before, number = number, len(descriptors(pid_of(agent)))
+        return before == number and agent.status()["workers"]["idle"] == 4
+
+    eventually(same)
+    return number
+
+
+def nothing_left(agent: AgentProcess, before: int) -> None:
+    """Wait until the agent holds no more descriptors than ``before``."""
+    eventually(lambda: len(descriptors(pid_of(agent))) <= before)
+
+
+def statuses(path: str, number: int) -> list[int]:
+    """Send many status requests before any answer is read; return the HTTP status of each, which must be whole and right."""
+    open_ones: list[socket.socket] = []
+    for _ in range(number):
+        open_ones.append(connect(path))
+        send(open_ones[-1], STATUS)
+    found = []
+    for connection in open_ones:
+        with connection:
+            told = answer(connection)
+            if told.status == 200:
+                assert json.loads(told.body)["socket"]["path"] == path
+            else:
+                assert (told.status, told.exit) == (503, 75)
+                assert b"too many connections" in told.body
+        found.append(told.status)
+    return found
+
+
+@pytest.mark.root
+def test_f86_passed_descriptors_are_ignored(agent):
+    """F86: descriptors sent along with a request, 253 at a time, are never taken; the agent's own stay as they were."""
+    before = at_rest(agent)
+    spare = os.open("/dev/null", os.O_RDONLY)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{MOST_SCM_RIGHTS}i", *[spare] * MOST_SCM_RIGHTS))]
+    for _ in range(count(50, 5_000)):
+        with connect(agent.socket) as connection:
+            for place in range(0, len(STATUS), 8):
+                connection.sendmsg([STATUS[place : place + 8]], rights)
+            assert "/dev/null" not in descriptors(pid_of(agent))[1:]
+            assert answer(connection).status == 200
+    os.close(spare)
+    nothing_left(agent, before)
+
+
+@pytest.mark.root
+def test_f87_idle_peers_do_not_hold_up_others(make_agent):
+    """F87: while 3,000 peers are connected and silent others are served; the silent ones are closed after two seconds."""
+    agent = make_agent(agent=OPEN_TO_MANY).start()
+    before = at_rest(agent)
+    idle = [connect(agent.socket) for _ in range(3_000)]
+    for _ in range(200):
+        assert ask(agent.socket, STATUS).status == 200
+    assert agent.exec("--scope", "web", "--", "true").returncode == 0
+    for connection in idle:
+        with connection:
+            assert answer(connection).status == 408
+    nothing_left(agent, before)
+
+
+def test_f88_ten_thousand_at_once(make_agent):
+    """F88: of 10,000 requests that are under way together each gets its own whole answer."""
+    agent = make_agent(agent=OPEN_TO_MANY).start()
+    process = pid_of(agent)
+    first: list[socket.socket] = []
+    os.kill(process, signal.SIGSTOP)
+    try:
+        for _ in range(1_000):  # all waiting before the first is looked at
+            first.append(connect(agent.socket))
+            first[-1].sendall(STATUS)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert statuses(agent.socket, 9_000) == [200] * 9_000
+    for connection in first:
+        with connection:
+            assert answer(connection).status == 200
+
+
+def test_f88_overload_is_answered_busy(make_agent):
+    """F88: what is over a user's limit is answered with 503 and exit status 75 at once; what is under it is served."""
+    agent = make_agent(agent="connections_per_user = 8").start()
+    idle = [connect(agent.socket) for _ in range(8)]
+    assert statuses(agent.socket, 100) == [503] * 100
+    for connection in idle:
+        connection.close()
+    eventually(lambda: ask(agent.socket, STATUS).status == 200)
+    done = agent.exec("--scope", "web", "--", "true")
+    assert done.returncode == 0, done.stderr
+
+
+def test_f88_a_full_queue_is_waited_for(make_agent):
+    """F88: a command that finds the agent's queue of connections full waits for its turn."""
+    agent = make_agent(agent=OPEN_TO_MANY).start()
+    queued: list[socket.socket] = []
+    os.kill(pid_of(agent), signal.SIGSTOP)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                queued.append(socket.socket(socket.AF_UNIX))
+                queued[-1].setblocking(False)
+                queued[-1].connect(agent.socket)
+        words = [LAUNCHER, "status", "--json"]
+        with subprocess.Popen(words, env=agent.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
+            place = Path(f"/proc/{command.pid}/wchan")
+            eventually(lambda: command.poll() is not None or place.read_text() == "unix_wait_for_peer")
+            os.kill(pid_of(agent), signal.SIGCONT)
+            printed = command.communicate(timeout=60)[0]
+    finally:
+        os.kill(pid_of(agent), signal.SIGCONT)
+        for connection in queued:
+            connection.close()
+    assert json.loads(printed)["pid"] == pid_of(agent)
+
+
+@pytest.mark.root
+def test_f89_one_user_cannot_starve_another(make_agent):
+    """F89: while one user holds and renews more connections than it may, every request of another is served."""
+    agent = make_agent(agent='connections_per_user = 16\nsocket_mode = "0666"').start()
+    reading, writing = os.pipe()
+
+    def flood() -> int:
+        os.close(writing)
+        os.set_blocking(reading, False)
+        refused, stopped, held = 0, False, []
+        while not (stopped and refused):
+            held.append(connect(agent.socket))
+            if len(held) > 6_000:  # more than the queue holds, so the oldest has been looked at
+                with held.pop(0) as oldest, contextlib.suppress(BlockingIOError):
+                    oldest.setblocking(False)
+                    refused += oldest.recv(64).startswith(b"HTTP/1.1 503")
+            with contextlib.suppress(BlockingIOError):
+                stopped = os.read(reading, 1) == b""
+        return refused
+
+    refused: list[int] = []
+    flooding = threading.Thread(target=lambda: refused.append(in_child(flood)))
+    flooding.start()
+    try:
+        for _ in range(50):
+            assert ask(agent.socket, STATUS).status == 200
+        assert agent.exec("--scope", "web", "--", "true").returncode == 0
+    finally:
+        os.close(writing)
+        flooding.join()
+        os.close(reading)
+    assert refused[0] > 0
+
+
+def test_f91_out_of_descriptors(make_agent):
+    """F91: out of descriptors the agent rests instead of spinning, and serves those who wait as soon as it has some again."""
+    agent = make_agent(agent=OPEN_TO_MANY).start()
+    process = pid_of(agent)
+    before = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (0, before[1]))
+    idle = [connect(agent.socket) for _ in range(100)]
+    eventually(lambda: "accept.failed" in agent.log)
+    since, used, failures = time.monotonic(), cpu_seconds(process), agent.log.count("accept.failed")
+    eventually(lambda: agent.log.count("accept.failed") >= failures + 10)
+    assert cpu_seconds(process) - used < elapsed(since) / 4
+    asked = [connect(agent.socket) for _ in range(20)]
+    for connection in asked:
+        send(connection, exec_request("web"))
+    resource.prlimit(process, resource.RLIMIT_NOFILE, before)
+    for connection in idle:
+        connection.close()
+    for connection in asked:
+        with connection:
+            assert answer(connection).status == 200
+    eventually(lambda: agent.exec("--scope", "web", "--", "true").returncode == 0)
+
+
+@pytest.mark.root
+def test_f91_out_of_descriptors_at_any_point(make_agent):
+    """F91: wherever in a request the descriptors run out it is answered busy, or served late; afterwards all is as before."""
+    agent = make_agent().start()
+    process = pid_of(agent)
+    rest = at_rest(agent)
+    before = resource.prlimit(process, resource.RLIMIT_NOFILE)
+
+    def ask_short_of_descriptors(room: int) -> list[Told]:
+        taken = {int(name) for name in os.listdir(f"/proc/{process}/fd")}
+        free = min(set(range(len(taken) + 1)) - taken)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (free + room, before[1]))
+        asked = [connect(agent.socket) for _ in range(5)]
+        for connection in asked:
+            send(connection, exec_request("web"))
+        failures = agent.log.count("accept.failed")
+        eventually(lambda: agent.log.count("accept.failed") > failures or len(select.select(asked, [], [], 0)[0]) == 5)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, before)
+        return [answer(connection) for connection in asked]
+
+    for room in range(1, 20):
+        for told in in_child(functools.partial(ask_short_of_descriptors, room), uid=None):
+            assert told.status == 200 or (told.status, told.exit) == (503, 75), told
+        assert agent.exec("--scope", "web", "--", "true").returncode == 0
+        eventually(lambda: agent.status()["workers"]["idle"] == 4)
+    nothing_left(agent, rest)
+
+
+BLOCKED_LOG = """
+import os, sys
+reading, writing = os.pipe()
+os.set_blocking(writing, False)
+try:
+    while True:
+        os.write(writing, b"x" * 4096)
+except BlockingIOError:
+    os.set_blocking(writing, True)
+os.set_inheritable(reading, True)
+os.dup2(writing, 2)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_f94_a_full_log_pipe(make_agent):
+    """F94: when nobody reads the log any more the agent goes on serving, and stops when told to."""
+    agent = make_agent(before=[sys.executable, "-I", "-S", "-c", BLOCKED_LOG]).start()
+    for _ in range(10):
+        assert agent.exec("--scope", "web", "--", "true").returncode == 0
+    assert agent.exec("--scope", "unknown", "--", "true").returncode == 77
+    agent.hang_up()
+    assert agent.status()["ready"]
+    assert agent.stop() == 0
