@@ -11,7 +11,7 @@ from prism_vault_agent.audit.event import digest, parse
 LARGEST_EVENT: Final = 256 * 1024
 LONGEST_NAME: Final = 256
 LONGEST_TEXT: Final = 1024
-MOST_SCOPES: Final = 64
+MOST_SCOPES: Final = 1024
 LARGEST_NUMBER: Final = 2**53
 
 FROM_AGENTS: Final = frozenset({"reserved", "success", "denied", "failure", "cleared"})

@@ -152,7 +152,7 @@ class Load:
             thread.join()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_when_central_is_killed(tmp_path):
     """After SIGKILL under load, every acknowledged event is there at its index, and the log verifies (F30)."""
     central = CentralProcess(tmp_path)
