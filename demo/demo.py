@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".dev" / "demo"
-PROGRAM = Path(sys.executable).with_name("prism-vault")
+PROGRAM = str(Path(sys.executable).with_name("prism-vault"))
 DEV = ("dev", "--state", ".dev/demo", "--env-file", "demo/example.env")
 NAMES = ("DEMO_DATABASE_URL", "DEMO_API_TOKEN", "DEMO_GREETING")
 READY_WITHIN = 120.0
