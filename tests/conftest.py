@@ -1,6 +1,49 @@
-"""What every room's tests share: property tests are not timed, because the machine may be busy with the other workers."""
+"""What every room's tests share.
 
+Property tests are not timed, because the machine may be busy with the other workers. Tests that a machine cannot run (they
+act as another user, or use a tool that is not there) are left out, and the first lines of the run say so; in CI that is an
+error, because there nothing may be missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Final
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+TOOLS: Final = ("strace", "setpriv")
+
+
+def lacking() -> dict[str, str]:
+    """Return what this machine lacks, by marker argument, and how to mend it."""
+    found = {tool: f"{tool} is not installed" for tool in TOOLS if shutil.which(tool) is None}
+    if os.geteuid() != 0:
+        found["root"] = "not root"
+    return found
+
+
+def pytest_report_header() -> list[str]:
+    """Say first what will be left out."""
+    return [f"left out: the tests marked {what}, because: {why}" for what, why in lacking().items()]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot be run here; in CI, refuse to."""
+    missing = lacking()
+    out = [item for item in items if needs(item) & missing.keys()]
+    if out and os.environ.get("CI") == "true":
+        raise pytest.UsageError(f"CI must run every test: {'; '.join(missing.values())}")
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
+def needs(item: pytest.Item) -> set[str]:
+    """Return what a test needs of the machine."""
+    tools = {str(mark.args[0]) for mark in item.iter_markers("tool")}
+    return tools | ({"root"} if item.get_closest_marker("root") else set())

@@ -130,6 +130,7 @@ def test_no_core(agent, limits):
 
 
 @pytest.mark.root
+@pytest.mark.tool("setpriv")
 def test_no_core_where_the_limit_is_not_ours(agent):
     """Where the hard limit is 0 and may not be raised it stays, and the command runs."""
     weak = ["setpriv", "--bounding-set", "-sys_resource"]

@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 
+import pytest
+
 from tests.exec.fake_agent import LAUNCHER, ROOT, FakeAgent, answer
 
 OURS = {
@@ -47,6 +49,7 @@ def test_launcher_loads_no_more(tmp_path):
     assert set(done.stdout.decode().split()) == loaded_by("pass") | OURS | {"_socket", "resource"}
 
 
+@pytest.mark.tool("strace")
 def test_system_calls(tmp_path):
     """From the start of the interpreter to the execve of the command the client makes at most 450 system calls."""
     trace = tmp_path / "trace"

@@ -225,6 +225,7 @@ def test_long_socket_path(tmp_path):
 
 
 @pytest.mark.root
+@pytest.mark.tool("setpriv")
 def test_closed_socket(tmp_path):
     """A socket that we may not use is 77; the line tells its group and mode."""
     # Root without the right to pass by modes, because another user may not be able to run this test's interpreter.
