@@ -10,6 +10,8 @@ from prism_vault_agent.exec import Failure, envfile
 from prism_vault_agent.policy.names import dangerous, fault, shown
 
 EXAMPLE: Final = "DEMO_SECRET"
+# OpenBao takes 1,000 strings in one request; a variable is two of them.
+MOST: Final = 490
 
 
 def read(path: str | None) -> dict[str, str]:
@@ -23,6 +25,8 @@ def read(path: str | None) -> dict[str, str]:
         found = envfile.read(path)
     except Failure as failure:
         raise ConfigError(failure.line) from None
+    if len(found) > MOST:
+        raise ConfigError(f"{path}: has {len(found)} variables, and dev takes {MOST}", mend="leave out what is no secret")
     seed: dict[str, str] = {}
     twins: dict[str, str] = {}
     for raw, value in found.items():

@@ -42,6 +42,17 @@ def test_a_bad_env_file_starts_nothing(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_seed_is_as_large_as_openbao_takes(tmp_path):
+    """As many variables as one request to OpenBao can carry are taken, and one more is refused before anything starts."""
+    names = [f"KEY_{number}=value" for number in range(seed.MOST + 1)]
+    (tmp_path / "most").write_text("\n".join(names[: seed.MOST]))
+    (tmp_path / "over").write_text("\n".join(names))
+    status, out, errors = dev("--env-file", str(tmp_path / "most"), "--", "sh", "-c", "env | grep -c ^KEY_")
+    assert (status, out) == (0, f"{seed.MOST}\n"), errors
+    with pytest.raises(ConfigError, match="has 491 variables"):
+        seed.read(str(tmp_path / "over"))
+
+
 def test_a_missing_env_file_is_named(tmp_path):
     """An env file that is not there is named."""
     with pytest.raises(ConfigError, match="nowhere"):
