@@ -89,6 +89,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(session.run()),
+                    group.create_task(session.probe()),
                     group.create_task(front.serve(listener.socket)),
                     group.create_task(reload.watch({os.path.dirname(file) for file in settings.files})),
                     group.create_task(watch.run()),

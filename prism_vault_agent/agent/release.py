@@ -88,8 +88,10 @@ class WorkerProvider:
                     "deadline": self.deadline,
                 }
             )
-        except BaseException:
+        except BaseException as error:
             worker.end()
+            if isinstance(error, ProviderUnavailable) and error.reason != "worker_lost":
+                self.session.lost(error)
             raise
         leases = tuple(Lease(**lease) for lease in answer["leases"])
         self.mounts.known.update(answer["mounts"])

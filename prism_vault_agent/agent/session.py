@@ -27,6 +27,7 @@ BACKOFF_FIRST: Final = 1.0
 BACKOFF_LONGEST: Final = 300.0
 JOB_SECONDS: Final = 10.0
 SHORTEST_WAIT: Final = 0.2
+PROBE_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -55,6 +56,8 @@ class Session:
         self._identities: dict[str, tuple[str, float]] = {}
         self._changed = asyncio.Event()
         self._again = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._lost = asyncio.Event()
         self.last_error: PrismVaultError | None = None
 
     @property
@@ -68,9 +71,33 @@ class Session:
         ends = self._held.ends if self._held else None
         return None if ends is None else max(0.0, ends - time.monotonic())
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the provider answered when it was last asked."""
+        return not self._lost.is_set()
+
+    def lost(self, error: ProviderUnavailable) -> None:
+        """Say that the provider did not answer: it is asked again and again from now on, until it does."""
+        self.last_error = error
+        self._lost.set()
+
+    async def probe(self) -> None:
+        """Find out when a provider that did not answer is back, until cancelled."""
+        while True:
+            await self._lost.wait()
+            await asyncio.sleep(PROBE_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
+            try:
+                await self._workers.job({"do": "health"}, time.monotonic() + JOB_SECONDS)
+            except PrismVaultError as error:
+                self.last_error = error
+            else:
+                self.last_error = None
+                self._lost.clear()
+
     async def token(self, deadline: float) -> str:
         """Return a token that is thought to live, waiting for a login under way until ``deadline`` (CLOCK_MONOTONIC)."""
         while self._held is None:
+            self._wanted.set()
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._changed.wait()
@@ -120,8 +147,19 @@ class Session:
                 log.warning("login.failed", reason=error.reason, message=error.message, retry_in=round(pause, 1))
                 if self._auth.on_failure == "exit" and error.exit_status != ProviderUnavailable.exit_status:
                     raise
-                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter is no secret
+                await self._back_off(pause * random.uniform(0.75, 1.25), error)  # noqa: S311 - jitter is no secret
                 pause = min(pause * 2, BACKOFF_LONGEST)
+
+    async def _back_off(self, seconds: float, error: PrismVaultError) -> None:
+        """Wait before the next login; a second is enough where the provider was merely away and somebody wants a token."""
+        if isinstance(error, ProviderUnavailable):
+            await asyncio.sleep(min(seconds, BACKOFF_FIRST))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(seconds - BACKOFF_FIRST, 0)):
+                    await self._wanted.wait()
+        else:
+            await asyncio.sleep(seconds)
+        self._wanted.clear()
 
     async def _log_in(self) -> None:
         answer = await self._workers.job({"do": "login"}, time.monotonic() + JOB_SECONDS)
@@ -130,6 +168,7 @@ class Session:
         self._held = Held(answer["value"], answer["accessor"], seconds, bool(answer["renewable"]), ends)
         self._again.clear()
         self.last_error = None
+        self._lost.clear()
         self._changed.set()
         self._identities.clear()
         log.info(

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 import prism_vault_agent
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Status:
             "ready": self.ready(),
             "vault": {
                 "state": self.session.state,
+                "reachable": self.session.reachable,
                 "token_expires_in": None if expires_in is None else int(expires_in),
                 "last_error": error.message if error else "",
             },
@@ -66,12 +69,17 @@ class Status:
             "runs": [run.describe() for run in self.runs],
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},
-            "process": {"not_dumpable": self.hardening.not_dumpable, "memory_locked": self.hardening.memory_locked},
+            "process": {
+                "memory_bytes": psutil.Process().memory_info().rss,
+                "not_dumpable": self.hardening.not_dumpable,
+                "memory_locked": self.hardening.memory_locked,
+            },
         }
 
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""
-        return self.session.state == "logged_in" and self.outbox.reachable and self.listener.ours()
+        provider = self.session.state == "logged_in" and self.session.reachable
+        return provider and self.outbox.reachable and self.listener.ours()
 
     def line(self) -> str:
         """Return one line for systemd's STATUS=."""

@@ -89,6 +89,12 @@ class Worker:
         found = standing.withdrawn(self.transport, job["token"], versions, job["mounts"], deadline=job["deadline"])
         return {"withdrawn": [[path, version, how] for (path, version), how in found.items()]}
 
+    def health(self, job: Message) -> Message:
+        """Ask whether the provider would serve: no token is needed for it."""
+        query = {"standbyok": "true", "perfstandbyok": "true"}
+        self.transport.request("GET", "sys/health", query=query, deadline=job["deadline"])
+        return {}
+
     def revoke(self, job: Message) -> Message:
         """Give the token back, and with it all that was made by it."""
         session.revoke_self(self.transport, job["token"], job["deadline"])
@@ -101,5 +107,6 @@ JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "renew": Worker.renew,
     "identity": Worker.identity,
     "withdrawn": Worker.withdrawn,
+    "health": Worker.health,
     "revoke": Worker.revoke,
 }

@@ -14,6 +14,7 @@ job             fields                                                      answ
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds
 ``withdrawn``   token, versions [[path, number]], mounts, deadline          withdrawn [[path, number, how]]
+``health``      deadline                                                    nothing
 ``revoke``      token, deadline                                             nothing
 ==============  ==========================================================  ==========================================
 
