@@ -54,7 +54,7 @@ def understand(place: Place, answer: Answer, version: int) -> tuple[dict[str, An
             raise _not_found(place, "no_such_path", "does not exist", "check the reference, or write the secret")
         return fields.mapping(answer.data, "data"), Lease(place.path)
     data = (answer.data or {}).get("data")
-    if data is None:
+    if data is None and answer.status == 404:
         raise _not_found(place, "no_such_path", "does not exist", "check the reference, or write the secret")
     if not isinstance(data, dict):
         raise ProtocolError("the answer's field data is not an object", reason="malformed_answer")
