@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import structlog
 
 if TYPE_CHECKING:
@@ -42,9 +43,18 @@ class Run:
             "pid": grant.caller.pid,
             "uid": grant.caller.uid,
             "kind": grant.kind,
+            "command": _command(grant.caller.pid),
             "started_at": int(self.started_at),
             "age": int(time.time() - self.started_at),
         }
+
+
+def _command(pid: int) -> str:
+    """Return the name of the program that a process is now, or nothing where it has just ended."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return ""
 
 
 class Runs:

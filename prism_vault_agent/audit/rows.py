@@ -19,11 +19,8 @@ def reserved(grant: Grant, reservation: str) -> Fields:
     """Return the row that announces a render."""
     return {
         **_common("reserved", reservation),
-        **_scopes(grant),
-        "purpose": grant.purpose,
+        **_subject(grant),
         "caller": {**_caller(grant.caller), "kind": grant.kind},
-        "run_ref": grant.request.run_ref,
-        "job_id": grant.request.job_id,
         "mode": grant.request.mode,
         "bindings": [_binding(binding) for binding in grant.bindings],
     }
@@ -33,7 +30,7 @@ def success(resolution: Resolution) -> Fields:
     """Return the row that says what is about to be released: names, versions and leases."""
     return {
         **_common("success", resolution.reservation.id),
-        **_scopes(resolution.reservation.grant),
+        **_subject(resolution.reservation.grant),
         "names": list(resolution.names),
         "leases": [
             {"path": lease.path, "version": lease.version, "lease_id": lease.lease_id, "seconds": lease.seconds}
@@ -47,7 +44,7 @@ def failure(reservation: Reservation, error: BaseException) -> Fields:
     kind = "denied" if isinstance(error, Denied) else "failure"
     return {
         **_common(kind, reservation.id),
-        **_scopes(reservation.grant),
+        **_subject(reservation.grant),
         "reason": error.reason if isinstance(error, PrismVaultError) else "cancelled",
         "message": _shown(error.message) if isinstance(error, PrismVaultError) else type(error).__name__,
     }
@@ -72,7 +69,7 @@ def denied(caller: Caller, request: Request, denial: Denial, reservation: str) -
 
 def cleared(reservation: Reservation, reason: str) -> Fields:
     """Return the row that says a release is no longer out there."""
-    return {**_common("cleared", reservation.id), **_scopes(reservation.grant), "reason": reason}
+    return {**_common("cleared", reservation.id), **_subject(reservation.grant), "reason": reason}
 
 
 def not_delivered(failure: Fields) -> Fields:
@@ -91,11 +88,15 @@ def _common(kind: str, reservation: str) -> Fields:
     }
 
 
-def _scopes(grant: Grant) -> Fields:
+def _subject(grant: Grant) -> Fields:
+    """Return what every row of a render says it is about, so that each can be found by any of it."""
     return {
         "project": grant.scopes[0].project,
         "environment": grant.scopes[0].environment,
         "scopes": [scope.name for scope in grant.scopes],
+        "purpose": grant.purpose,
+        "run_ref": grant.request.run_ref,
+        "job_id": grant.request.job_id,
     }
 
 

@@ -59,6 +59,7 @@ def page(status: Json, path: str) -> str:
         f"vault    {_state(vault)}{_expiry(vault)}",
         f"central  {_state(central)}, {central.get('queued', 0)} records waiting",
         f"workers  {status.get('workers', {}).get('idle', 0)} ready",
+        f"memory   {status.get('process', {}).get('memory_bytes', 0) / 1_048_576:.0f} MiB in the front",
     ]
     if config.get("error"):
         lines.append(f"config   changed but not in use: {show.text(config['error'])}")
@@ -67,10 +68,10 @@ def page(status: Json, path: str) -> str:
         [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
     )
     runs = show.table(
-        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "PID", "UID", "KIND", "AGE", "ID"),
+        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "COMMAND", "PID", "UID", "KIND", "AGE", "ID"),
         [
             [
-                *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "pid", "uid", "kind")),
+                *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "command", "pid", "uid", "kind")),
                 show.age(run.get("age", 0)),
                 run.get("id"),
             ]
