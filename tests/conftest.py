@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -25,7 +26,15 @@ def lacking() -> dict[str, str]:
     found = {tool: f"{tool} is not installed" for tool in TOOLS if shutil.which(tool) is None}
     if os.geteuid() != 0:
         found["root"] = "not root"
+    if not may_make_namespaces():
+        found["namespaces"] = "this root may not make namespaces"
     return found
+
+
+def may_make_namespaces() -> bool:
+    """Tell whether we hold CAP_SYS_ADMIN (bit 21 of the effective set, capabilities(7))."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> 21 & 1)
 
 
 def pytest_report_header() -> list[str]:
@@ -46,4 +55,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def needs(item: pytest.Item) -> set[str]:
     """Return what a test needs of the machine."""
     tools = {str(mark.args[0]) for mark in item.iter_markers("tool")}
-    return tools | ({"root"} if item.get_closest_marker("root") else set())
+    return tools | {marker for marker in ("root", "namespaces") if item.get_closest_marker(marker)}

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 import socket
 import struct
 from dataclasses import dataclass
 from typing import Final
 
+from prism_vault_agent.agent.cgroup import container_of, unit_of
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Caller
 
 SO_PEERPIDFD: Final = 77
 SHORTAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 CREDENTIALS: Final = struct.Struct("3i")
-_CONTAINER: Final = re.compile(r"(?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{64})|/docker/([0-9a-f]{64})")
-_UNIT: Final = re.compile(r"/([^/]+\.(?:service|scope))(?:/|$)")
 
 
 class PeerGone(Denied):
@@ -55,11 +53,13 @@ class Peer:
         except OSError:
             executable = ""  # another user's process, seen by an agent that is not root
         self.check()  # alive now: so all of the above was read of this process and of no later one
+        if not self.guaranteed and _numbers(status, "Uid:")[1] != self.uid:
+            raise _gone()  # the number is another process's by now
         return Caller(
             pid=self.pid,
             uid=self.uid,
             gid=self.gid,
-            groups=_groups(status),
+            groups=frozenset(_numbers(status, "Groups:")),
             executable=executable,
             started=int(stat.rpartition(")")[2].split()[19]),
             unit=unit_of(cgroup),
@@ -122,30 +122,14 @@ def _weaker(pid: int, uid: int, gid: int) -> Peer:
         raise _untold(error) from None
 
 
-def unit_of(cgroup: str) -> str | None:
-    """Return the systemd unit that ``/proc/PID/cgroup`` names, the innermost one, or None."""
-    for line in cgroup.splitlines():
-        controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers in ("", "name=systemd") and (units := _UNIT.findall(path)):
-            return str(units[-1])
-    return None
-
-
-def container_of(cgroup: str) -> str | None:
-    """Return the container id (64 hex digits) that ``/proc/PID/cgroup`` names, or None."""
-    match = _CONTAINER.search(cgroup)
-    return (match[1] or match[2]) if match else None
-
-
-def _groups(status: str) -> frozenset[int]:
-    for line in status.splitlines():
-        if line.startswith("Groups:"):
-            return frozenset(int(group) for group in line.split()[1:])
-    return frozenset()
+def _numbers(status: str, name: str) -> list[int]:
+    """Return the numbers of one line of ``/proc/PID/status`` (proc_pid_status(5))."""
+    return next([int(number) for number in line.split()[1:]] for line in status.split("\n") if line.startswith(name))
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    # Lines end with a newline and nothing else: the kernel escapes that one, but not a carriage return, in a process's name.
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
         return file.read()
 
 
