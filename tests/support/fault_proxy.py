@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import struct
 import threading
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Decide = Callable[["Seen"], "Fault | None"]
 
@@ -47,23 +49,28 @@ class Fault:
     """How a request goes wrong. ``forwarded`` tells whether the server acts on it first; ``until`` holds the request back.
 
     ``hang`` never answers, ``reset`` ends the connection with a RST, ``drip`` gives the answer byte by byte, ``answer`` gives
-    one of ours with ``status``, or, where that is 0, the server's own.
+    one of ours: the bytes ``raw``, else one with ``status`` and ``body``, else the server's own.
     """
 
     way: Way
     forwarded: bool = False
     status: int = 0
     body: bytes = b"{}"
+    raw: bytes = b""
     until: threading.Event | None = None
 
 
 @dataclass
 class FaultProxy:
-    """Forwards HTTP/1.1 to ``port`` of 127.0.0.1, unless ``decide`` has a fault for the request. ``seen`` is all that came."""
+    """Forwards HTTP/1.1 to ``port`` of 127.0.0.1, unless ``decide`` has a fault for the request. ``seen`` is all that came.
+
+    With ``ca_file`` it speaks TLS with the server, so that a server which needs TLS can be reached without.
+    """
 
     port: int
     decide: Decide = lambda _: None
     seen: list[Seen] = field(default_factory=list)
+    ca_file: Path | None = None
 
     def __post_init__(self) -> None:
         self._ending = threading.Event()
@@ -124,7 +131,9 @@ class FaultProxy:
         if fault.way == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
-        if fault.status:
+        if fault.raw:
+            answer = fault.raw
+        elif fault.status:
             answer = response(fault.status, fault.body)
         if fault.way == "drip":
             for byte in answer:
@@ -133,11 +142,15 @@ class FaultProxy:
                     return False
             return True
         connection.sendall(answer)
-        return True
+        return b"\r\nConnection: close\r\n" not in answer[:1000]
 
     def _forward(self, seen: Seen) -> bytes:
         """Have the server answer and return its response."""
-        server = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        if self.ca_file:
+            context = ssl.create_default_context(cafile=str(self.ca_file))
+            server: http.client.HTTPConnection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
+        else:
+            server = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             server.request(seen.method, seen.path, seen.body or None, seen.headers | {"connection": "close"})
             answer = server.getresponse()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tests.support import history
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.central import CentralProcess
+from tests.support.certificates import Tls
 from tests.support.fault_proxy import FaultProxy, Seen
 from tests.support.openbao import OpenBao
 from tests.support.waiting import wait_until
@@ -74,6 +75,7 @@ class Stack:
             ending.callback(agent.kill)
             agent.scope("web", {"CANARY": "vault://secret/web#canary"})
             yield agent.start(ready=False)
+            agent.stop()
             assert self.canary not in agent.log
             assert "Traceback" not in agent.log
 
@@ -96,16 +98,21 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(*, reservation_ttl: str = "2s", vault: str = "", central_lines: str = "", **options: Any) -> Iterator[Stack]:
-    """Run a stack, with the scope ``web``; at its end check the log, and that no value was logged."""
+def stack(
+    *, durable: bool = False, reservation_ttl: str = "2s", vault: str = "", central_lines: str = "", **options: Any
+) -> Iterator[Stack]:
+    """Run a stack, with the scope ``web``; at its end check the log, and that no value was logged.
+
+    ``durable`` is an OpenBao that has its secrets after a restart, which the agent reaches through the proxy all the same.
+    """
     directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/tmp"))
     try:
         for name in ("bao", "central", "agent"):
             (directory / name).mkdir(mode=0o700)
         with (
-            OpenBao(directory / "bao") as openbao,
+            OpenBao(directory / "bao", tls=Tls(directory / "pki") if durable else None) as openbao,
             CentralProcess(directory / "central", reservation_ttl=reservation_ttl) as central,
-            FaultProxy(openbao.port) as to_openbao,
+            FaultProxy(openbao.port, ca_file=openbao.tls.ca_file if openbao.tls else None) as to_openbao,
             FaultProxy(urlsplit(central.url).port or 0) as to_central,
         ):
             agent = AgentProcess(
