@@ -84,7 +84,7 @@ class Front:
         if request is None:
             return
         if request.method == "GET" and request.path == "/v1/status":
-            await http.answer_json(connection, 200, self._status.tell(self.settings))
+            await http.answer_json(connection, 200, self._status.tell(self.settings, peer.caller()))
             return
         if request.path not in ROUTES and request.path != "/v1/status":
             raise http.BadRequest(404, "there is GET /v1/status, and POST /v1/exec, /v1/plan and /v1/revoke")
@@ -146,8 +146,8 @@ class Front:
 
     async def _plan(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """Say what a render would do for this caller, and why it would be denied."""
-        request = json_request.plan(body)
-        decision = decide(self.settings.scopes, peer.caller(), request)
+        request, caller = json_request.plan(body), peer.caller()
+        decision = decide(self.settings.scopes, caller, request)
         if isinstance(decision, Denial):
             told: dict[str, Any] = {
                 "allowed": False,
@@ -158,7 +158,7 @@ class Front:
             bindings = [
                 binding
                 for name in request.scopes
-                if name in self.settings.scopes
+                if name in self.settings.scopes and self._status.shows(self.settings.scopes[name], caller)
                 for binding in self.settings.scopes[name].bindings
             ]
         else:

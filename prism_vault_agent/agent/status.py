@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 import prism_vault_agent
+from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.listener import Listener
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.config.settings import Settings
+    from prism_vault_agent.model import Caller, Scope
     from prism_vault_agent.process import Hardening
 
 
@@ -35,8 +37,8 @@ class Status:
     loaded_at: float = field(default_factory=time.time)
     config_error: str = ""
 
-    def tell(self, settings: Settings) -> dict[str, Any]:
-        """Return the answer to ``GET /v1/status``."""
+    def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
+        """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
         error = self.session.last_error
         expires_in = self.session.expires_in
         return {
@@ -65,8 +67,9 @@ class Status:
                     "purposes": list(scope.purposes),
                 }
                 for scope in settings.scopes.values()
+                if self.shows(scope, asker)
             ],
-            "runs": [run.describe() for run in self.runs],
+            "runs": [run.describe() for run in self.runs if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)],
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},
             "process": {
@@ -84,6 +87,10 @@ class Status:
     def line(self) -> str:
         """Return one line for systemd's STATUS=."""
         return f"{self.session.state}, central {'reachable' if self.outbox.reachable else 'away'}, {len(list(self.runs))} runs"
+
+    def shows(self, scope: Scope, asker: Caller) -> bool:
+        """Tell whether a scope is the asker's business: it names them, or they are root or the agent's user."""
+        return asker.uid in (0, os.geteuid()) or admits(scope, asker)
 
     def may_revoke(self, asker: int, owner: int) -> bool:
         """Tell whether user ``asker`` may end a run of user ``owner``."""

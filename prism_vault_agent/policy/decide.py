@@ -40,6 +40,11 @@ def decide(scopes: Mapping[ScopeName, Scope], caller: Caller, request: Request) 
     return Grant(tuple(asked), caller, kind, purpose, request, bindings, pristine)
 
 
+def admits(scope: Scope, caller: Caller) -> bool:
+    """Tell whether the scope names this caller at all, whatever else it would have to say."""
+    return any(_matches(rule, caller) for rule in scope.callers)
+
+
 def _asked(scopes: Mapping[ScopeName, Scope], request: Request) -> list[Scope]:
     """Return the scopes that are asked for: known, each once, of one project and environment."""
     if not request.scopes:
