@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import resource
 from dataclasses import dataclass
 from typing import Final
@@ -37,18 +38,21 @@ def harden(title: str) -> Hardening:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     not_dumpable = _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
     locked = False
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY or _holds_ipc_lock():
+    if _may_lock():
         locked = _libc.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0
     return Hardening(not_dumpable, locked)
 
 
-def _holds_ipc_lock() -> bool:
-    """Tell whether we hold CAP_IPC_LOCK (bit 14 of the effective set, capabilities(7)).
+@functools.cache  # a forked worker may what its parent may
+def _may_lock() -> bool:
+    """Tell whether all of our memory may be locked: no limit, or CAP_IPC_LOCK (bit 14 of the effective set, capabilities(7)).
 
     Asked before mlockall, because a partial limit would make later allocations fail instead of the call itself.
     """
-    with open("/proc/self/status", encoding="ascii") as status:
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
+        return True
+    with open("/proc/self/status", "rb") as status:
         for line in status:
-            if line.startswith("CapEff:"):
+            if line.startswith(b"CapEff:"):
                 return bool(int(line.split()[1], 16) >> 14 & 1)
     return False

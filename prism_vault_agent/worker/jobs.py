@@ -12,7 +12,7 @@ from typing import Final
 from prism_vault_agent.config.settings import VaultSettings
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, to_plain
 from prism_vault_agent.model import Binding, SecretReference
-from prism_vault_agent.vault import login, reading, session, standing
+from prism_vault_agent.vault import login, reading, standing
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Message, Room, receive, send
@@ -77,6 +77,8 @@ class Worker:
 
     def renew(self, job: Message) -> Message:
         """Renew the token; answer for how many seconds it now lives."""
+        from prism_vault_agent.vault import session  # noqa: PLC0415 - hvac would double what every worker is forked with
+
         return {"seconds": session.renew(self.transport, job["token"], job["deadline"])}
 
     def identity(self, job: Message) -> Message:
@@ -97,6 +99,8 @@ class Worker:
 
     def revoke(self, job: Message) -> Message:
         """Give the token back, and with it all that was made by it."""
+        from prism_vault_agent.vault import session  # noqa: PLC0415 - as in renew
+
         session.revoke_self(self.transport, job["token"], job["deadline"])
         return {}
 

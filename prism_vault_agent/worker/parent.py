@@ -32,6 +32,8 @@ def run(descriptor: int) -> int:
         return 0
     settings = _settings(first[0])
     context = tls_context(settings.address, settings.tls)
+    if context is not None:
+        "".encode("idna")  # imports what a TLS connection needs, here once instead of in each worker
     gc.collect()
     gc.freeze()  # what is warm stays shared with the workers
     while (received := receive(front)) is not None:
