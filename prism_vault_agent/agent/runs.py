@@ -30,6 +30,7 @@ class Run:
     started_at: float
     ended: asyncio.Event
     why: str = "exited"
+    how: str = "ended by itself"
 
     def describe(self) -> dict[str, Any]:
         """Return what ``status`` shows."""
@@ -89,25 +90,26 @@ class Runs:
         grant = run.render.reservation.grant
         grace = min(scope.grace for scope in grant.scopes)
         if run.ended.is_set():
-            return {"pid": grant.caller.pid, "how": "ended by itself"}
+            return {"pid": grant.caller.pid, "how": run.how}
         run.why = why
         try:
             signal.pidfd_send_signal(run.pidfd, signal.SIGTERM)
+            run.how = "SIGTERM"
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await run.ended.wait()
             # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
-            if run.ended.is_set():
-                return {"pid": grant.caller.pid, "how": "SIGTERM"}
-            signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
-            await run.ended.wait()
+            if not run.ended.is_set():
+                signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
+                run.how = "SIGKILL"
+                await run.ended.wait()
         except ProcessLookupError:
-            return {"pid": grant.caller.pid, "how": "ended by itself"}
+            await run.ended.wait()
         except PermissionError:
             run.why = "exited"
             log.error("revoke.not_permitted", pid=grant.caller.pid, uid=grant.caller.uid)
             return {"pid": grant.caller.pid, "why": "the agent may not signal another user's process; run it as root"}
-        return {"pid": grant.caller.pid, "how": "SIGKILL"}
+        return {"pid": grant.caller.pid, "how": run.how}
 
     async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
         """End several runs at once."""
