@@ -32,7 +32,7 @@ test: setup
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
 
 soak: setup
-	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m soak
+	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600
 
 check: setup
 	$(BIN)/ruff check .

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from prism_vault_agent.audit.batch import Batch, Entry, seal
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LARGEST_BATCH: Final = 128
-# Bytes of events in a batch; central takes 4 MiB, and a batch that it does not take would stand in the way for ever.
-LARGEST_CONTENT: Final = 2 * 1024 * 1024
 MOST_WAITING: Final = 10_000
 LINGER: Final = 0.05
 PAUSE_FIRST: Final = 0.05
@@ -54,22 +52,6 @@ class Journal(Protocol):
         """Forget an event that central has."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One event on its way. ``answer`` is absent where nobody waits; ``then`` is told of the answer in that case."""
-
-    fields: Fields
-    answer: asyncio.Future[Answer] | None = None
-    then: Callable[[Answer], None] | None = None
-    durable: bool = False
-    kept: bool = False
-
-    @property
-    def given_up(self) -> bool:
-        """Whether whoever waited has gone."""
-        return self.answer is not None and self.answer.done()
-
-
 @dataclass(slots=True)
 class Outbox:
     """Events for central, in order."""
@@ -80,7 +62,7 @@ class Outbox:
     reachable: bool = True
     last_error: str = ""
     _waiting: deque[Entry] = field(default_factory=deque)
-    _in_doubt: tuple[list[Entry], list[bytes]] | None = None
+    _in_doubt: Batch | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -131,7 +113,7 @@ class Outbox:
         while True:
             for entry in [entry for entry in self._waiting if entry.durable]:
                 await self._keep(entry)
-            batch = self._in_doubt or self._next_batch()
+            batch = self._in_doubt or seal(self.chain, self._waiting)
             if batch is None:
                 await self._wait()
                 continue
@@ -182,23 +164,6 @@ class Outbox:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         await self._keep_all()
-
-    def _next_batch(self) -> tuple[list[Entry], list[bytes]] | None:
-        """Seal what waits as the next events of the chain; whoever gave up before it was sent is left out."""
-        entries: list[Entry] = []
-        bodies: list[bytes] = []
-        size = 0
-        tentative = replace(self.chain)
-        while self._waiting and len(entries) < LARGEST_BATCH and size < LARGEST_CONTENT:
-            entry = self._waiting.popleft()
-            if entry.given_up:
-                continue
-            body = tentative.seal(entry.fields)
-            tentative.accept(body)
-            entries.append(entry)
-            bodies.append(body)
-            size += len(body)
-        return (entries, bodies) if entries else None
 
     async def _away(self, error: PrismVaultError) -> None:
         """Note that central did not answer, and keep durably what nobody waits for."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_vault_agent.audit import batch
 from prism_vault_agent.audit import outbox as module
 from prism_vault_agent.audit.central_log import CentralLog
 from prism_vault_agent.audit.event import Chain, Fields, new_id, parse
@@ -195,10 +196,10 @@ def test_a_batch_is_bounded_in_events_and_bytes() -> None:
 
     _play(log, work)
     assert len(log.bodies) == 209
-    assert max(log.batches) <= module.LARGEST_BATCH
+    assert max(log.batches) <= batch.LARGEST_BATCH
     first = 0
     for size in log.batches[1:]:
-        assert sum(map(len, log.bodies[first : first + size])) < module.LARGEST_CONTENT + 600_000
+        assert sum(map(len, log.bodies[first : first + size])) < batch.LARGEST_CONTENT + 600_000
         first += size
 
 
