@@ -1,4 +1,4 @@
-# make demo · make test · make check · make setup · make lock · make clean
+# make demo · make test · make bench · make check · make setup · make lock · make clean
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml launcher/prism-vault $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PYTEST_WORKERS ?= 4
 
-.PHONY: setup demo test soak check docs lock clean
+.PHONY: setup demo test soak bench check docs lock clean
 
 setup: $(VENV)/installed
 
@@ -33,6 +33,12 @@ test: setup
 
 soak: setup
 	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600
+
+bench: setup
+	$(BIN)/python -m tests.bench.launch
+	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.paths
+	$(BIN)/python -m tests.bench.resident
 
 check: setup
 	$(BIN)/ruff check .
