@@ -290,7 +290,7 @@ def _for(held: Any) -> Any:
 @pytest.mark.parametrize("fault", ["lost", "answer-lost"])
 def test_f24_a_success_whose_answer_never_came_is_taken_back(fault: str) -> None:
     """Where nobody knows whether the success is on the log, nothing is released, and the log ends by saying so."""
-    log = LogInMemory(itertools.chain(["taken"], [fault] * 1, ["lost"] * 50))
+    log = LogInMemory(itertools.chain(["taken"], [fault] * 1, ["lost"] * 5000))
 
     async def work(audit: CentralLog) -> None:
         held = await audit.reserve(grant())
