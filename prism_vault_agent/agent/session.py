@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
+from prism_vault_agent.errors import Denied, PrismVaultError, ProviderUnavailable, TokenExpired
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.workers import Workers
@@ -28,6 +28,7 @@ BACKOFF_LONGEST: Final = 300.0
 JOB_SECONDS: Final = 10.0
 SHORTEST_WAIT: Final = 0.2
 PROBE_SECONDS: Final = 2.0
+WHOLE: Final = 0.9
 
 
 @dataclass(slots=True)
@@ -102,9 +103,11 @@ class Session:
                 async with asyncio.timeout_at(deadline):
                     await self._changed.wait()
             except TimeoutError:
-                why = f": {self.last_error.message}" if self.last_error else ""
+                error = self.last_error
                 raise ProviderUnavailable(
-                    f"the agent is not logged in{why}", mend="see prism-vault status", reason="logged_out"
+                    "the agent is not logged in" + (f": {error.message}" if error else ""),
+                    mend=(error.mend if error else "") or "see prism-vault status",
+                    reason=error.reason if isinstance(error, Denied) else "logged_out",
                 ) from None
         return self._held.token
 
@@ -198,7 +201,7 @@ class Session:
                 return
 
     async def _renew(self, held: Held) -> bool:
-        """Renew the token; tell whether it lives on for at least half of what it had at first."""
+        """Renew the token; tell whether it lives on as long as at first, so that its max ttl has not cut it short."""
         try:
             answer = await self._workers.job({"do": "renew", "token": held.token}, time.monotonic() + JOB_SECONDS)
         except ProviderUnavailable as error:
@@ -210,11 +213,11 @@ class Session:
             self._forget()
             return False
         held.ends = time.monotonic() + answer["seconds"]
-        return bool(answer["seconds"] * 2 >= held.seconds)
+        return bool(answer["seconds"] >= held.seconds * WHOLE)
 
     def _forget(self) -> None:
         self._held = None
-        self._changed = asyncio.Event()
+        self._changed.clear()  # the same event for ever: somebody may be waiting for it already
         self._identities.clear()
 
     async def revoke(self) -> None:

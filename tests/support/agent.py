@@ -69,8 +69,10 @@ class AgentProcess:
         self.main = (
             f'[agent]\nhost = "{HOST}"\nsocket = "{self.socket}"\nstate = "{directory / "state"}"\nlog_level = "debug"\n{agent}\n'
             f'[vault]\naddress = "{vault_address or openbao.address}"\n{vault}\n[vault.auth]\n{auth}\n'
-            f'[central]\nurl = "{central_url or central.url}"\ntoken_file = "{token_file}"\n{central_lines}\n'
+            f'[central]\nurl = "{central_url or central.url}"\n{central_lines}\n'
         )
+        if "identity_role" not in central_lines:
+            self.main += f'token_file = "{token_file}"\n'
         _private(self.config, self.main)
 
     def __enter__(self) -> Self:

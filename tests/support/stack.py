@@ -68,10 +68,14 @@ class Stack:
 
     @contextlib.contextmanager
     def second(self, **options: Any) -> Iterator[AgentProcess]:
-        """Run one more agent, with the scope ``web`` and a directory of its own, whether it gets ready or not."""
+        """Run one more agent, with the scope ``web`` and a directory of its own, whether it gets ready or not.
+
+        Options are those of ``AgentProcess``.
+        """
         directory = Path(tempfile.mkdtemp(dir=self.directory))
         with contextlib.ExitStack() as ending:
-            agent = AgentProcess(directory, self.openbao, self.central, role=f"{directory.name}", **options)
+            options = {"central": self.central, "role": directory.name, **options}
+            agent = AgentProcess(directory, self.openbao, **options)
             ending.callback(agent.kill)
             agent.scope("web", {"CANARY": "vault://secret/web#canary"})
             yield agent.start(ready=False)
