@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.asking import Told, answer, ask, command_line, eventually, exec_request, pid_of, rows
+from tests.agent.asking import Told, answer, ask, children, command_line, eventually, exec_request, pid_of, rows
 from tests.agent.puppet import Puppet
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.as_user import NOBODY, in_child
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.support.central import CentralProcess
 
@@ -244,27 +244,17 @@ def test_no_process_of_the_agent_outlives_it(make_agent):
     """However the agent ends, its warm parent and its workers end with it."""
     for end in ("stop", "kill"):
         agent = make_agent().start()
-        ours = [pid for pid in all_processes() if str(pid_of(agent)) == parent(pid)]
-        ours += [pid for pid in all_processes() if parent(pid) in map(str, ours)]
-        assert len(ours) >= 5, "the warm parent and four workers"
+        eventually(functools.partial(all_there, agent))
+        ours = children(pid_of(agent))
         getattr(agent, end)()
         eventually(functools.partial(gone, ours))
 
 
-def gone(pids: list[int]) -> bool:
+def all_there(agent: AgentProcess) -> bool:
+    """Tell whether the warm parent and four workers are there."""
+    return len(children(pid_of(agent))) == 5
+
+
+def gone(pids: Iterable[int]) -> bool:
     """Tell whether none of these processes is there any more."""
     return not any(command_line(pid) for pid in pids)
-
-
-def all_processes() -> list[int]:
-    """Return the ids of all processes."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def parent(pid: int) -> str:
-    """Return the parent's id of a process, nothing where it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[1]
-    except OSError:
-        return ""
