@@ -20,12 +20,13 @@ from prism_vault_agent.agent.peer import Peer
 from prism_vault_agent.audit.answers import BATCH, Answer, results
 from prism_vault_agent.audit.direct_log import DirectLog
 from prism_vault_agent.config.compiled import load_fast
-from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
-from prism_vault_agent.exec import client, environment
+from prism_vault_agent.errors import AuditUnavailable, ConfigError, PrismVaultError
+from prism_vault_agent.exec import Failure, client, environment
 from prism_vault_agent.exec.launch import Launch
 from prism_vault_agent.exec.wire import decode_block
 from prism_vault_agent.model import (
     Caller,
+    Grant,
     Purpose,
     Receipt,
     Render,
@@ -71,16 +72,20 @@ def run(options: ExecOptions, command: list[str]) -> NoReturn:
                 caller,
                 _request(options, launch),
                 audit=DirectLog(settings.agent.host, central.post, deadline=deadline, patience=settings.central.timeout),
-                provider=DirectProvider(vault, rooms, deadline),
+                provider=DirectProvider(vault, launch, rooms, deadline),
                 sink=sink,
             )
         )
     finally:
         vault.close()
-    scopes = rendered.reservation.grant.scopes
-    policies = {scope.collision for scope in scopes}
-    collision = policies.pop() if len(policies) == 1 else "error"
-    launch.become(decode_block(sink.block), pristine=rendered.reservation.grant.pristine, collision=collision.encode())
+    grant = rendered.reservation.grant
+    launch.become(decode_block(sink.block), pristine=grant.pristine, collision=_collision(grant))
+
+
+def _collision(grant: Grant) -> bytes:
+    """Return what the scopes say of a name that we have already: the strictest of their answers."""
+    wishes = {scope.collision for scope in grant.scopes}
+    return wishes.pop().encode() if len(wishes) == 1 else b"error"
 
 
 def _request(options: ExecOptions, launch: Launch) -> Request:
@@ -149,6 +154,7 @@ class DirectProvider:
     """Reads in this very process, which is about to become the command."""
 
     vault: Vault
+    launch: Launch
     rooms: tuple[Room, Room]
     deadline: float
 
@@ -163,6 +169,11 @@ class DirectProvider:
             deadline=self.deadline,
         )
         block = environment_block(found.values, self.rooms[grant.pristine])
+        kept = self.launch.kept.pristine if grant.pristine or self.launch.pristine else self.launch.kept.all
+        try:
+            environment.compose(kept, decode_block(block), _collision(grant))
+        except Failure as failure:
+            raise ConfigError(failure.line, reason="collision") from None
         return Resolution(reservation, tuple(found.values), tuple(found.leases), block)
 
     def drop(self, resolution: Resolution) -> None:

@@ -24,14 +24,14 @@ def results(status: int, content: bytes, expected: int) -> list[Answer]:
         found = json.loads(content)["results"]
         if len(found) != expected or not all(isinstance(answer["status"], int) for answer in found):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise AuditUnavailable("central's answer has the wrong shape", mend="check the URL of [central]") from None
     return list(found)
 
 
 def check_reserved(answer: Answer, reservation: ReservationId) -> None:
     """Raise what central's answer to a reservation says, if it is not yes."""
-    if answer["status"] in (200, 201):
+    if _is_yes(answer):
         return
     if answer["status"] == 403:
         raise Denied(
@@ -45,9 +45,14 @@ def check_reserved(answer: Answer, reservation: ReservationId) -> None:
 
 def check_success(answer: Answer, resolution: Resolution) -> Receipt:
     """Return the receipt, or raise: a success that is not on the log releases nothing."""
-    if answer["status"] in (200, 201):
-        return Receipt(resolution, int(answer["n"]))
+    if _is_yes(answer):
+        return Receipt(resolution, answer["n"])
     raise _not_taken(answer)
+
+
+def _is_yes(answer: Answer) -> bool:
+    """Tell whether the event is on the log, and where."""
+    return answer["status"] in (200, 201) and answer.get("appended") is True and isinstance(answer.get("n"), int)
 
 
 def _not_taken(answer: Answer) -> AuditUnavailable:

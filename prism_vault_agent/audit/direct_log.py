@@ -29,6 +29,7 @@ class DirectLog:
         self._post = post
         self._deadline = deadline
         self._patience = patience
+        self._in_doubt = b""
 
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
@@ -41,8 +42,13 @@ class DirectLog:
         return check_success(self._send(rows.success(resolution), self._deadline), resolution)
 
     def fail(self, reservation: Reservation, error: BaseException) -> None:
-        """Record that nothing was released; a reservation that cannot be told ends as abandoned at central."""
-        self._tell(rows.failure(reservation, error))
+        """Record that nothing was released; a reservation that cannot be told ends as abandoned at central.
+
+        Where a success whose answer was lost stands, say that it was not delivered.
+        """
+        fields = rows.failure(reservation, error)
+        if self._tell(fields).get("ended_by") == "success":
+            self._tell(rows.not_delivered(fields))
 
     def deny(self, caller: Caller, request: Request, denial: Denial) -> str:
         """Record a denial by our own configuration."""
@@ -54,15 +60,21 @@ class DirectLog:
         """Record that what was announced never reached a command."""
         self._tell(rows.cleared(reservation, reason))
 
-    def _tell(self, fields: Fields) -> None:
+    def _tell(self, fields: Fields) -> Answer:
         try:
-            self._send(fields, time.monotonic() + self._patience)
+            return self._send(fields, time.monotonic() + self._patience)
         except PrismVaultError:
-            return  # nothing was released, and central sees the reservation end
+            return {}  # nothing was released, and central sees the reservation end
 
     def _send(self, fields: Fields, deadline: float) -> Answer:
+        """Return central's answer; an event whose answer was lost goes first, because the chain may go on behind it."""
+        if self._in_doubt:
+            self._exchange(self._in_doubt, deadline)
+        return self._exchange(self._chain.seal(fields), deadline)
+
+    def _exchange(self, body: bytes, deadline: float) -> Answer:
         """Return central's answer, asking with the same bytes again until there is one."""
-        body = self._chain.seal(fields)
+        self._in_doubt = body
         while True:
             try:
                 answer = self._post(body, deadline)
@@ -72,6 +84,7 @@ class DirectLog:
                     raise AuditUnavailable(why, mend="retry when central is up") from None
                 time.sleep(PAUSE)
                 continue
+            self._in_doubt = b""
             if answer.get("appended"):
                 self._chain.accept(body)
             return answer

@@ -149,15 +149,6 @@ def test_f20_a_central_that_hangs(stacked: Stack) -> None:
     stacked.settle()
 
 
-def test_f20_a_central_that_drips_its_answer(stacked: Stack) -> None:
-    """An answer that comes byte by byte is bounded as a whole, not byte by byte."""
-    reads = stacked.reads
-    with stacked.to_central.failing(always(Fault("drip", forwarded=True), with_kind("reserved"))):
-        stacked.fails(75, "central did not take the audit record")
-        assert stacked.reads == reads
-    stacked.works()
-
-
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
 def test_f28_any_refusal_of_central_denies(stacked: Stack, status: int) -> None:
     """Whatever status central answers in place of its answer, nothing is read or released; there is no log in its place."""

@@ -27,6 +27,15 @@ def stacked() -> Iterator[Stack]:
         yield made
 
 
+def test_f20_a_central_that_drips_its_answer(stacked: Stack) -> None:
+    """An answer that comes byte by byte is bounded as a whole, not byte by byte."""
+    reads = stacked.reads
+    with stacked.to_central.failing(always(Fault("drip", forwarded=True), with_kind("reserved"))):
+        stacked.fails(75, "central did not take the audit record")
+        assert stacked.reads == reads
+    stacked.works()
+
+
 def test_f30_central_restarts_under_load(stacked: Stack) -> None:
     """While central is restarted and killed under load, as many values come out as the log says, and each exec has its end."""
     before = len(stacked.settle())

@@ -1,16 +1,18 @@
-"""Central's rules for one batch of events, in memory, with faults before and after a batch is taken."""
+"""Central's rules for one batch of events and a journal, in memory, with faults before and after a batch is taken."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prism_vault_agent.audit.event import FIRST, digest, parse
-from prism_vault_agent.errors import AuditUnavailable
+from prism_vault_agent.audit.event import FIRST, Chain, digest, new_id, parse
+from prism_vault_agent.audit.outbox import Outbox
+from prism_vault_agent.errors import AuditUnavailable, CannotCreate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from prism_vault_agent.audit.event import Fields
 
@@ -67,3 +69,48 @@ class LogInMemory:
             return {"status": 409, "appended": False, "reason": "reservation_ended", "ended_by": ended}
         self.bodies.append(body)
         return {"status": 201, "appended": True, "n": len(self.bodies), "reason": ""}
+
+
+@dataclass
+class Kept:
+    """A journal in memory, which may be out of room."""
+
+    events: dict[str, Fields] = field(default_factory=dict)
+    ever: list[str] = field(default_factory=list)
+    full: bool = False
+
+    async def keep(self, fields: Fields) -> None:
+        """Keep one."""
+        if self.full:
+            raise CannotCreate("no room")
+        self.events[str(fields["event_id"])] = fields
+        self.ever.append(str(fields["event_id"]))
+
+    async def drop(self, event_id: str) -> None:
+        """Forget one."""
+        if self.full:
+            raise CannotCreate("no room")
+        del self.events[event_id]
+
+
+def event(kind: str = "cleared", reservation_id: str = "", **more: object) -> Fields:
+    """Return an event."""
+    return {"kind": kind, "event_id": new_id(), "reservation": reservation_id or new_id(), **more}
+
+
+def play_with(log: LogInMemory, work: Callable[[Outbox], Awaitable[Any]], journal: Kept | None = None) -> Any:
+    """Run ``work`` while an outbox to ``log`` runs, then let it send the rest."""
+
+    async def play() -> Any:
+        outbox = Outbox(Chain("h", new_id()), log, journal or Kept())
+        running = asyncio.create_task(outbox.run())
+        try:
+            async with asyncio.timeout(20):
+                result = await work(outbox)
+                await outbox.flush(20)
+        finally:
+            running.cancel()
+        assert outbox.queued == 0
+        return result
+
+    return asyncio.run(play())

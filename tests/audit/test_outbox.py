@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,39 +12,15 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.audit import batch
 from prism_vault_agent.audit import outbox as module
-from prism_vault_agent.audit.central_log import CentralLog
-from prism_vault_agent.audit.event import Chain, Fields, new_id, parse
+from prism_vault_agent.audit.event import Chain, Fields
 from prism_vault_agent.audit.outbox import Outbox
-from prism_vault_agent.errors import AuditUnavailable, CannotCreate, Denied
-from tests.audit.log_in_memory import LogInMemory
-from tests.audit.nouns import grant, reservation, resolution
+from prism_vault_agent.errors import AuditUnavailable
+from tests.audit.log_in_memory import Kept, LogInMemory, event, play_with
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    pass
 
 FAULTS = ("taken", "lost", "answer-lost")
-
-
-@dataclass
-class Kept:
-    """A journal in memory, which may be out of room."""
-
-    events: dict[str, Fields] = field(default_factory=dict)
-    ever: list[str] = field(default_factory=list)
-    full: bool = False
-
-    async def keep(self, fields: Fields) -> None:
-        """Keep one."""
-        if self.full:
-            raise CannotCreate("no room")
-        self.events[str(fields["event_id"])] = fields
-        self.ever.append(str(fields["event_id"]))
-
-    async def drop(self, event_id: str) -> None:
-        """Forget one."""
-        if self.full:
-            raise CannotCreate("no room")
-        del self.events[event_id]
 
 
 @pytest.fixture(autouse=True)
@@ -54,33 +29,11 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 0.0)
 
 
-def _event(kind: str = "cleared", reservation_id: str = "", **more: object) -> Fields:
-    return {"kind": kind, "event_id": new_id(), "reservation": reservation_id or new_id(), **more}
-
-
-def _play(log: LogInMemory, work: Callable[[Outbox], Awaitable[Any]], journal: Kept | None = None) -> Any:
-    """Run ``work`` while an outbox to ``log`` runs, then let it send the rest."""
-
-    async def play() -> Any:
-        outbox = Outbox(Chain("h", new_id()), log, journal or Kept())
-        running = asyncio.create_task(outbox.run())
-        try:
-            async with asyncio.timeout(20):
-                result = await work(outbox)
-                await outbox.flush(20)
-        finally:
-            running.cancel()
-        assert outbox.queued == 0
-        return result
-
-    return asyncio.run(play())
-
-
 @given(st.lists(st.sampled_from(FAULTS), max_size=25), st.lists(st.integers(1, 5), min_size=1, max_size=8))
 def test_f20_to_f24_every_event_is_on_the_log_once_and_in_order(faults: list[str], bursts: list[int]) -> None:
     """Whatever requests and answers are lost, each event is on the log once, in order, in one chain without gaps."""
     log = LogInMemory(iter(faults))
-    events = [[_event() for _ in range(burst)] for burst in bursts]
+    events = [[event() for _ in range(burst)] for burst in bursts]
 
     async def work(outbox: Outbox) -> None:
         for burst in events:
@@ -89,7 +42,7 @@ def test_f20_to_f24_every_event_is_on_the_log_once_and_in_order(faults: list[str
             await asyncio.sleep(0)
 
     journal = Kept()
-    _play(log, work, journal)
+    play_with(log, work, journal)
     assert [each["event_id"] for each in log.fields] == [each["event_id"] for burst in events for each in burst]
     assert [each["seq"] for each in log.fields] == list(range(1, len(log.fields) + 1))
     assert not journal.events
@@ -105,7 +58,7 @@ def test_f23_f24_an_answer_means_that_the_event_is_on_the_log(faults: list[str],
     asked: list[object] = []
 
     async def one(outbox: Outbox) -> None:
-        fields = _event("reserved")
+        fields = event("reserved")
         asked.append(fields["event_id"])
         try:
             answer = await outbox.send(fields, random.choice([0.0, 0.0001, 20]))
@@ -117,7 +70,7 @@ def test_f23_f24_an_answer_means_that_the_event_is_on_the_log(faults: list[str],
     async def work(outbox: Outbox) -> None:
         await asyncio.gather(*(one(outbox) for _ in range(count)))
 
-    _play(log, work)
+    play_with(log, work)
     on_the_log = [each["event_id"] for each in log.fields]
     assert set(answered) <= set(on_the_log) <= set(asked)
     assert len(on_the_log) == len(set(on_the_log))
@@ -126,29 +79,29 @@ def test_f23_f24_an_answer_means_that_the_event_is_on_the_log(faults: list[str],
 def test_who_gave_up_before_its_event_was_sent_leaves_no_row() -> None:
     """An intent whose render was cancelled before it left the host never becomes a reservation."""
     log = LogInMemory(itertools.chain(["lost"] * 3))
-    told = _event()
+    told = event()
 
     async def work(outbox: Outbox) -> None:
         outbox.tell(told)  # is in doubt when the next one comes
         await asyncio.sleep(0)
         with pytest.raises(AuditUnavailable, match="central did not take the audit record in 0 s"):
-            await outbox.send(_event("reserved"), 0)
+            await outbox.send(event("reserved"), 0)
 
-    _play(log, work)
+    play_with(log, work)
     assert [each["event_id"] for each in log.fields] == [told["event_id"]]
 
 
 def test_a_refused_event_does_not_hold_up_those_behind_it() -> None:
     """Central looks at nothing behind a refused event; the rest is sent again, in order, and the chain goes on without it."""
     log = LogInMemory()
-    again = _event("failure", "1" * 32)
-    events = [_event("success", "1" * 32), again, _event(), _event()]
+    again = event("failure", "1" * 32)
+    events = [event("success", "1" * 32), again, event(), event()]
 
     async def work(outbox: Outbox) -> None:
         for fields in events:
             outbox.tell(fields)
 
-    _play(log, work)
+    play_with(log, work)
     assert [each["event_id"] for each in log.fields] == [each["event_id"] for each in events if each is not again]
     assert [each["seq"] for each in log.fields] == [1, 2, 3]
 
@@ -158,13 +111,13 @@ def test_a_broken_chain_releases_nothing_and_keeps_what_was_not_taken() -> None:
     log, journal = LogInMemory(), Kept()
 
     async def work(outbox: Outbox) -> None:
-        await outbox.send(_event("reserved"), 5)
+        await outbox.send(event("reserved"), 5)
         log.bodies.clear()  # a rolled back database
-        answer = await outbox.send(_event("reserved"), 5)
+        answer = await outbox.send(event("reserved"), 5)
         assert (answer["status"], answer["reason"]) == (409, "chain")
-        outbox.tell(_event())
+        outbox.tell(event())
 
-    _play(log, work, journal)
+    play_with(log, work, journal)
     assert not log.bodies
     assert len(journal.events) == 1
 
@@ -174,13 +127,13 @@ def test_a_full_disk_does_not_stop_the_shipping() -> None:
     log, journal = LogInMemory(iter(["lost"])), Kept()
 
     async def work(outbox: Outbox) -> None:
-        outbox.tell(_event(), durable=True)
+        outbox.tell(event(), durable=True)
         await outbox.flush(5)
         journal.full = True
-        outbox.tell(_event(), durable=True)
+        outbox.tell(event(), durable=True)
         await outbox.flush(5)
 
-    _play(log, work, journal)
+    play_with(log, work, journal)
     assert len(log.bodies) == 2
 
 
@@ -190,11 +143,11 @@ def test_a_batch_is_bounded_in_events_and_bytes() -> None:
 
     async def work(outbox: Outbox) -> None:
         for _ in range(200):
-            outbox.tell(_event())
+            outbox.tell(event())
         for _ in range(9):
-            outbox.tell(_event(padding="x" * 500_000))
+            outbox.tell(event(padding="x" * 500_000))
 
-    _play(log, work)
+    play_with(log, work)
     assert len(log.bodies) == 209
     assert max(log.batches) <= batch.LARGEST_BATCH
     first = 0
@@ -210,9 +163,9 @@ def test_too_many_waiting_records_refuse_more_and_take_what_is_told(monkeypatch:
 
     async def work() -> None:
         for _ in range(5):
-            outbox.tell(_event())
+            outbox.tell(event())
         with pytest.raises(AuditUnavailable, match="too many audit records"):
-            await outbox.send(_event("reserved"), 5)
+            await outbox.send(event("reserved"), 5)
         assert outbox.queued == 5
 
     asyncio.run(work())
@@ -229,8 +182,8 @@ def test_what_is_left_at_the_end_is_kept() -> None:
     async def play() -> list[Fields]:
         outbox = Outbox(Chain("h", "e"), never, journal)
         running = asyncio.create_task(outbox.run())
-        waiter = asyncio.create_task(outbox.send(_event("reserved"), 20))
-        in_doubt, behind = _event(), _event()
+        waiter = asyncio.create_task(outbox.send(event("reserved"), 20))
+        in_doubt, behind = event(), event()
         outbox.tell(in_doubt)
         await asyncio.sleep(0.01)
         outbox.tell(behind)
@@ -250,109 +203,9 @@ def test_whoever_waits_is_answered_soon_after_central_is_back(monkeypatch: pytes
     log = LogInMemory(iter(["lost"]))
 
     async def work(outbox: Outbox) -> Any:
-        outbox.tell(_event())
+        outbox.tell(event())
         while outbox.reachable:  # noqa: ASYNC110 - the outbox has no event for it
             await asyncio.sleep(0)
-        return await outbox.send(_event("reserved"), 10)
+        return await outbox.send(event("reserved"), 10)
 
-    assert _play(log, work)["appended"]
-
-
-class _Log:
-    """A CentralLog over a log in memory."""
-
-    @staticmethod
-    def play(log: LogInMemory, work: Callable[[CentralLog], Awaitable[Any]], seconds: float = 5.0) -> Any:
-        """Run ``work`` with it."""
-        return _play(log, lambda outbox: work(CentralLog(outbox, seconds)))
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("behind", [0, 1])
-def test_f20_f21_f23_f24_a_lost_request_or_answer_is_asked_for_again(fault: str, behind: int) -> None:
-    """A reservation and its success survive a lost request or answer: one row each, and the render goes on."""
-    log = LogInMemory(iter(["taken"] * behind + [fault]))
-
-    async def work(audit: CentralLog) -> None:
-        held = await audit.reserve(grant())
-        receipt = await audit.succeed(_for(held))
-        assert receipt.n == 2
-
-    _Log.play(log, work)
-    assert [each["kind"] for each in log.fields] == ["reserved", "success"]
-
-
-def _for(held: Any) -> Any:
-    made = resolution()
-    return type(made)(held, made.names, made.leases, made.held)
-
-
-@pytest.mark.parametrize("fault", ["lost", "answer-lost"])
-def test_f24_a_success_whose_answer_never_came_is_taken_back(fault: str) -> None:
-    """Where nobody knows whether the success is on the log, nothing is released, and the log ends by saying so."""
-    log = LogInMemory(itertools.chain(["taken"], [fault] * 1, ["lost"] * 5000))
-
-    async def work(audit: CentralLog) -> None:
-        held = await audit.reserve(grant())
-        audit._seconds = 0.001
-        with pytest.raises(AuditUnavailable) as raised:
-            await audit.succeed(_for(held))
-        audit.fail(held, raised.value)
-
-    _Log.play(log, work)
-    assert [each["kind"] for each in log.fields] == ["reserved", "success", "cleared"]
-    assert log.fields[-1]["reason"] == "not_delivered"
-
-
-def test_f25_a_success_after_the_reservation_has_ended_is_refused() -> None:
-    """A reservation that central has abandoned takes no success: the render fails with central's reason."""
-    log = LogInMemory()
-
-    async def work(audit: CentralLog) -> None:
-        held = await audit.reserve(grant())
-        log.bodies.append(Chain("central", new_id()).seal({"kind": "abandoned", "event_id": new_id(), "reservation": held.id}))
-        with pytest.raises(AuditUnavailable) as raised:
-            await audit.succeed(_for(held))
-        assert raised.value.reason == "reservation_ended"
-        audit.fail(held, raised.value)
-
-    _Log.play(log, work)
-    assert [each["kind"] for each in log.fields] == ["reserved", "abandoned"]
-
-
-def test_central_denies_by_its_own_policy() -> None:
-    """A 403 for a reservation is a denial with central's reason and the audit id of the row that says so."""
-    log = LogInMemory()
-
-    async def denies(bodies: Any) -> list[Any]:
-        answers = await log(bodies)
-        return [{**answer, "status": 403, "reason": "not_allowed", "message": "no policy allows it"} for answer in answers]
-
-    async def play() -> None:
-        outbox = Outbox(Chain("h", new_id()), denies, Kept())
-        running = asyncio.create_task(outbox.run())
-        with pytest.raises(Denied, match="central denied it: no policy allows it") as raised:
-            await CentralLog(outbox, 5).reserve(grant())
-        running.cancel()
-        assert raised.value.reason == "not_allowed"
-        assert raised.value.audit_id == f"pva_{parse(log.bodies[0])['reservation']}"
-
-    asyncio.run(play())
-
-
-def test_what_an_earlier_agent_kept_is_told_once_and_taken_back_where_needed() -> None:
-    """A kept failure whose success stands on the log is followed by the row that takes the success back."""
-    log = LogInMemory()
-    journal = Kept()
-    held = reservation()
-
-    async def work(audit: CentralLog) -> None:
-        await audit._outbox.send({**_event("success", held.id)}, 5)
-        fields: Fields = {**_event("failure", held.id), "project": "prism", "environment": "lan", "scopes": ["web"]}
-        audit._outbox.journal.events[str(fields["event_id"])] = fields  # type: ignore[attr-defined]  # ours is in memory
-        audit.resume([fields])
-
-    _play(log, lambda outbox: work(CentralLog(outbox, 5)), journal)
-    assert [each["kind"] for each in log.fields] == ["success", "cleared"]
-    assert log.fields[1]["scopes"] == ["web"]
-    assert not journal.events
+    assert play_with(log, work)["appended"]

@@ -40,6 +40,14 @@ class Stack:
         """Run a command that prints CANARY under exec."""
         return self.agent.exec("--scope", "web", *options, "--", "/bin/sh", "-c", 'echo "ran $CANARY"', **more)
 
+    def direct(self, *words: str, env: dict[str, str] | None = None, scope: str = "web") -> subprocess.CompletedProcess[str]:
+        """Run ``exec --direct WORDS`` with the agent's configuration, for one who has no agent."""
+        environment = self.agent.environment(env) | {"PRISM_VAULT_SOCKET": "/nonexistent"}
+        options = ["--direct", "--config", str(self.agent.config), "--scope", scope]
+        return subprocess.run(
+            [LAUNCHER, "exec", *options, *words], env=environment, text=True, capture_output=True, check=False, timeout=60
+        )
+
     def works(self) -> None:
         """Fail unless an exec gives the value now."""
         done = self.exec()
