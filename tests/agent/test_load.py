@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from prism_vault_agent.cli import socket as commands
 from tests.agent.asking import (
     STATUS,
     Told,
@@ -34,7 +34,6 @@ from tests.agent.asking import (
     pid_of,
     send,
 )
-from tests.support.agent import LAUNCHER
 from tests.support.as_user import in_child
 from tests.support.soak import count
 
@@ -166,17 +165,19 @@ def test_f88_a_full_queue_is_waited_for(make_agent):
                 queued.append(socket.socket(socket.AF_UNIX))
                 queued[-1].setblocking(False)
                 queued[-1].connect(agent.socket)
-        words = [LAUNCHER, "status", "--json"]
-        with subprocess.Popen(words, env=agent.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
-            place = Path(f"/proc/{command.pid}/wchan")
-            eventually(lambda: command.poll() is not None or place.read_text() == "unix_wait_for_peer")
-            os.kill(pid_of(agent), signal.SIGCONT)
-            printed = command.communicate(timeout=60)[0]
+        told: list[int] = []
+        asking = threading.Thread(
+            target=lambda: told.append(commands.ask(agent.socket, "GET", "/v1/status", seconds=60)[1]["pid"])
+        )
+        asking.start()
+        place = Path(f"/proc/self/task/{asking.native_id}/wchan")
+        eventually(lambda: not asking.is_alive() or place.read_text() == "unix_wait_for_peer")
     finally:
         os.kill(pid_of(agent), signal.SIGCONT)
         for connection in queued:
             connection.close()
-    assert json.loads(printed)["pid"] == pid_of(agent)
+    asking.join()
+    assert told == [pid_of(agent)]
 
 
 @pytest.mark.root

@@ -37,6 +37,7 @@ def agent(place, openbao, central) -> Iterator[AgentProcess]:
     mine = [{"kind": "operator", "uid": ME}]
     running.scope("slow", BINDING, callers=mine, grace="1h")
     running.scope("quick", BINDING, callers=mine, grace="1s")
+    running.scope("others", BINDING, callers=[{"kind": "operator", "uid": ME + 1}])
     running.scope("nobodys", BINDING, callers=[{"kind": "service", "uid": NOBODY}])
     try:
         yield running.start()
@@ -208,11 +209,11 @@ def test_plan_tells_names_and_reasons(agent, central):
     assert (allowed.returncode, allowed.stderr) == (0, "")
     assert "allowed for a caller of kind operator, purpose test" in allowed.stdout
     assert "vault://secret/web#url" in allowed.stdout
-    denied = command(agent, "plan", "nobodys")
+    denied = command(agent, "plan", "others")
     assert denied.returncode == 77
     assert denied.stdout.startswith("denied by rule caller\n")
     assert "add a matching entry to the scope's callers" in denied.stderr
-    plain = command(agent, "plan", "--json", "nobodys")
+    plain = command(agent, "plan", "--json", "others")
     assert (plain.returncode, json.loads(plain.stdout)["rule"]) == (77, "caller")
     assert "canary" not in allowed.stdout + denied.stdout + plain.stdout
     assert len(central.events()) == before

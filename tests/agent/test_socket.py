@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -187,20 +188,20 @@ def test_a_directory_of_another_user_is_refused(short):
 def test_owner_and_mode_are_right_before_the_name_is_visible(short):
     """Whoever watches the directory never sees the socket with another owner or mode, and a stranger never gets in."""
     path, stop = short / "s", short / "stop"
+    reading, writing = os.pipe()
     short.chmod(0o755)
 
     def observe() -> tuple[set[tuple[int, int, int]], int]:
+        os.write(writing, b".")
         seen: set[tuple[int, int, int]] = set()
         entered = 0
         while not stop.exists():
-            for name in os.listdir(short):
-                if name.startswith(("s", ".new")) and not name.startswith(("stop", "s.lock")):
-                    for candidate in (path, short / name / "s"):
-                        try:
-                            found = os.lstat(candidate)
-                        except OSError:
-                            continue
-                        seen.add((found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)))
+            # Before its name is the public one it is in a directory that is closed to others.
+            private = [short / name / "s" for name in os.listdir(short) if name.startswith(".new")] if ROOT else []
+            for candidate in (path, *private):
+                with contextlib.suppress(OSError):
+                    found = os.lstat(candidate)
+                    seen.add((found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)))
             if ROOT:
                 with socket.socket(socket.AF_UNIX) as connection:
                     entered += connection.connect_ex(str(path)) == 0
@@ -211,12 +212,15 @@ def test_owner_and_mode_are_right_before_the_name_is_visible(short):
     before = os.umask(0)
     try:
         observer.start()
+        os.read(reading, 1)  # a child that is made later would share the lock
         for _ in range(count(300, 10_000)):
             listening(path, mode=0o600).close()
     finally:
         os.umask(before)
         stop.touch()
         observer.join()
+        os.close(reading)
+        os.close(writing)
     wrong = results[0][0] - {(os.geteuid(), os.getegid(), 0o600)}
     assert (wrong, results[0][1]) == (set(), 0)
 
