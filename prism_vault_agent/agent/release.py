@@ -120,7 +120,7 @@ class SocketSink:
         """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
         self.peer.still(self.caller)
         poll = select.poll()
-        poll.register(self.connection, select.POLLRDHUP)
+        poll.register(self.connection, 0)  # POLLHUP: closed altogether; who only says no more may still listen
         if poll.poll(0):
             raise PeerGone("the caller stopped waiting", mend="raise --timeout")
 

@@ -166,7 +166,11 @@ class CallerEntry(Section):
     group: UserOrGroup | None = Field(None, description="Group name on this host; the caller's further groups count.")
     gid: Id | None = Field(None, description="Group number, instead of `group`.")
     executable: Path | None = Field(None, description="Absolute path of the program that asks.")
-    unit: Text | None = Field(None, description="systemd unit that the caller runs in, for instance `web.service`.")
+    unit: Text | None = Field(
+        None,
+        description="Unit of the host's systemd that the caller runs in, as `systemctl status PID` names it, for instance "
+        "`web.service`. Everything of a user's own systemd is in `user@UID.service`.",
+    )
     container: Annotated[str, AfterValidator(shapes.container)] | None = Field(
         None, description="Container that the caller runs in: its id, or at least the first 12 digits."
     )

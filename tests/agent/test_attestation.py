@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +237,13 @@ def test_f85_a_caller_that_hangs_up_meanwhile(agent, central):
         with held_up(agent, central, puppet):
             puppet.hang_up()
         assert ended(central, puppet.pid) == [("reserved", ""), ("denied", "peer_gone")]
+
+
+def test_a_caller_that_has_said_all_still_listens(agent, central):
+    """A caller that shuts down its sending side after the request, as some tools do, has not hung up: it is served."""
+    with Puppet(agent.socket, exec_request("mine")) as puppet:
+        puppet.connection.shutdown(socket.SHUT_WR)
+        assert released(central, answer(puppet.connection))["caller"]["pid"] == puppet.pid
 
 
 def test_f85_a_caller_that_ends_after_the_release(agent, central):

@@ -151,6 +151,7 @@ def mutated(chance: random.Random) -> bytes:
     return bytes(frame)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_f90_fuzz(agent):
     """F90: no frame out of many crashes the agent, and each gets one well-formed answer or is closed."""

@@ -25,6 +25,7 @@ from tests.agent.asking import (
     Told,
     answer,
     ask,
+    children,
     connect,
     cpu_seconds,
     descriptors,
@@ -94,6 +95,7 @@ def statuses(path: str, number: int) -> list[int]:
 
 
 @pytest.mark.root
+@pytest.mark.soak
 def test_f86_passed_descriptors_are_ignored(agent):
     """F86: descriptors sent along with a request, 253 at a time, are never taken; the agent's own stay as they were."""
     before = at_rest(agent)
@@ -263,6 +265,29 @@ def test_f91_out_of_descriptors_at_any_point(make_agent):
         assert agent.exec("--scope", "web", "--", "true").returncode == 0
         eventually(lambda: agent.status()["workers"]["idle"] == 4)
     nothing_left(agent, rest)
+
+
+def test_f91_the_warm_parent_is_lost_without_descriptors(make_agent):
+    """F91: when the warm parent dies while there are no descriptors for another, there is one as soon as there are some."""
+    agent = make_agent().start()
+    process = pid_of(agent)
+    before = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    parent = next(pid for pid, line in children(process).items() if "warm parent" in line)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (0, before[1]))
+    os.kill(parent, signal.SIGKILL)
+    eventually(lambda: "workers.parent_failed" in agent.log)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, before)
+    eventually(lambda: agent.status()["workers"]["idle"] == 4)
+    assert agent.exec("--scope", "web", "--", "true").returncode == 0
+
+
+def test_f91_the_agent_takes_the_descriptors_that_it_may(make_agent):
+    """F91: a small soft limit, meant for users of select(2), does not limit the agent."""
+    small = "import os, resource, sys; most = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+    small += "resource.setrlimit(resource.RLIMIT_NOFILE, (64, most)); os.execv(sys.argv[1], sys.argv[1:])"
+    agent = make_agent(agent=OPEN_TO_MANY, before=[sys.executable, "-I", "-S", "-c", small]).start()
+    assert resource.prlimit(pid_of(agent), resource.RLIMIT_NOFILE) == resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert statuses(agent.socket, 100) == [200] * 100
 
 
 BLOCKED_LOG = """

@@ -185,6 +185,7 @@ def test_a_directory_of_another_user_is_refused(short):
         listening(short / "s")
 
 
+@pytest.mark.soak
 def test_owner_and_mode_are_right_before_the_name_is_visible(short):
     """Whoever watches the directory never sees the socket with another owner or mode, and a stranger never gets in."""
     path, stop = short / "s", short / "stop"
