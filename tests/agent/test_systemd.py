@@ -75,15 +75,13 @@ def test_the_manager_is_told(make_agent, manager):
     """READY once it serves, WATCHDOG with a STATUS at half the period, STOPPING when told to stop; nothing in between."""
     receiving, named = manager
     agent = make_agent(before=["/usr/bin/env", f"NOTIFY_SOCKET={named}", "WATCHDOG_USEC=1000000"])
+    begun = time.monotonic()
     agent.start()
     ready = fields(receiving)
     assert ready.keys() == {"READY", "STATUS"}
     assert ready["READY"] == "1"
-    beats, times = [], []
-    for _ in range(3):
-        beats.append(fields(receiving))
-        times.append(time.monotonic())
-    assert times[2] - times[0] >= 0.8, "two halves of a second"
+    beats = [fields(receiving) for _ in range(3)]
+    assert time.monotonic() - begun >= 1.5, "three halves of a second"
     assert [beat["WATCHDOG"] for beat in beats] == ["1"] * 3
     assert beats[2]["STATUS"] == "logged_in, central reachable, 0 runs"
     assert agent.stop() == 0

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -110,8 +109,3 @@ def processes_in(directory: Path) -> list[str]:
         if where.startswith(f"{directory}/") or (str(directory) in line and "pytest" not in line):
             found.append(f"{entry.name} {line}")
     return found
-
-
-def fresh_directories() -> set[str]:
-    """Return the directories that dev makes where none is given."""
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("prism-vault-dev-")}

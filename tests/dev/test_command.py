@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.dev.started import MOMENTS, Dev, dev, fresh_directories, processes_in
+from tests.dev.started import MOMENTS, Dev, dev, processes_in
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def temporary():
+    """A directory of this test alone for what is made where no directory is given; its path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="pv-", dir="/tmp") as path:
+        yield Path(path)
 
 
 @pytest.fixture
@@ -37,12 +44,12 @@ def test_the_command_gets_every_variable_of_the_env_file(env_file, tmp_path):
     assert not any("two words" in line for line in errors)
 
 
-def test_nothing_is_left_without_a_state_directory(tmp_path):
+def test_nothing_is_left_without_a_state_directory(temporary):
     """Without --state the stack's directory is gone at the end, with every process that worked in it."""
-    before = fresh_directories()
-    status, out, errors = dev(*_command('test -n "$DEMO_SECRET" && echo "$PRISM_VAULT_OPERATOR_TOKEN$VAULT_TOKEN"'))
+    words = _command('test -n "$DEMO_SECRET" && echo "$PRISM_VAULT_OPERATOR_TOKEN$VAULT_TOKEN"')
+    status, out, errors = dev(*words, environ={"TMPDIR": str(temporary)})
     assert (status, out) == (0, "\n"), errors
-    assert fresh_directories() == before
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_kept_directory_holds_no_credential_afterwards(tmp_path):
@@ -104,13 +111,13 @@ def test_killing_dev_kills_the_stack_and_the_command(moment, tmp_path):
     wait_until(lambda: processes_in(state) == [])
 
 
-def test_a_long_path_has_its_socket_elsewhere(tmp_path):
+def test_a_long_path_has_its_socket_elsewhere(tmp_path, temporary):
     """Where the state directory's path is too long for a socket, a short private directory has it, removed at the end."""
-    before = fresh_directories()
     state = tmp_path / ("long" * 30) / "with spaces"
-    status, out, errors = dev("--state", str(state), *_command('test -n "$DEMO_SECRET" && echo fine'))
+    words = _command('test -n "$DEMO_SECRET" && echo fine')
+    status, out, errors = dev("--state", str(state), *words, environ={"TMPDIR": str(temporary)})
     assert (status, out) == (0, "fine\n"), errors
-    assert fresh_directories() == before
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_longest_path_is_used_as_it_is(tmp_path):
@@ -138,13 +145,12 @@ def test_the_users_own_settings_do_not_reach_the_stack(tmp_path):
     assert (status, out) == (0, "http://127.0.0.1:9\n"), errors
 
 
-def test_the_temporary_directory_is_private():
+def test_the_temporary_directory_is_private(temporary):
     """The fresh directory belongs to the user alone, while it is there."""
-    before = fresh_directories()
-    with Dev("--", "sleep", "60") as started:
+    with Dev("--", "sleep", "60", environ={"TMPDIR": str(temporary)}) as started:
         started.wait_for("OpenBao answers")
-        (name,) = fresh_directories() - before
-        found = (Path(tempfile.gettempdir()) / name).stat()
+        (directory,) = temporary.iterdir()
+        found = directory.stat()
         assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid(), 0o700)
         assert started.interrupt() == 130
-    assert fresh_directories() == before
+    assert list(temporary.iterdir()) == []
