@@ -150,3 +150,30 @@ def elapsed(since: float) -> float:
 def _stat(pid: int) -> list[str]:
     with open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()
+
+
+def at_rest(agent: AgentProcess) -> int:
+    """Return how many descriptors the agent has with its connections to others made, its workers ready and nobody connected."""
+    assert agent.exec("--scope", "web", "--", "true").returncode == 0
+    number = 0
+
+    def same() -> bool:
+        nonlocal number
+        before, number = number, len(descriptors(pid_of(agent)))
+        return before == number and agent.status()["workers"]["idle"] == 4
+
+    eventually(same)
+    return number
+
+
+def nothing_left(agent: AgentProcess, before: int) -> None:
+    """Wait until the agent holds no more descriptors than ``before``."""
+    eventually(lambda: len(descriptors(pid_of(agent))) <= before)
+
+
+def processes(agent: AgentProcess) -> dict[str, int]:
+    """Return the agent's processes once all are there: the front, the warm parent and the workers."""
+    eventually(lambda: len(children(pid_of(agent))) == 5)
+    found = {f"{line.removeprefix('prism-vault agent: ')} {pid}": pid for pid, line in children(pid_of(agent)).items()}
+    assert sorted(name.rpartition(" ")[0] for name in found) == ["warm parent", *["worker"] * 4]
+    return {"front": pid_of(agent), **found}

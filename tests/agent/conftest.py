@@ -58,7 +58,7 @@ def central(place) -> Iterator[CentralProcess]:
 
 
 @contextlib.contextmanager
-def _agents(place: Path, openbao: OpenBao, central: CentralProcess) -> Iterator[MakeAgent]:
+def agents(place: Path, openbao: OpenBao, central: CentralProcess) -> Iterator[MakeAgent]:
     made: list[AgentProcess] = []
 
     def make(**options: Any) -> AgentProcess:
@@ -79,12 +79,18 @@ def _agents(place: Path, openbao: OpenBao, central: CentralProcess) -> Iterator[
 @pytest.fixture
 def make_agent(place, openbao, central) -> Iterator[MakeAgent]:
     """Agents of one test."""
-    with _agents(place, openbao, central) as make:
+    with agents(place, openbao, central) as make:
         yield make
 
 
 @pytest.fixture(scope="module")
 def agent(place, openbao, central) -> Iterator[AgentProcess]:
     """The agent that the tests of a file share; none of them changes it."""
-    with _agents(place, openbao, central) as make:
+    with agents(place, openbao, central) as make:
         yield make().start()
+
+
+@pytest.fixture
+def short(place) -> Path:
+    """A directory of the test's own with a short path."""
+    return Path(tempfile.mkdtemp(dir=place))

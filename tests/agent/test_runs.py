@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.asking import Told, answer, ask, children, command_line, eventually, exec_request, pid_of, rows
+from tests.agent.asking import Told, answer, ask, command_line, eventually, exec_request, rows
 from tests.agent.puppet import Puppet
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.as_user import NOBODY, in_child
-from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from tests.support.central import CentralProcess
 
@@ -217,45 +215,3 @@ def test_plan_tells_names_and_reasons(agent, central):
     assert (plain.returncode, json.loads(plain.stdout)["rule"]) == (77, "caller")
     assert "canary" not in allowed.stdout + denied.stdout + plain.stdout
     assert len(central.events()) == before
-
-
-@pytest.mark.parametrize("end", ["stop", "kill"])
-def test_f93_runs_outlive_the_agent(make_agent, central, end):
-    """F93: when the agent stops, crashes or is upgraded its runs live on, and nothing is read again for them."""
-    agent = make_agent().start()
-    child = agent.spawn("--scope", "web", *SLEEP)
-    audit_id = wait_until(lambda: agent.status()["runs"])[0]["id"]
-    eventually(lambda: [row["kind"] for row in rows(central, audit_id)] == ["reserved", "success"])
-    process = pid_of(agent)
-    reserved = len(central.events(kind="reserved"))
-    getattr(agent, end)()
-    eventually(lambda: not command_line(process))
-    assert child.poll() is None
-    agent.start()
-    assert agent.status()["runs"] == []
-    assert agent.exec("--scope", "web", "--", "true").returncode == 0
-    assert len(central.events(kind="reserved")) == reserved + 1
-    assert [row["kind"] for row in rows(central, audit_id)] == ["reserved", "success"]
-    assert child.poll() is None
-    child.kill()
-    finish(child)
-
-
-def test_no_process_of_the_agent_outlives_it(make_agent):
-    """However the agent ends, its warm parent and its workers end with it."""
-    for end in ("stop", "kill"):
-        agent = make_agent().start()
-        eventually(functools.partial(all_there, agent))
-        ours = children(pid_of(agent))
-        getattr(agent, end)()
-        eventually(functools.partial(gone, ours))
-
-
-def all_there(agent: AgentProcess) -> bool:
-    """Tell whether the warm parent and four workers are there."""
-    return len(children(pid_of(agent))) == 5
-
-
-def gone(pids: Iterable[int]) -> bool:
-    """Tell whether none of these processes is there any more."""
-    return not any(command_line(pid) for pid in pids)
