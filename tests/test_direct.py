@@ -70,16 +70,13 @@ def test_the_environment_is_the_same_as_through_an_agent(stacked: Stack, options
 
 def test_it_becomes_the_command(stacked: Stack) -> None:
     """Direct exec replaces itself: same process, the command's own exit status, no descriptor left open."""
-    environment = stacked.agent.environment() | {"PRISM_VAULT_SOCKET": "/nonexistent"}
-    words = ["--direct", "--config", str(stacked.agent.config), "--scope", "web"]
-    script = 'echo "$$"; ls /proc/self/fd | tr "\\n" " "; exit 7'
-    run = subprocess.Popen(
-        [LAUNCHER, "exec", *words, "--", "/bin/sh", "-c", script], env=environment, text=True, stdout=subprocess.PIPE
-    )
-    told = run.communicate(timeout=60)[0].split("\n")
-    assert run.returncode == 7
-    assert told[0] == str(run.pid)
-    assert told[1].split() == ["0", "1", "2", "3"]  # 3 is the directory that ls reads
+    words = [LAUNCHER, "exec", "--direct", "--config", str(stacked.agent.config), "--scope", "web", "--"]
+    script = [*words, "/bin/sh", "-c", "echo $$; exit 7"]
+    run = subprocess.Popen(script, env=stacked.agent.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    told = run.communicate(timeout=60)
+    assert (run.returncode, told) == (7, (f"{run.pid}\n", ""))
+    listed = stacked.direct("--", "/bin/ls", "/proc/self/fd")
+    assert listed.stdout.split() == ["0", "1", "2", "3"], listed  # 3 is the directory that ls reads
 
 
 def test_the_rows_say_direct(stacked: Stack) -> None:

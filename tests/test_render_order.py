@@ -31,7 +31,7 @@ from prism_vault_agent.model import (
 from prism_vault_agent.render import render, run_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from prism_vault_agent.policy.decide import Denial
 
@@ -195,10 +195,10 @@ def _first_failure(plan: dict[str, str]) -> str:
     return next((step for step in STEPS if plan.get(step, "works") != "works"), "")
 
 
-def _check(plan: dict[str, str], error: BaseException) -> None:
+def _check(plan: dict[str, str], error: BaseException, run: Callable[..., BaseException | Render] = asyncio.run) -> None:
     """Run one plan and check all promises, and that what was raised is what happened."""
     world = World(plan, error)
-    result = asyncio.run(world.run())
+    result = run(world.run())
     world.verify(result)
     step = _first_failure(plan)
     if not step:
@@ -225,8 +225,9 @@ def test_any_combination_of_faults_never_breaks_the_order(plan: dict[str, str], 
 
 def test_all_combinations_of_working_and_failing_steps() -> None:
     """The same holds, exhaustively, for all 3,125 ways in which the five steps can go."""
-    for ways in itertools.product(WAYS, repeat=len(STEPS)):
-        _check(dict(zip(STEPS, ways, strict=True)), ERRORS[2])
+    with asyncio.Runner() as runner:
+        for ways in itertools.product(WAYS, repeat=len(STEPS)):
+            _check(dict(zip(STEPS, ways, strict=True)), ERRORS[2], runner.run)
 
 
 def test_a_denial_reserves_and_reads_nothing_and_is_recorded() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import secrets
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -172,6 +173,7 @@ def test_f28_an_answer_of_another_shape_confirms_nothing(stacked: Stack, body: b
 @pytest.mark.parametrize("step", STEPS)
 def test_f28_a_confirmation_without_its_index_confirms_nothing(stacked: Stack, step: str) -> None:
     """An answer that says yes to another batch, or says it without an index, releases nothing."""
+    stacked.settle()
     body = json.dumps({"results": [{"status": 201, "appended": False}] * 2}).encode()
     with stacked.to_central.failing(always(Fault("answer", status=200, body=body), with_kind(step))):
         stacked.fails(75, "wrong shape")
@@ -180,13 +182,11 @@ def test_f28_a_confirmation_without_its_index_confirms_nothing(stacked: Stack, s
 
 def test_f28_a_new_credential_is_taken_up_without_a_restart(stacked: Stack) -> None:
     """A service token that central does not take any more denies; the new one is used as soon as it is in its file."""
-    token_file = stacked.agent.directory / "central.token"
-    before = token_file.read_text()
-    token_file.write_text("no-such-token")
-    try:
-        stacked.fails(75, "central answered with status 401")
-    finally:
-        token_file.write_text(before)
+    stacked.works()
+    stacked.central.agent_tokens["server1"] = secrets.token_urlsafe(32)
+    stacked.central.restart()
+    stacked.fails(75, "central answered with status 401")
+    (stacked.agent.directory / "central.token").write_text(stacked.central.agent_tokens["server1"])
     stacked.works()
 
 
