@@ -178,6 +178,7 @@ def _revoke(made: Stack) -> None:
 
 def test_f8_a_token_that_was_revoked(stacked: Stack) -> None:
     """A dead token costs one new login and one more read within the same reservation; the caller notices nothing."""
+    stacked.works()  # the mounts are known from now on
     before, logins = len(stacked.settle()), stacked.to_openbao.count(is_login)
     _revoke(stacked)
     assert _reads(stacked, stacked.works) == 2
@@ -188,6 +189,7 @@ def test_f8_a_token_that_was_revoked(stacked: Stack) -> None:
 
 def test_f8_a_token_that_is_revoked_in_the_middle(stacked: Stack) -> None:
     """The same holds where the token dies between the reservation and the read, for many execs at once."""
+    stacked.works()
     before, logins = len(stacked.settle()), stacked.to_openbao.count(is_login)
     go_on = threading.Event()
 
@@ -216,6 +218,7 @@ def test_f8_a_token_that_stays_dead(stacked: Stack) -> None:
         refused = is_read(seen) or seen.path == "/v1/auth/token/lookup-self"
         return Fault("answer", status=403, body=b'{"errors":["permission denied"]}') if refused else None
 
+    stacked.works()
     logins = stacked.to_openbao.count(is_login)
     with stacked.to_openbao.failing(dead):
         assert _reads(stacked, lambda: _ends(stacked, 77, "token_expired")) == 2
