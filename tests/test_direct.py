@@ -28,7 +28,7 @@ HEAVY = ("asyncio", "h11", "httpx2", "hvac", "pydantic", "requests", "structlog"
 
 @pytest.fixture(scope="module")
 def stacked() -> Iterator[Stack]:
-    with stack(vault='timeout = "1s"', central_lines='timeout = "1s"', reservation_ttl="5s") as made:
+    with stack(vault='timeout = "1s"', central_lines='timeout = "1s"', reservation_ttl="8s") as made:
         made.openbao.kv_put("secret/more", {"other": "1", "LD_PRELOAD": "2"})
         made.agent.scope("more", {"OTHER": "vault://secret/more#other"})
         made.agent.scope("own", allow_paths=["secret/web"])
@@ -37,8 +37,9 @@ def stacked() -> Iterator[Stack]:
         made.agent.scope("others", {"CANARY": "vault://secret/web#canary"}, callers=[{"kind": "operator", "uid": 4_000_000}])
         wait_until(lambda: len(made.agent.status()["scopes"]) == 6)
         yield made
-        if kept := compiled._cache_file(str(made.agent.config), made.agent.environment()):
-            Path(kept).unlink(missing_ok=True)
+        for config in made.agent.directory.glob("*.toml"):
+            if kept := compiled._cache_file(str(config), made.agent.environment()):
+                Path(kept).unlink(missing_ok=True)
 
 
 def _fails(made: Stack, status: int, *told: str, words: tuple[str, ...] = (), **more: Any) -> None:
@@ -145,7 +146,7 @@ def test_f23_f24_a_success_that_is_never_acknowledged_releases_nothing(stacked: 
     """A success of which nobody knows whether it stands releases nothing; a later exec finds the log whole."""
     before = len(stacked.settle())
     with stacked.to_central.failing(always(Fault("reset", forwarded=persisted), with_kind("success"))):
-        _fails(stacked, 75, "central did not take the audit record", words=("--timeout", "1s"))
+        _fails(stacked, 75, "central did not take the audit record", words=("--timeout", "4s"))
     kinds = history.kinds(_rows(stacked, before))
     assert kinds == (["reserved", "success"] if persisted else ["reserved", "abandoned"])
 
@@ -153,8 +154,12 @@ def test_f23_f24_a_success_that_is_never_acknowledged_releases_nothing(stacked: 
 def test_g8_a_success_whose_answer_comes_too_late_is_taken_back(stacked: Stack) -> None:
     """Where the success turns out to stand when its failure is told, the log says that it was not delivered."""
     before = len(stacked.settle())
+    patient = stacked.agent.directory / "patient.toml"
+    patient.touch(0o600)
+    patient.write_text(stacked.agent.config.read_text().replace('timeout = "1s"', 'timeout = "30s"'))
+    words = ("--config", str(patient), "--timeout", "4s")
     with stacked.to_central.failing(times(1, Fault("hang", forwarded=True), with_kind("success"))):
-        _fails(stacked, 75, "central did not take the audit record", words=("--timeout", "900ms"))
+        _fails(stacked, 75, "central did not take the audit record", words=words)
     assert history.kinds(_rows(stacked, before)) == ["reserved", "success", "cleared"]
 
 

@@ -36,6 +36,7 @@ def test_f20_a_central_that_drips_its_answer(stacked: Stack) -> None:
     stacked.works()
 
 
+@pytest.mark.soak
 def test_f30_central_restarts_under_load(stacked: Stack) -> None:
     """While central is restarted and killed under load, as many values come out as the log says, and each exec has its end."""
     before = len(stacked.settle())

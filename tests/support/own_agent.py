@@ -1,4 +1,4 @@
-"""Agents with a role of their own behind a stack's proxy, and what they did."""
+"""Agents with a role of their own behind a stack's proxy, what they did, and how an exec that fails ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import json
 import secrets
 from typing import TYPE_CHECKING, Any
+
+from tests.support import history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,3 +38,24 @@ def logged(agent: AgentProcess, event: str) -> list[dict[str, Any]]:
 def asked(made: Stack, path: str, since: int) -> list[Seen]:
     """Return the requests for ``path`` at OpenBao behind the first ``since``."""
     return [seen for seen in made.to_openbao.seen[since:] if seen.path == f"/v1/{path}"]
+
+
+def provider_end(
+    made: Stack, status: int, reason: str, *told: str, scope: str = "web", options: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Run an exec that fails, and return the row of its end, which must be the only one and tell ``reason``."""
+    before = len(made.settle())
+    done = made.agent.exec("--scope", scope, *options, "--", "/bin/sh", "-c", 'echo "ran $CANARY"')
+    assert (done.returncode, done.stdout) == (status, ""), (done, made.agent.log[-3000:])
+    assert done.stderr.startswith(f"prism-vault: scope {scope}: ")
+    assert done.stderr.count("\n") == 1
+    assert made.canary not in done.stderr
+    for each in told:
+        assert each in done.stderr
+    made.settle()
+    rows = made.rows(before)
+    end = rows[-1]
+    assert history.kinds(rows) == ["reserved", "denied" if status == 77 else "failure"]
+    assert end["reason"] == reason
+    assert f"(pva_{end['reservation']})\n" in done.stderr
+    return end
