@@ -78,7 +78,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     mounts = Mounts()
     front = Front(settings, audit=audit, workers=workers, session=session, mounts=mounts, runs=runs, status=status)
     watch = Watch(workers, session, runs, mounts, settings.vault.poll)
-    reload = Reload(lambda: load(config, os.environ), front, runs, status)
+    reload = Reload(lambda: load(config, os.environ), front, runs, status, audit.note)
     # What an earlier agent could not tell central.
     audit.resume(await journal.load())
     stop, hang_up = _signals()

@@ -31,9 +31,12 @@ DIRECTORIES = ("scopes.d", "..data")
 class Reload:
     """Applies new scopes at once and ends the runs of scopes that are gone; says which other sections need a restart."""
 
-    def __init__(self, load: Callable[[], Settings], front: Front, runs: Runs, status: Status) -> None:
-        """Read with ``load`` and apply to ``front``."""
+    def __init__(
+        self, load: Callable[[], Settings], front: Front, runs: Runs, status: Status, note: Callable[[str, str], None]
+    ) -> None:
+        """Read with ``load`` and apply to ``front``; ``note`` records it, with a stable word and a sentence."""
         self._load = load
+        self._note = note
         self._front = front
         self._runs = runs
         self._status = status
@@ -59,6 +62,7 @@ class Reload:
         except PrismVaultError as error:
             self._status.config_error = error.message
             log.error("config.refused", message=error.message, mend=error.mend)
+            self._note("config_refused", error.message)
             return
         self._status.loaded_at = time.time()
         before = self._front.settings
@@ -69,15 +73,15 @@ class Reload:
         self._status.config_error = f"restart the agent to apply: {', '.join(restart)}" if restart else ""
         removed = before.scopes.keys() - settings.scopes.keys()
         self._front.settings = type(settings)(before.agent, before.vault, before.central, settings.scopes, settings.files)
-        log.info(
-            "config.applied",
-            added=sorted(settings.scopes.keys() - before.scopes.keys()),
-            removed=sorted(removed),
-            changed=sorted(
+        changes = {
+            "added": sorted(settings.scopes.keys() - before.scopes.keys()),
+            "removed": sorted(removed),
+            "changed": sorted(
                 name for name in settings.scopes.keys() & before.scopes.keys() if settings.scopes[name] != before.scopes[name]
             ),
-            needs_restart=restart,
-        )
+        }
+        log.info("config.applied", needs_restart=restart, **changes)
+        self._note("config_applied", "; ".join(f"{how} {', '.join(names)}" for how, names in changes.items() if names))
         self._runs.end(self._runs.of_scopes(removed), "scope_removed")
 
 

@@ -77,6 +77,10 @@ class CentralLog:
         self._outbox.tell(rows.denied(caller, request, denial, reservation))
         return audit_id(reservation)
 
+    def note(self, reason: str, message: str) -> None:
+        """Record what became of the host's own configuration."""
+        self._outbox.tell(rows.admin(reason, message), durable=True)
+
     def clear(self, reservation: Reservation, reason: str) -> None:
         """Record that a release is no longer out there."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)

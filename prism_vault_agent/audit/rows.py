@@ -72,6 +72,18 @@ def cleared(reservation: Reservation, reason: str) -> Fields:
     return {**_common("cleared", reservation.id), **_subject(reservation.grant), "reason": reason}
 
 
+def admin(reason: str, message: str) -> Fields:
+    """Return the row that says what became of the host's own configuration; it belongs to no project."""
+    return {
+        **_common("admin", new_id()),
+        "project": None,
+        "environment": None,
+        "scopes": [],
+        "reason": reason,
+        "message": _shown(message),
+    }
+
+
 def not_delivered(failure: Fields) -> Fields:
     """Return the row that takes back a success, after the row of a failure that came too late to stand for itself."""
     same = {name: failure[name] for name in ("project", "environment", "scopes")}

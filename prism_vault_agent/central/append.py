@@ -62,9 +62,9 @@ def _append(transaction: Transaction, identity: Identity, rules: Sequence[Rule],
     rows = transaction.of_reservation(event.reservation)
     if event.kind == "reserved":
         return _reserve(transaction, identity, rules, event, rows)
-    if event.kind == "cleared":
-        return _clear(transaction, event, rows)
-    return _end(transaction, event, rows)
+    if event.kind == "admin":  # about the host itself, not about a reservation
+        return taken(event, 201, transaction.insert(event))
+    return _clear(transaction, event, rows) if event.kind == "cleared" else _end(transaction, event, rows)
 
 
 def _known_or_out_of_place(transaction: Transaction, event: Event) -> Answer | None:
@@ -146,7 +146,7 @@ def _again(transaction: Transaction, event: Event, row: Found) -> Answer:
             return taken(event, 201, row.n)
         fields = json.loads(no.body)
         return denied(event, row.n, fields["reason"], fields["message"])
-    alone = event.kind == "denied" and not any(other.kind == "reserved" for other in rows)
+    alone = event.kind in ("denied", "admin") and not any(other.kind == "reserved" for other in rows)
     return taken(event, 201 if alone else 200, row.n)
 
 

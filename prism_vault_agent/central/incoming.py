@@ -14,8 +14,8 @@ LONGEST_TEXT: Final = 1024
 MOST_SCOPES: Final = 1024
 LARGEST_NUMBER: Final = 2**53
 
-FROM_AGENTS: Final = frozenset({"reserved", "success", "denied", "failure", "cleared"})
-_KINDS: Final = FROM_AGENTS | {"abandoned", "policy", "admin"}
+FROM_AGENTS: Final = frozenset({"reserved", "success", "denied", "failure", "cleared", "admin"})
+_KINDS: Final = FROM_AGENTS | {"abandoned", "policy"}
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 

@@ -99,9 +99,10 @@ def test_sighup_reads_what_cannot_be_watched(make_agent, tmp_path):
         ("x = " + "[" * 5000 + "\n", "bad.toml"),
     ],
 )
-def test_f92_a_bad_file_changes_nothing(make_agent, bad, says):
-    """F92: a file that is wrong is refused with its place; status and log say so, the old scopes serve on."""
+def test_f92_a_bad_file_changes_nothing(make_agent, central, bad, says):
+    """F92: a file that is wrong is refused with its place; status, log and an audit row say so, the old scopes serve on."""
     agent = make_agent().start()
+    before = central.events()[-1]["n"] if central.events() else 0
     path = scope_file(agent, "bad")
     path.touch(mode=0o600)
     path.write_bytes(bad.encode("latin-1"))
@@ -110,6 +111,8 @@ def test_f92_a_bad_file_changes_nothing(make_agent, bad, says):
     assert run(agent) == 0
     assert agent.status()["ready"]
     assert '"config.refused"' in agent.log
+    told = wait_until(lambda: [event["fields"] for event in central.events(kind="admin") if event["n"] > before])
+    assert any(fields["reason"] == "config_refused" and "bad.toml" in fields["message"] for fields in told)
     path.unlink()
     eventually(lambda: error(agent) == "")
     assert scopes(agent) == ["web"]

@@ -41,12 +41,22 @@ def test_a_host_ends_its_own_reservations_only(central, host, kind):
     assert (result["status"], result["reason"], result["appended"]) == (403, "other_host", False)
 
 
-@pytest.mark.parametrize("kind", ["abandoned", "policy", "admin"])
+@pytest.mark.parametrize("kind", ["abandoned", "policy"])
 def test_central_s_own_kinds_are_not_taken_from_agents(host, kind):
     """An agent cannot send an event of a kind that only central makes."""
     (result,) = host.batch([host.make(kind, host.reserve())])
 
     assert (result["status"], result["reason"]) == (403, "kind_not_allowed")
+
+
+def test_what_a_host_says_of_itself_needs_no_reservation(host):
+    """An admin event stands alone, and is the same row when it is sent again."""
+    event = host.make("admin")
+
+    first, again = host.batch([event])[0], host.batch([event])[0]
+
+    assert (first["status"], first["appended"]) == (201, True)
+    assert (again["status"], again["n"]) == (201, first["n"])
 
 
 def test_no_host_is_called_central(central):
