@@ -8,13 +8,16 @@ from typing import Any
 from prism_vault_agent.audit.event import FIRST, digest
 
 ENDS = ("success", "denied", "failure", "abandoned")
+# What an operator did: of no reservation.
+ALONE = ("admin", "policy")
 
 
 def by_reservation(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the fields of all events, by reservation, in the order of the log."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
-        rows[event["fields"]["reservation"]].append(event["fields"])
+        if event["fields"]["kind"] not in ALONE:
+            rows[event["fields"]["reservation"]].append(event["fields"])
     return dict(rows)
 
 

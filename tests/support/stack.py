@@ -71,8 +71,9 @@ class Stack:
         return self.to_openbao.count(is_read)
 
     def rows(self, after: int = 0) -> list[dict[str, Any]]:
-        """Return the fields of all events behind the first ``after``."""
-        return [event["fields"] for event in self.central.events()[after:]]
+        """Return the fields of all events of renders behind the first ``after`` events."""
+        found = [event["fields"] for event in self.central.events()[after:]]
+        return [fields for fields in found if fields["kind"] not in history.ALONE]
 
     @contextlib.contextmanager
     def second(self, **options: Any) -> Iterator[AgentProcess]:
