@@ -20,7 +20,6 @@ Url = Annotated[str, AfterValidator(shapes.url)]
 Duration = Annotated[str, AfterValidator(shapes.duration)]
 Timeout = Annotated[str, AfterValidator(shapes.timeout)]
 Mode = Annotated[str, AfterValidator(shapes.mode)]
-UserOrGroup = Annotated[str, AfterValidator(shapes.text)]
 Id = Annotated[int, Field(ge=0, le=2**32 - 2)]
 
 
@@ -39,15 +38,11 @@ class Agent(Section):
         description="Unix socket of the agent, at most 107 bytes. Default: `/run/prism-vault/agent.sock` for root, "
         "else `$XDG_RUNTIME_DIR/prism-vault/agent.sock`.",
     )
-    socket_owner: UserOrGroup | None = Field(
-        None, description="User (name or number) that owns the socket. Default: the agent's own."
-    )
-    socket_group: UserOrGroup | None = Field(None, description="Group (name or number) of the socket. Default: the agent's own.")
+    socket_owner: Text | None = Field(None, description="User (name or number) that owns the socket. Default: the agent's own.")
+    socket_group: Text | None = Field(None, description="Group (name or number) of the socket. Default: the agent's own.")
     socket_mode: Mode = Field("0660", description="Mode of the socket, as an octal string.")
     state: Path | None = Field(
-        None,
-        description="Directory of the agent's durable state, for root `/var/lib/prism-vault` by default, "
-        "else `$XDG_STATE_HOME/prism-vault`.",
+        None, description="Durable state. Default: `/var/lib/prism-vault` for root, else `$XDG_STATE_HOME/prism-vault`."
     )
     workers: int = Field(4, ge=1, le=64, description="Single-use worker processes that are kept ready.")
     connections_per_user: int = Field(64, ge=1, le=10_000, description="Connections that one user may hold at a time.")
@@ -161,9 +156,9 @@ class CallerEntry(Section):
     kind: Literal["service", "agent", "worker", "operator"] = Field(
         description="Kind of caller; an `agent` must name its run (`--run-ref`), a `worker` its job (`--job-id`)."
     )
-    user: UserOrGroup | None = Field(None, description="User name on this host.")
+    user: Text | None = Field(None, description="User name on this host.")
     uid: Id | None = Field(None, description="User number, instead of `user`.")
-    group: UserOrGroup | None = Field(None, description="Group name on this host; the caller's further groups count.")
+    group: Text | None = Field(None, description="Group name on this host; the caller's further groups count.")
     gid: Id | None = Field(None, description="Group number, instead of `group`.")
     executable: Path | None = Field(None, description="Absolute path of the program that asks.")
     unit: Text | None = Field(
