@@ -122,8 +122,9 @@ class AgentProcess:
 
     @property
     def log(self) -> str:
-        """What the agent has logged."""
-        return self.log_file.read_text()
+        """What the agent has logged, in whole lines: the last one may still be being written."""
+        whole, newline, _ = self.log_file.read_text().rpartition("\n")
+        return whole + newline
 
     def status(self) -> dict[str, Any]:
         """Return the answer to GET /v1/status."""
