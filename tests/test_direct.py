@@ -232,13 +232,14 @@ def test_references_of_our_own_are_resolved_under_the_scopes_paths(stacked: Stac
     _fails(stacked, 77, "outside its allow_paths", env={"MINE": "vault://secret/more#other"}, scope="own")
 
 
-def test_a_start_is_lean(stacked: Stack) -> None:
+def test_a_start_is_lean(stacked: Stack, tmp_path: Path) -> None:
     """With the configuration compiled, a direct exec imports nothing that costs: no event loop, no HTTP client, no validator."""
-    assert stacked.direct("--", "/bin/true").returncode == 0
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert stacked.direct("--", "/bin/true", env=cache).returncode == 0
     words = ["exec", "--direct", "--config", str(stacked.agent.config), "--scope", "web", "--", "/bin/true"]
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-ISE", LAUNCHER, *words],
-        env=stacked.agent.environment(),
+        env=stacked.agent.environment(cache),
         text=True,
         capture_output=True,
         check=True,

@@ -131,6 +131,7 @@ def test_slow_requests_end_in_time(central, host):
             client.close()
 
 
+@pytest.mark.root  # central is not dumpable: only root may count its descriptors
 def test_many_idle_connections_do_not_stop_a_good_one(central, host):
     """With 500 connections that send half a head, appends are answered, and the descriptors come back."""
     process = psutil.Process(central.process.pid)

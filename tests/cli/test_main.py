@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -188,7 +189,7 @@ def test_the_overview_lists_every_command(capsys):
 def test_only_the_chosen_command_is_imported(run: Run, tmp_path: Path):
     """The overview imports no command's module, so nobody pays for what others need."""
     code = "import sys; from prism_vault_agent.cli.main import main; main(['--version']); print(*sys.modules, sep='\\n')"
-    done = subprocess.run([LAUNCHER.replace("prism-vault", "python"), "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
     assert not imported & {path for path, _ in COMMANDS.values()}
     assert not imported & {"pydantic", "structlog", "asyncio", "ssl"}
