@@ -41,14 +41,14 @@ def vault(settings: VaultSettings) -> list[Check]:
 
 
 def central(settings: CentralSettings) -> list[Check]:
-    """Return whether central answers, whether its clock and ours agree, and how the way there is protected."""
+    """Return whether central can record, whether its clock and ours agree, and how the way there is protected."""
     name = "central answers"
     try:
-        status, _, date = get(settings.url, "/v1/health", settings.tls, settings.timeout)
+        status, _, date = get(settings.url, "/readyz", settings.tls, settings.timeout)
     except NoAnswer as error:
         return [Check(name, "G1", "does not hold", str(error), "check [central] url and ca_file", needed=True)]
     return [
-        judge(name, "G1", holds=True, why=f"HTTP {status}", mend="", needed=True),
+        judge(name, "G1", holds=status == 200, why=f"/readyz says {status}", mend="see central's log", needed=True),
         skew(date, time.time()),
         _way("central", settings.url),
     ]
