@@ -15,6 +15,7 @@ import pytest
 from tests.agent.nasty import TRAPS, at_random
 from tests.agent.started import child_environment, ours, refused, run, started
 from tests.support.fault_proxy import Fault, FaultProxy, always
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -208,8 +209,14 @@ def test_f55_one_mebibyte_is_read_and_refused_for_an_environment(agent, openbao)
 def test_f56_a_secret_that_is_a_common_word_spoils_nothing(agent):
     """Secrets such as ``true``, ``1``, ``a`` and ``info`` are delivered, and rows and log of that run read as any other's."""
     assert ours(child_environment(agent, "words"), agent) == {b"A": b"a", b"TRUE": b"true", b"ONE": b"1", b"LEVEL": b"info"}
-    released = [json.loads(line) for line in agent.log.splitlines() if '"render.released"' in line]
-    mine = next(line for line in released if line["names"] == ["A", "LEVEL", "ONE", "TRUE"])
+    # The command may be done before the agent has written its line.
+    (mine,) = wait_until(
+        lambda: [
+            event
+            for event in (json.loads(line) for line in agent.log.splitlines() if '"render.released"' in line)
+            if event["names"] == ["A", "LEVEL", "ONE", "TRUE"]
+        ]
+    )
     assert set(mine) == {"timestamp", "level", "event", "audit_id", "pid", "uid", "names"}
     assert mine["level"] == "info" and mine["uid"] == os.getuid()
 
