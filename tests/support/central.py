@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx2
 
 from tests.support.processes import _TIED_TO_PARENT as TIED_TO_PARENT
+from tests.support.processes import stop_running
 
 ALLOW_ALL: list[dict[str, Any]] = [
     {"project": "*", "environment": "*", "scopes": ["*"], "hosts": ["*"], "kinds": ["*"], "purposes": ["*"]}
@@ -109,7 +110,7 @@ class CentralProcess:
     def pause(self) -> None:
         """Make central hang: connections are accepted by the kernel, nothing answers."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        stop_running(self.process.pid)
 
     def resume(self) -> None:
         """Let a paused central go on."""

