@@ -15,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from prism_vault_agent import __version__
-from prism_vault_agent.central.appending import AppendRoutes
-from prism_vault_agent.central.database import reading_engine, writing_engine
-from prism_vault_agent.central.door import Door
-from prism_vault_agent.central.identity import Credentials
-from prism_vault_agent.central.issuer import TokenIssuer
-from prism_vault_agent.central.openapi import append_paths
-from prism_vault_agent.central.problem import Problem
-from prism_vault_agent.central.reading import ReadRoutes
-from prism_vault_agent.central.store import StorageError, Store
-from prism_vault_agent.central.sweep import Sweeper
-from prism_vault_agent.central.writer import Busy, Writer
+from prism_vault_agent.central.access.identity import Credentials
+from prism_vault_agent.central.access.issuer import TokenIssuer
+from prism_vault_agent.central.http.appending import AppendRoutes
+from prism_vault_agent.central.http.door import Door
+from prism_vault_agent.central.http.openapi import append_paths
+from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.http.reading import ReadRoutes
+from prism_vault_agent.central.log.store import StorageError, Store
+from prism_vault_agent.central.log.sweep import Sweeper
+from prism_vault_agent.central.log.writer import Busy, Writer
+from prism_vault_agent.central.storage.engines import reading_engine, writing_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

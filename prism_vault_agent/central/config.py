@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from prism_vault_agent.central.policy import ANY, Rule
+from prism_vault_agent.central.access.policy import ANY, Rule
 from prism_vault_agent.errors import ConfigError
 
 OWN_HOST: Final = "central"

@@ -18,9 +18,9 @@ import uvicorn
 
 from prism_vault_agent.central.app import build
 from prism_vault_agent.central.config import CentralConfig, check_ours, load
-from prism_vault_agent.central.database import migrate, prepare, require_current, writing_engine
-from prism_vault_agent.central.door import Door
-from prism_vault_agent.central.protocol import LimitedProtocol
+from prism_vault_agent.central.http.door import Door
+from prism_vault_agent.central.http.protocol import LimitedProtocol
+from prism_vault_agent.central.storage.engines import migrate, prepare, require_current, writing_engine
 from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from prism_vault_agent.errors import IntegrityError, SecretNotFound, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prism_vault_agent.central.verify import Row
+    from prism_vault_agent.central.log.verify import Row
     from prism_vault_agent.cli.audit_source import Central
     from prism_vault_agent.cli.main import Subparsers
 
@@ -112,7 +112,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from prism_vault_agent.central.verify import verify  # noqa: PLC0415
+    from prism_vault_agent.central.log.verify import verify  # noqa: PLC0415
     from prism_vault_agent.cli.audit_source import rows_of_file  # noqa: PLC0415
 
     rows: Iterable[Row] = rows_of_file(args.database) if args.database else _central(args).rows()

@@ -9,7 +9,7 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.central.verify import Row
+from prism_vault_agent.central.log.verify import Row
 from prism_vault_agent.errors import AuditUnavailable, ConfigError, Denied, ProtocolError, UsageError
 
 if TYPE_CHECKING:

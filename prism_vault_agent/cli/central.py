@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
         return serve(args.config, migrate_first=args.migrate)
     from prism_vault_agent.central.config import load  # noqa: PLC0415
-    from prism_vault_agent.central.database import migrate  # noqa: PLC0415
+    from prism_vault_agent.central.storage.engines import migrate  # noqa: PLC0415
 
     database = load(args.config).database
     before, after = migrate(database)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from prism_vault_agent.central.access.policy import Rule
 from prism_vault_agent.central.config import load
-from prism_vault_agent.central.policy import Rule
 from prism_vault_agent.errors import ConfigError
 from tests.support.central import CentralProcess
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_vault_agent.central.policy import Intent, Rule, decide
+from prism_vault_agent.central.access.policy import Intent, Rule, decide
 
 WORDS = ("a", "b", "c")
 ONE_OR_ANY = st.sampled_from([*WORDS, "*"])

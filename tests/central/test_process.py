@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from prism_vault_agent.audit.event import new_id
-from prism_vault_agent.central.verify import verify
+from prism_vault_agent.central.log.verify import verify
 from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host
 from tests.support.central import CentralProcess

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prism_vault_agent.audit.event import Chain, new_id
-from prism_vault_agent.central.append import abandon, append
-from prism_vault_agent.central.database import migrate, writing_engine
-from prism_vault_agent.central.identity import Identity
-from prism_vault_agent.central.incoming import read
-from prism_vault_agent.central.policy import Rule
-from prism_vault_agent.central.store import Store
-from prism_vault_agent.central.verify import verify
+from prism_vault_agent.central.access.identity import Identity
+from prism_vault_agent.central.access.policy import Rule
+from prism_vault_agent.central.log.append import abandon, append
+from prism_vault_agent.central.log.incoming import read
+from prism_vault_agent.central.log.store import Store
+from prism_vault_agent.central.log.verify import verify
+from prism_vault_agent.central.storage.engines import migrate, writing_engine
 from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import fields
 from tests.support.soak import count

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import inspect
 
 from prism_vault_agent.audit.event import new_id
-from prism_vault_agent.central import schema
-from prism_vault_agent.central.database import migrate, reading_engine, revision, writing_engine
-from prism_vault_agent.central.verify import verify
+from prism_vault_agent.central.log.verify import verify
+from prism_vault_agent.central.storage import schema
+from prism_vault_agent.central.storage.engines import migrate, reading_engine, revision, writing_engine
 from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host
 from tests.support.central import CentralProcess

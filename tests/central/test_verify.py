@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.audit.event import canonical
-from prism_vault_agent.central.verify import Fault, verify
+from prism_vault_agent.central.log.verify import Fault, verify
 from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host
 from tests.support.central import CentralProcess

@@ -13,18 +13,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prism_vault_agent.central.find import MOST_ROWS, Question, find, head
-from prism_vault_agent.central.problem import Problem
-from prism_vault_agent.central.store import StorageError
+from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.log.find import MOST_ROWS, Question, find, head
+from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from prism_vault_agent.central.identity import Credentials, Identity
+    from prism_vault_agent.central.access.identity import Credentials, Identity
 
 
 class EventsQuery(BaseModel):
-    """The query of ``GET /v1/audit/events``: see :class:`~prism_vault_agent.central.find.Question`."""
+    """The query of ``GET /v1/audit/events``: see :class:`~prism_vault_agent.central.log.find.Question`."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 

@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, Text, cast, func, or_, select
 from sqlalchemy.sql.expression import exists, text
 
 from prism_vault_agent.audit.event import FIRST, digest
-from prism_vault_agent.central import schema
-from prism_vault_agent.central.schema import event
+from prism_vault_agent.central.storage import schema
+from prism_vault_agent.central.storage.schema import event
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
 
-    from prism_vault_agent.central.identity import Identity
+    from prism_vault_agent.central.access.identity import Identity
 
 MOST_ROWS: Final = 1_000
 MOST_LOOKED_AT: Final = 20_000

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from prism_vault_agent.central.config import check_ours
-from prism_vault_agent.central.schema import REVISION
+from prism_vault_agent.central.storage.schema import REVISION
 from prism_vault_agent.errors import CannotCreate, ConfigError
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from starlette.requests import ClientDisconnect
 
-from prism_vault_agent.central.identity import Unauthenticated
-from prism_vault_agent.central.issuer import IssuerUnavailable
-from prism_vault_agent.central.problem import Problem
-from prism_vault_agent.central.store import StorageError
-from prism_vault_agent.central.writer import Busy
+from prism_vault_agent.central.access.identity import Unauthenticated
+from prism_vault_agent.central.access.issuer import IssuerUnavailable
+from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.log.store import StorageError
+from prism_vault_agent.central.log.writer import Busy
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from prism_vault_agent.central.appending import AppendRoutes
+    from prism_vault_agent.central.http.appending import AppendRoutes
 
 REQUEST_ID: Final = b"x-request-id"
 

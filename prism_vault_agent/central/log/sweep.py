@@ -11,15 +11,15 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from prism_vault_agent.central.append import abandon
-from prism_vault_agent.central.schema import ENDINGS, event
-from prism_vault_agent.central.store import StorageError
-from prism_vault_agent.central.writer import Busy
+from prism_vault_agent.central.log.append import abandon
+from prism_vault_agent.central.log.store import StorageError
+from prism_vault_agent.central.log.writer import Busy
+from prism_vault_agent.central.storage.schema import ENDINGS, event
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from prism_vault_agent.central.writer import Writer
+    from prism_vault_agent.central.log.writer import Writer
 
 LONGEST_PAUSE: Final = 5.0
 MOST_AT_ONCE: Final = 200

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.central.answer import Answer, denied, refused, taken
+from prism_vault_agent.central.access.policy import Intent, Rule, decide
 from prism_vault_agent.central.config import OWN_HOST
-from prism_vault_agent.central.incoming import FROM_AGENTS, Event
-from prism_vault_agent.central.policy import Intent, Rule, decide
-from prism_vault_agent.central.schema import ENDINGS
+from prism_vault_agent.central.log.answer import Answer, denied, refused, taken
+from prism_vault_agent.central.log.incoming import FROM_AGENTS, Event
+from prism_vault_agent.central.storage.schema import ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prism_vault_agent.audit.event import Fields
-    from prism_vault_agent.central.identity import Identity
-    from prism_vault_agent.central.schema import Found
-    from prism_vault_agent.central.store import Transaction
+    from prism_vault_agent.central.access.identity import Identity
+    from prism_vault_agent.central.log.store import Transaction
+    from prism_vault_agent.central.storage.schema import Found
 
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
 

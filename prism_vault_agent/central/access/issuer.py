@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 import jwt
 
-from prism_vault_agent.central.identity import Unauthenticated
+from prism_vault_agent.central.access.identity import Unauthenticated
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.config import Issuer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from prism_vault_agent.central.appending import BATCH, FINALIZE, MOST_EVENTS, RESERVATIONS
+from prism_vault_agent.central.http.appending import BATCH, FINALIZE, MOST_EVENTS, RESERVATIONS
 
 _RESULT: Final[dict[str, Any]] = {
     "type": "object",

@@ -8,12 +8,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from prism_vault_agent.central.store import StorageError
+from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prism_vault_agent.central.store import Store, Transaction
+    from prism_vault_agent.central.log.store import Store, Transaction
 
 LARGEST_GROUP: Final = 256
 MOST_WAITING: Final = 2_000

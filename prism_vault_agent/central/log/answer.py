@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prism_vault_agent.audit.event import audit_id
 
 if TYPE_CHECKING:
-    from prism_vault_agent.central.incoming import Event
+    from prism_vault_agent.central.log.incoming import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from prism_vault_agent.audit.event import FIRST, Chain, Fields, digest, new_id
-from prism_vault_agent.central import schema
 from prism_vault_agent.central.config import OWN_HOST
-from prism_vault_agent.central.incoming import Event, read
-from prism_vault_agent.central.schema import Found
+from prism_vault_agent.central.log.incoming import Event, read
+from prism_vault_agent.central.storage import schema
+from prism_vault_agent.central.storage.schema import Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,11 +9,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from prism_vault_agent.central.policy import ANY
+from prism_vault_agent.central.access.policy import ANY
 
 if TYPE_CHECKING:
+    from prism_vault_agent.central.access.issuer import TokenIssuer
     from prism_vault_agent.central.config import CentralConfig
-    from prism_vault_agent.central.issuer import TokenIssuer
 
 MOST_VERIFIED: Final = 4_096
 LONGEST_CREDENTIAL: Final = 8_192

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from starlette.requests import ClientDisconnect
 
-from prism_vault_agent.central.answer import Answer
-from prism_vault_agent.central.append import append
-from prism_vault_agent.central.incoming import LARGEST_EVENT, Event, Malformed, read
-from prism_vault_agent.central.problem import Problem
+from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.log.answer import Answer
+from prism_vault_agent.central.log.append import append
+from prism_vault_agent.central.log.incoming import LARGEST_EVENT, Event, Malformed, read
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
-    from prism_vault_agent.central.identity import Credentials, Identity
-    from prism_vault_agent.central.policy import Rule
-    from prism_vault_agent.central.writer import Writer
+    from prism_vault_agent.central.access.identity import Credentials, Identity
+    from prism_vault_agent.central.access.policy import Rule
+    from prism_vault_agent.central.log.writer import Writer
 
     Route = Callable[[Scope, Receive, Send, str], Awaitable[None]]
 

@@ -1,0 +1,1 @@
+"""What HTTP needs: the outermost door, the routes, problems, and the description of all."""

@@ -1,0 +1,1 @@
+"""The two databases that can hold the log: tables, connections, migrations."""
