@@ -89,7 +89,10 @@ class Frontier:
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Tell whether ``proof`` shows that the leaf with this hash is number ``index`` of ``size`` under ``root``."""
+    """Tell whether ``proof`` shows that the leaf with this hash is number ``index`` of ``size`` under ``root``.
+
+    Trees of several sizes can have a leaf's way in common, so it is the signed checkpoint that binds ``size`` to ``root``.
+    """
     if not 0 <= index < size or not _are_hashes((leaf, root, *proof)):
         return False
     path = siblings(index, size)
