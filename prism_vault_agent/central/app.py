@@ -22,10 +22,13 @@ from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.openapi import append_paths
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.reading import ReadRoutes
+from prism_vault_agent.central.log.sequencer import Sequencer
 from prism_vault_agent.central.log.store import StorageError, Store
 from prism_vault_agent.central.log.sweep import Sweeper
 from prism_vault_agent.central.log.writer import Busy, Writer
+from prism_vault_agent.central.signing import signer
 from prism_vault_agent.central.storage.engines import reading_engine, writing_engine
+from prism_vault_agent.central.storage.postgres import is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,21 +69,32 @@ def build(config: CentralConfig) -> Door:
     issuer = TokenIssuer(config.issuer) if config.issuer is not None else None
     credentials = Credentials(config, issuer)
     readers = reading_engine(config.database)
-    store = Store(writing_engine(config.database))
-    writer = Writer(store, lambda error: log.error("transaction_failed", error=type(error).__name__, cause=str(error)))
+    shared = is_postgres(config.database)
+
+    def failed(error: Exception) -> None:
+        log.error("transaction_failed", error=type(error).__name__, cause=str(error))
+
+    writer = Writer(Store(writing_engine(config.database)), failed)
+    # Where others write too, sequencing waits for nobody and nobody for it; in a file, only one can write.
+    sequencing = Writer(Store(writing_engine(config.database)), failed) if shared else writer
+    sequencer = Sequencer(sequencing, signer(config), config.log.checkpoint_interval, shared=shared)
+    writer.news = sequencer.news
     sweeper = Sweeper(readers, writer, config.reservation_ttl)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        writer.start()
-        sweeping = asyncio.create_task(sweeper.run())
+        writers = {writer, sequencing}
+        for each in writers:
+            each.start()
+        loops = [asyncio.create_task(sweeper.run()), asyncio.create_task(sequencer.run())]
         try:
             yield
         finally:
-            sweeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sweeping
-            await asyncio.to_thread(writer.stop)
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            for each in writers:
+                await asyncio.to_thread(each.stop)
             readers.dispose()
             if issuer is not None:
                 await issuer.close()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from prism_vault_agent.central.access.policy import ANY, Rule
 from prism_vault_agent.errors import ConfigError
 
+POSTGRESQL: Final = "postgresql://"
 OWN_HOST: Final = "central"
 LARGEST_FILE: Final = 1 << 20
 
@@ -97,11 +98,23 @@ class PolicyEntry(_Section):
         )
 
 
+class Log(_Section):
+    """How the log is proved: the key that signs its checkpoints, and how long an event waits at most for one while there is news.
+
+    Without ``key_file``, the key is beside a database file, made at the first start.
+    """
+
+    key_file: str = ""
+    checkpoint_interval: Annotated[Duration, Field(le=1.0)] = 0.2
+
+
 class CentralConfig(_Section):
     """One valid configuration of central as a whole."""
 
     listen: str = "127.0.0.1:8310"
-    database: Path
+    database: str
+    database_owner: str = ""
+    log: Log = Log()
     reservation_ttl: Duration = 60.0
     tls_cert: str = ""
     tls_key: str = ""
@@ -126,8 +139,13 @@ class CentralConfig(_Section):
             raise ValueError("tls_cert and tls_key go together")
         if not self.tls_cert and not _loopback(self.address[0]):
             raise ValueError("plain http is only served on loopback: set tls_cert and tls_key, or listen on 127.0.0.1")
-        if not self.database.is_absolute():
-            raise ValueError("database is not an absolute path")
+        shared = self.database.startswith(POSTGRESQL)
+        if not shared and not Path(self.database).is_absolute():
+            raise ValueError("database is neither an absolute path nor a postgresql:// URL")
+        if self.database_owner and not (shared and self.database_owner.startswith(POSTGRESQL)):
+            raise ValueError("database_owner is the postgresql:// URL of another role, where database is one")
+        if shared and not self.log.key_file:
+            raise ValueError("log.key_file is needed where the database is a server: prism-vault central keygen makes one")
         if self.agents and self.issuer is None:
             raise ValueError("agents are known by identity tokens, so an [issuer] is needed")
         _unique("subject of agents", [agent.subject for agent in self.agents])

@@ -20,7 +20,7 @@ from prism_vault_agent.central.app import build
 from prism_vault_agent.central.config import CentralConfig, check_ours, load
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.protocol import LimitedProtocol
-from prism_vault_agent.central.storage.engines import migrate, prepare, require_current, writing_engine
+from prism_vault_agent.central.storage.engines import migrate, prepare, reading_engine, require_current
 from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     config = load(config_path)
     _log_to_stderr()
     if migrate_first:
-        migrate(config.database)
+        migrate(config.database, config.database_owner)
     prepare(config.database)
-    engine = writing_engine(config.database)
+    engine = reading_engine(config.database)
     require_current(engine, config_path)
     engine.dispose()
     listening = _listen(config)

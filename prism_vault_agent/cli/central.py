@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from prism_vault_agent.central.config import load  # noqa: PLC0415
     from prism_vault_agent.central.storage.engines import migrate  # noqa: PLC0415
 
-    database = load(args.config).database
-    before, after = migrate(database)
+    config = load(args.config)
+    before, after = migrate(config.database, config.database_owner)
     told = "was already at" if before == after else "is now at"
-    print(f"{database} {told} revision {after}")
+    print(f"{config.database} {told} revision {after}")
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.audit.event import audit_id, new_id
+from prism_vault_agent.central.storage.schema import REVISION
 from tests.central.host import Host
 from tests.support.central import CentralProcess
 
@@ -195,8 +196,8 @@ def test_central_is_migrated_and_served_by_its_commands(tmp_path):
         serving.terminate()
         serving.communicate()
 
-    assert "is now at revision 0001" in first.stdout
-    assert "was already at revision 0001" in second.stdout
+    assert f"is now at revision {REVISION}" in first.stdout
+    assert f"was already at revision {REVISION}" in second.stdout
     assert listening.startswith("listening on http://127.0.0.1:")
     assert serving.returncode == 0
     shutil.rmtree(central.database.parent)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ STEPS = st.lists(
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a migrated database without rows."""
     path = tmp_path_factory.mktemp("empty") / "db" / "audit.db"
-    migrate(path)
+    migrate(str(path))
     return path
 
 
@@ -56,7 +57,7 @@ class World:
     """Two hosts, a few reservation ids, and a store over a database of its own."""
 
     def __init__(self, database: Path) -> None:
-        self.store = Store(writing_engine(database))
+        self.store = Store(writing_engine(str(database)))
         self.chains = [Chain(name, new_id()) for name in HOSTS]
         self.reservations = [new_id() for _ in range(4)]
         self.sent: list[tuple[int, bytes, Any]] = []
@@ -146,10 +147,12 @@ def test_a_group_is_as_good_as_one_by_one(empty, steps):
                     chain.accept(body)
                 identity = Identity(HOSTS[host], "agent", HOSTS[host], EVERY)
                 works.append((partial(append, identity=identity, rules=RULES, events=[read(body)]), answer))
-        with contextlib.closing(Store(writing_engine(paths[1]))) as together:
+        with contextlib.closing(Store(writing_engine(str(paths[1])))) as together:
             answers = together.run([work for work, _ in works])
 
-    assert [answer[0] for answer in answers] == [answer for _, answer in works]  # type: ignore[index]
+    # A leaf holds the time of arrival, which differs.
+    grouped = [replace(answer[0], leaf="") for answer in answers]  # type: ignore[index]
+    assert grouped == [replace(answer, leaf="") for _, answer in works]
 
 
 def test_the_fields_of_central_s_rows_are_an_event(empty, tmp_path):

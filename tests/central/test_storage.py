@@ -89,9 +89,9 @@ def test_the_live_database_refuses_every_change_of_a_row(filled, name, recursive
 def test_every_connection_has_the_settings(tmp_path):
     """Write-ahead log, a full sync at each commit, recursive triggers and no trusted schema, on every connection."""
     path = tmp_path / "db" / "audit.db"
-    migrate(path)
+    migrate(str(path))
     expected = {"journal_mode": "wal", "synchronous": 2, "recursive_triggers": 1, "trusted_schema": 0, "busy_timeout": 2000}
-    for engine, query_only in ((writing_engine(path), 0), (reading_engine(path), 1)):
+    for engine, query_only in ((writing_engine(str(path)), 0), (reading_engine(str(path)), 1)):
         with engine.connect() as connection:
             for name, value in {**expected, "query_only": query_only}.items():
                 assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == value, name
@@ -101,9 +101,9 @@ def test_every_connection_has_the_settings(tmp_path):
 def test_the_migrations_make_the_schema(tmp_path):
     """The table that the migrations make has the columns and indexes of ``schema.py``, and a second run changes nothing."""
     path = tmp_path / "db" / "audit.db"
-    assert migrate(path) == (None, schema.REVISION)
-    assert migrate(path) == (schema.REVISION, schema.REVISION)
-    engine = reading_engine(path)
+    assert migrate(str(path)) == (None, schema.REVISION)
+    assert migrate(str(path)) == (schema.REVISION, schema.REVISION)
+    engine = reading_engine(str(path))
     found = inspect(engine)
 
     assert revision(engine) == schema.REVISION

@@ -11,12 +11,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
+from prism_vault_agent.central.signing import write_key
+from prism_vault_agent.proof.keys import SigningKey
 from tests.support.processes import _TIED_TO_PARENT as TIED_TO_PARENT
 from tests.support.processes import stop_running
+
+if TYPE_CHECKING:
+    from tests.support.postgres import PostgresServer
 
 ALLOW_ALL: list[dict[str, Any]] = [
     {"project": "*", "environment": "*", "scopes": ["*"], "hosts": ["*"], "kinds": ["*"], "purposes": ["*"]}
@@ -28,6 +33,7 @@ class CentralProcess:
 
     ``agents`` maps a host name to its projects: each gets a service token, found in ``agent_tokens``. ``subjects`` are
     ``[[agents]]`` entries for identity tokens and need ``issuer`` (url, audience). ``policies`` allow everything unless given.
+    The log is in a file, or in the database of ``server``.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class CentralProcess:
         issuer: dict[str, str] | None = None,
         subjects: list[dict[str, Any]] | None = None,
         reservation_ttl: str = "60s",
+        server: PostgresServer | None = None,
         more: dict[str, Any] | None = None,
     ) -> None:
         self.directory = directory
@@ -55,11 +62,12 @@ class CentralProcess:
         self._operators = operators or {}
         self._settings: dict[str, Any] = {
             "listen": "127.0.0.1:0",
-            "database": str(self.database),
+            "database": server.url() if server else str(self.database),
             "reservation_ttl": reservation_ttl,
             "policies": ALLOW_ALL if policies is None else policies,
             "agents": subjects or [],
             **({"issuer": issuer} if issuer else {}),
+            **({"database_owner": server.owner_url, "log": {"key_file": self._key()}} if server else {}),
             **(more or {}),
         }
         self._reading: threading.Thread | None = None
@@ -117,6 +125,15 @@ class CentralProcess:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def setting(self, name: str) -> Any:
+        """Return a top-level setting."""
+        return self._settings[name]
+
+    @property
+    def key_file(self) -> Path:
+        """Where the key is with which it signs."""
+        return Path(self._settings["log"]["key_file"]) if "log" in self._settings else self.database.with_name("signing.key")
+
     def set(self, **settings: Any) -> None:
         """Change top-level settings; they hold from the next start."""
         self._settings |= settings
@@ -151,6 +168,11 @@ class CentralProcess:
         self.config_file.touch(0o600)
         self.config_file.chmod(0o600)
         self.config_file.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in settings.items()))
+
+    def _key(self) -> str:
+        path = self.directory / "signing.key"
+        write_key(path, SigningKey.generate("test/central"))
+        return str(path)
 
     def _end(self, number: int) -> int:
         if self.process is None:

@@ -90,7 +90,10 @@ class AppendRoutes:
 
     async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
         """Append durably, and log what was refused."""
-        answers = await self._writer.do(partial(append, identity=agent, rules=self._rules, events=events))
+        answers = await self._writer.do(
+            partial(append, identity=agent, rules=self._rules, events=events),
+            [event.reservation for event in events if isinstance(event, Event)],
+        )
         for answer in answers:
             if answer.reason and answer.status != 424:  # that one only follows a refusal, which is told
                 self._log.warning(

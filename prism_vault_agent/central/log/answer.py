@@ -9,6 +9,7 @@ from prism_vault_agent.audit.event import audit_id
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.log.incoming import Event
+    from prism_vault_agent.central.storage.statements import Placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Answer:
     ``appended`` tells that the event is on the log, now or since an earlier request: true for every 200 and 201, and for
     a 403 where central's policy said no (its denial is on the log as well). ``reason`` is a stable word, empty on
     success. ``ended_by`` (409) is the kind of the row that ended the reservation; ``head`` (409 ``chain``) is where the
-    chain of this host and epoch stands.
+    chain of this host and epoch stands. ``leaf`` is the hash of the event's leaf in the log's tree (hex).
     """
 
     status: int
@@ -27,6 +28,7 @@ class Answer:
     audit_id: str = ""
     n: int | None = None
     hash: str = ""
+    leaf: str = ""
     reason: str = ""
     message: str = ""
     ended_by: str = ""
@@ -41,6 +43,7 @@ class Answer:
             "audit_id": self.audit_id,
             "n": self.n,
             "hash": self.hash,
+            "leaf": self.leaf,
             "reason": self.reason,
             "message": self.message,
         }
@@ -51,23 +54,24 @@ class Answer:
         return plain
 
 
-def taken(event: Event, status: int, n: int) -> Answer:
+def taken(event: Event, status: int, placed: Placed, *, reason: str = "", message: str = "") -> Answer:
     """Return the answer to an event that is on the log."""
-    return Answer(status, appended=True, event_id=event.event_id, audit_id=audit_id(event.reservation), n=n, hash=event.hash)
-
-
-def denied(event: Event, n: int, reason: str, message: str) -> Answer:
-    """Return the answer to a reservation that central's policy forbids; both rows are on the log."""
     return Answer(
-        403,
+        status,
         appended=True,
         event_id=event.event_id,
         audit_id=audit_id(event.reservation),
-        n=n,
+        n=placed.n,
         hash=event.hash,
+        leaf=placed.leaf.hex(),
         reason=reason,
         message=message,
     )
+
+
+def denied(event: Event, placed: Placed, reason: str, message: str) -> Answer:
+    """Return the answer to a reservation that central's policy forbids; both rows are on the log."""
+    return taken(event, 403, placed, reason=reason, message=message)
 
 
 def refused(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.audit.event import Fields
     from prism_vault_agent.central.access.identity import Identity
-    from prism_vault_agent.central.log.store import Transaction
-    from prism_vault_agent.central.storage.schema import Found
+    from prism_vault_agent.central.log.transaction import Transaction
+    from prism_vault_agent.central.storage.statements import Found
 
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
 
@@ -58,12 +58,20 @@ def _append(transaction: Transaction, identity: Identity, rules: Sequence[Rule],
     # 2. It was not taken before, and it continues its chain.
     if (answer := _known_or_out_of_place(transaction, event)) is not None:
         return answer
-    # 3. It has its place in the life of its reservation.
+    if event.kind == "admin":  # about the host itself, not about a reservation
+        return taken(event, 201, transaction.insert(event))
+    # 3. It has its place in the life of its reservation. What is remembered of that may say yes, but never no.
+    answer = _place(transaction, identity, rules, event)
+    if not answer.appended and transaction.look_again(event.reservation):
+        answer = _place(transaction, identity, rules, event)
+    return answer
+
+
+def _place(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event) -> Answer:
+    """Append an event where the rows of its reservation allow it."""
     rows = transaction.of_reservation(event.reservation)
     if event.kind == "reserved":
         return _reserve(transaction, identity, rules, event, rows)
-    if event.kind == "admin":  # about the host itself, not about a reservation
-        return taken(event, 201, transaction.insert(event))
     return _clear(transaction, event, rows) if event.kind == "cleared" else _end(transaction, event, rows)
 
 
@@ -97,11 +105,11 @@ def _reserve(transaction: Transaction, identity: Identity, rules: Sequence[Rule]
         job_id=fields.get("job_id"),
     )
     denial = decide(rules, identity.projects, intent)
-    n = transaction.insert(event)
+    placed = transaction.insert(event)
     if denial is None:
-        return taken(event, 201, n)
+        return taken(event, 201, placed)
     transaction.insert_own({**_about(fields), "kind": "denied", "reason": denial.reason, "message": denial.message})
-    return denied(event, n, denial.reason, denial.message)
+    return denied(event, placed, denial.reason, denial.message)
 
 
 def _end(transaction: Transaction, event: Event, rows: Sequence[Found]) -> Answer:
@@ -143,11 +151,11 @@ def _again(transaction: Transaction, event: Event, row: Found) -> Answer:
     if event.kind == "reserved":
         no = next((other for other in rows if other.kind == "denied" and other.host_id == OWN_HOST), None)
         if no is None:
-            return taken(event, 201, row.n)
+            return taken(event, 201, row.placed)
         fields = json.loads(no.body)
-        return denied(event, row.n, fields["reason"], fields["message"])
+        return denied(event, row.placed, fields["reason"], fields["message"])
     alone = event.kind in ("denied", "admin") and not any(other.kind == "reserved" for other in rows)
-    return taken(event, 201 if alone else 200, row.n)
+    return taken(event, 201 if alone else 200, row.placed)
 
 
 def _behind(event: Event | Answer) -> Answer:

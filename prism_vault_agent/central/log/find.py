@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Text, cast, func, or_, select
 from sqlalchemy.sql.expression import exists, text
 
 from prism_vault_agent.audit.event import FIRST, digest
-from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.schema import event
+from prism_vault_agent.central.storage.statements import NEWEST_HEAD
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
@@ -79,7 +79,7 @@ def find(engine: Engine, identity: Identity, question: Question) -> Page:
 def head(engine: Engine, host: str) -> dict[str, Any]:
     """Return where the newest chain of ``host`` stands: epoch, sequence number and hash."""
     with engine.connect() as connection:
-        row = connection.execute(schema.NEWEST_HEAD, {"host_id": host}).first()
+        row = connection.execute(NEWEST_HEAD, {"host_id": host}).first()
     if row is None:
         return {"host": host, "epoch": None, "seq": 0, "hash": FIRST}
     return {"host": host, "epoch": row.host_epoch.hex(), "seq": row.host_seq, "hash": digest(row.body)}

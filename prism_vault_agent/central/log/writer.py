@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from prism_vault_agent.central.log.store import Store, Transaction
+    from prism_vault_agent.central.log.store import Store
+    from prism_vault_agent.central.log.transaction import Transaction
 
 LARGEST_GROUP: Final = 256
 MOST_WAITING: Final = 2_000
@@ -28,6 +29,7 @@ class Busy(Exception):
 @dataclass(frozen=True, slots=True)
 class _Job:
     work: Callable[[Transaction], object]
+    reservations: Sequence[str]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
 
@@ -35,10 +37,14 @@ class _Job:
 class Writer:
     """Runs works on a store, in the order in which they are given, in groups."""
 
-    def __init__(self, store: Store, failed: Callable[[Exception], None]) -> None:
-        """Write to ``store``; ``failed`` is told, in the writer's thread, of each transaction that did not succeed."""
+    def __init__(self, store: Store, failed: Callable[[Exception], None], news: Callable[[], None] = lambda: None) -> None:
+        """Write to ``store``; ``failed`` is told, in the writer's thread, of each transaction that did not succeed.
+
+        ``news`` is called, in the callers' loop, when events are durably on the log.
+        """
         self._store = store
         self._failed = failed
+        self.news = news
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="audit-writer")
 
@@ -51,16 +57,16 @@ class Writer:
         self._waiting.put(None)
         self._thread.join()
 
-    async def do(self, work: Callable[[Transaction], Result]) -> Result:
-        """Return what ``work`` returned once it is durable.
+    async def do(self, work: Callable[[Transaction], Result], reservations: Sequence[str] = ()) -> Result:
+        """Return what ``work`` returned once it is durable; ``reservations`` are those that it will look at.
 
         Raises :class:`Busy` where nothing was queued, :class:`StorageError` where nothing may be believed. ``work`` may
-        run twice; a caller that is cancelled does not stop it.
+        run more than once; a caller that is cancelled does not stop it.
         """
         if self._waiting.qsize() >= MOST_WAITING:
             raise Busy
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
+        job = _Job(work, reservations, loop, loop.create_future())
         self._waiting.put(job)
         return cast("Result", await job.future)
 
@@ -82,14 +88,18 @@ class Writer:
 
     def _write(self, jobs: list[_Job]) -> None:
         outcome: list[object] | StorageError
+        appended = False
         try:
             if any(job.work is _PROBE for job in jobs):
                 self._store.probe()
-            outcome = self._store.run([job.work for job in jobs])
+            outcome = self._store.run([job.work for job in jobs], [each for job in jobs for each in job.reservations])
+            appended = self._store.appended
         except Exception as error:  # noqa: BLE001 - a defect in one work must not end the thread that serves all
             self._failed(error)
             outcome = error if isinstance(error, StorageError) else StorageError(type(error).__name__)
         jobs[0].loop.call_soon_threadsafe(_answer, jobs, outcome)
+        if appended:
+            jobs[0].loop.call_soon_threadsafe(self.news)
 
 
 def _PROBE(_transaction: Transaction) -> None:  # noqa: N802 - stands for a work; the store does what it asks for

@@ -1,60 +1,50 @@
-"""Opening the database: whose file it is, which settings every connection gets, and whether its schema is this version's."""
+"""Opening the log's database, whichever kind it is, and whether its schema is this version's."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import QueuePool
 
-from prism_vault_agent.central.config import check_ours
+from prism_vault_agent.central.storage import postgres, sqlite
+from prism_vault_agent.central.storage.postgres import is_postgres
 from prism_vault_agent.central.storage.schema import REVISION
-from prism_vault_agent.errors import CannotCreate, ConfigError
+from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy import Engine
 
-OTHERS: Final = 0o077
-BUSY_MS: Final = 2_000
+    from prism_vault_agent.central.storage.writing import Writing
+
 READERS: Final = 4
 
-_EVERY_CONNECTION: Final = (
-    f"PRAGMA busy_timeout = {BUSY_MS}",
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA wal_autocheckpoint = 4000",
-    "PRAGMA recursive_triggers = ON",
-    "PRAGMA trusted_schema = OFF",
-    "PRAGMA foreign_keys = ON",
-)
+
+def writing_engine(database: str) -> Engine:
+    """Return an engine of one connection for transactions that write."""
+    return postgres.writing_engine(database) if is_postgres(database) else sqlite.writing_engine(Path(database))
 
 
-def prepare(path: Path) -> None:
-    """Make the database's directory (0700) and file (0600). Raises :class:`ConfigError` where they are wider or not ours."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_ours(path.parent, path.parent.stat(), forbidden=OTHERS)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        check_ours(path, path.stat(), forbidden=OTHERS)
-    except OSError as error:
-        raise CannotCreate(f"the database {path} cannot be opened: {error.strerror}") from None
-
-
-def writing_engine(path: Path) -> Engine:
-    """Return an engine whose transactions take the write lock when they begin."""
-    engine = _engine(path, size=1)
-    event.listen(engine, "begin", _begin_immediate)
-    return engine
-
-
-def reading_engine(path: Path) -> Engine:
+def reading_engine(database: str) -> Engine:
     """Return an engine whose connections cannot write."""
-    return _engine(path, "PRAGMA query_only = ON", size=READERS)
+    return postgres.reading_engine(database, READERS) if is_postgres(database) else sqlite.reading_engine(Path(database), READERS)
+
+
+def writing(engine: Engine) -> Writing:
+    """Return what a writer through ``engine`` does."""
+    return sqlite.SqliteWriting() if engine.dialect.name == "sqlite" else postgres.PostgresWriting()
+
+
+def prepare(database: str) -> None:
+    """Make a database file where there is none; check that it is ours, or that a server keeps what it acknowledges."""
+    if is_postgres(database):
+        postgres.service_role(database)
+        engine = reading_engine(database)
+        postgres.require_durable(engine)
+        engine.dispose()
+    else:
+        sqlite.prepare(Path(database))
 
 
 def revision(engine: Engine) -> str | None:
@@ -80,47 +70,36 @@ def require_current(engine: Engine, config_path: Path) -> None:
         )
 
 
-def migrate(path: Path) -> tuple[str | None, str]:
-    """Bring the database to this version's schema, in one transaction; return the revisions before and after."""
-    prepare(path)
-    engine = writing_engine(path)
+def migrate(database: str, owner: str = "") -> tuple[str | None, str]:
+    """Bring the database to this version's schema, in one transaction; return the revisions before and after.
+
+    ``owner`` is the URL of a PostgreSQL role that may make roles and tables; the service's own role may not.
+    """
+    if not is_postgres(database):
+        sqlite.prepare(Path(database))
+    engine = writing_engine(owner or database)
     try:
         before = revision(engine)
-        if before == REVISION:
-            return before, REVISION
-        from alembic import command  # noqa: PLC0415 - half a second of imports that serving does without
-        from alembic.config import Config  # noqa: PLC0415
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-        return before, REVISION
+        if before != REVISION:
+            _upgrade(engine, database)
+    except SQLAlchemyError as error:
+        mend = "give the URL of a role that may: database_owner" if is_postgres(database) else "stop central, and see its disk"
+        raise ConfigError(f"the database cannot be migrated ({type(error).__name__})", mend=mend) from None
     finally:
         engine.dispose()
+    return before, REVISION
 
 
-def _engine(path: Path, *more: str, size: int) -> Engine:
-    engine = create_engine(
-        f"sqlite+pysqlite:///{path}",
-        poolclass=QueuePool,
-        pool_size=size,
-        max_overflow=0,
-        hide_parameters=True,  # error texts would quote rows
-        connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
-    )
+def _upgrade(engine: Engine, database: str) -> None:
+    from alembic import command  # noqa: PLC0415 - half a second of imports that serving does without
+    from alembic.config import Config  # noqa: PLC0415
 
-    def prepare_connection(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions of its own
-        cursor = connection.cursor()
-        for pragma in (*_EVERY_CONNECTION, *more):
-            cursor.execute(pragma)
-        cursor.close()
-
-    event.listen(engine, "connect", prepare_connection)
-    return engine
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with engine.begin() as connection:
+        if is_postgres(database):
+            postgres.prepare(connection, postgres.service_role(database))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        if is_postgres(database):
+            postgres.grant(connection, postgres.service_role(database))

@@ -1,37 +1,39 @@
-"""The one table of the audit log, and the statements that work on it. Rows are inserted and read; nothing changes one.
+"""The tables of central, the same on SQLite and PostgreSQL. Rows are inserted and read; nothing changes one.
 
-The table is made by the migrations; what stands here must equal what they make (a test compares them).
+The tables are made by the migrations; what stands here must equal what they make (a test compares them).
+
+==============  ========================================================================================================
+``event``       the audit log: each row's ``body`` is the canonical JSON that its sender hashed (``audit/event.py``)
+``term``        which events speak of a scope, project, run, job or host: how a question finds its rows (``log/terms.py``)
+``leaf``        the log in its final order: contiguous from 0, one leaf of the Merkle tree for each event
+``node``        roots of complete subtrees, at the levels that proofs are made of (``proof/merkle.py``)
+``checkpoint``  signed sizes and roots of the tree; ``floor`` says up to which ``n`` every event has its leaf
+``policy``      one row for each version of the rules: a rule under its name, or its removal
+``token``       one row for each service token, and one for its revocation
+``signal``      what is told to all hosts: rotations, revocations, changes of policy; ``id`` is contiguous from 1
+``ack``         what a host says it did about a signal; ``n`` is its event
+==============  ========================================================================================================
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
-    BindParameter,
     Column,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
-    bindparam,
-    insert,
-    select,
     text,
 )
-from sqlalchemy.sql.compiler import SQLCompiler
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import ClauseElement, Dialect
-    from sqlalchemy.engine.interfaces import DBAPICursor
-
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 ENDINGS: Final = frozenset({"success", "denied", "failure", "abandoned"})
 
 _Number: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -58,54 +60,85 @@ _ENDED: Final = text("kind IN ('success', 'denied', 'failure', 'abandoned')")
 Index("one_open", event.c.reservation_id, unique=True, sqlite_where=_OPENED, postgresql_where=_OPENED)
 Index("one_final", event.c.reservation_id, unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED)
 Index("of_reservation", event.c.reservation_id)
+Index("by_time", event.c.received_at)
 
-_FOUND: Final = (event.c.n, event.c.event_id, event.c.host_id, event.c.kind, event.c.body)
-
-_GIVEN: Final[dict[str, BindParameter[Any]]] = {
-    column.name: bindparam(column.name) for column in event.c if column is not event.c.n
-}
-
-INSERT: Final = insert(event).values(_GIVEN).returning(event.c.n)
-BY_EVENT_ID: Final = select(*_FOUND).where(event.c.event_id == bindparam("event_id"))
-OF_RESERVATION: Final = select(*_FOUND).where(event.c.reservation_id == bindparam("reservation_id")).order_by(event.c.n)
-HEAD: Final = (
-    select(event.c.host_seq, event.c.body)
-    .where(event.c.host_id == bindparam("host_id"), event.c.host_epoch == bindparam("host_epoch"))
-    .order_by(event.c.host_seq.desc())
-    .limit(1)
+term: Final = Table(
+    "term",
+    metadata,
+    Column("term", _Number, nullable=False),
+    Column("n", _Number, nullable=False),
+    PrimaryKeyConstraint("term", "n"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
-# Epochs are UUIDs of version 7, so the greatest one is the newest.
-NEWEST_HEAD: Final = (
-    select(event.c.host_epoch, event.c.host_seq, event.c.body)
-    .where(event.c.host_id == bindparam("host_id"))
-    .order_by(event.c.host_epoch.desc(), event.c.host_seq.desc())
-    .limit(1)
+leaf: Final = Table(
+    "leaf",
+    metadata,
+    Column("idx", _Number, primary_key=True, autoincrement=False),
+    Column("n", _Number, nullable=False, unique=True),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_strict=True,
 )
-
-
-class Found(NamedTuple):
-    """What the writer looks at in a row."""
-
-    n: int
-    event_id: bytes
-    host_id: str
-    kind: str
-    body: bytes
-
-
-class Prepared:
-    """A statement as text for one database, compiled once: the writer runs four of them for each event."""
-
-    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
-        """Compile ``statement`` for ``dialect``, whose parameters are positional."""
-        compiled = statement.compile(dialect=dialect)
-        assert isinstance(compiled, SQLCompiler)
-        assert compiled.positiontup is not None
-        self._text = str(compiled)
-        self._names = tuple(compiled.positiontup)
-        self._constants = compiled.params
-
-    def run(self, cursor: DBAPICursor, values: Mapping[str, object]) -> list[Any]:
-        """Run it and return all rows. Raises the driver's own errors."""
-        cursor.execute(self._text, [values[name] if name in values else self._constants[name] for name in self._names])
-        return list(cursor.fetchall())
+node: Final = Table(
+    "node",
+    metadata,
+    Column("level", _Number, nullable=False),
+    Column("idx", _Number, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("level", "idx"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+checkpoint: Final = Table(
+    "checkpoint",
+    metadata,
+    Column("size", _Number, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("floor", _Number, nullable=False),
+    Column("made_at", _Number, nullable=False),
+    sqlite_strict=True,
+)
+policy: Final = Table(
+    "policy",
+    metadata,
+    Column("version", _Number, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("n", _Number, nullable=False),
+    Column("made_at", _Number, nullable=False),
+    sqlite_strict=True,
+)
+token: Final = Table(
+    "token",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("n", _Number, nullable=False),
+    Column("made_at", _Number, nullable=False),
+    PrimaryKeyConstraint("name", "what"),
+    UniqueConstraint("sha256", "what", name="one_of_hash"),
+    sqlite_strict=True,
+)
+signal: Final = Table(
+    "signal",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("n", _Number, nullable=False),
+    Column("made_at", _Number, nullable=False),
+    sqlite_strict=True,
+)
+ack: Final = Table(
+    "ack",
+    metadata,
+    Column("signal", _Number, nullable=False),
+    Column("n", _Number, nullable=False),
+    Column("host_id", Text, nullable=False),
+    Column("received_at", _Number, nullable=False),
+    PrimaryKeyConstraint("signal", "n"),
+    sqlite_strict=True,
+)

@@ -1,0 +1,101 @@
+"""The statements of the writer, compiled once for one database: Core's own execution costs as much as a statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from prism_vault_agent.central.storage.schema import event
+from prism_vault_agent.proof.leaf import leaf_data
+from prism_vault_agent.proof.merkle import leaf_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ClauseElement, Dialect
+    from sqlalchemy.engine.interfaces import DBAPICursor
+
+_FOUND: Final = (
+    event.c.n,
+    event.c.event_id,
+    event.c.host_id,
+    event.c.kind,
+    event.c.received_at,
+    event.c.body,
+    event.c.reservation_id,
+)
+
+BY_EVENT_ID: Final = select(*_FOUND).where(event.c.event_id == bindparam("event_id"))
+HEAD: Final = (
+    select(event.c.host_seq, event.c.body)
+    .where(event.c.host_id == bindparam("host_id"), event.c.host_epoch == bindparam("host_epoch"))
+    .order_by(event.c.host_seq.desc())
+    .limit(1)
+)
+# Epochs are UUIDs of version 7, so the greatest one is the newest.
+NEWEST_HEAD: Final = (
+    select(event.c.host_epoch, event.c.host_seq, event.c.body)
+    .where(event.c.host_id == bindparam("host_id"))
+    .order_by(event.c.host_epoch.desc(), event.c.host_seq.desc())
+    .limit(1)
+)
+# Texts, because lists and hashes are written differently in the two databases.
+OF_RESERVATIONS: Final = (
+    "SELECT n, event_id, host_id, kind, received_at, body, reservation_id FROM event WHERE reservation_id {} ORDER BY n"
+)
+UNSEQUENCED: Final = (
+    "SELECT {} FROM event WHERE n > {} AND NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.n = event.n) ORDER BY n LIMIT {}"
+)
+
+
+class Placed(NamedTuple):
+    """Where an event is on the log, and the hash of its leaf."""
+
+    n: int
+    leaf: bytes
+
+
+class Found(NamedTuple):
+    """What the writer looks at in a row."""
+
+    n: int
+    event_id: bytes
+    host_id: str
+    kind: str
+    received_at: int
+    body: bytes
+    reservation_id: bytes
+
+    @property
+    def placed(self) -> Placed:
+        """Where the row is, and the hash of its leaf."""
+        return Placed(self.n, leaf_hash(leaf_data(self.n, self.received_at, self.body)))
+
+
+class Prepared:
+    """A statement as text for one database, for parameters that need no conversion: numbers, text, bytes."""
+
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+        """Compile ``statement`` for ``dialect``."""
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self._text = str(compiled)
+        self._names = tuple(compiled.positiontup or ())
+        self._constants = compiled.params
+
+    def run(self, cursor: DBAPICursor, values: Mapping[str, object]) -> list[Any]:
+        """Run it and return all rows. Raises the driver's own errors."""
+        given = {**self._constants, **values}
+        cursor.execute(self._text, [given[name] for name in self._names] if self._names else given)
+        return list(cursor.fetchall())
+
+
+class Statements:
+    """What a transaction reads."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        """Compile for ``dialect``."""
+        self.by_event_id = Prepared(BY_EVENT_ID, dialect)
+        self.head = Prepared(HEAD, dialect)

@@ -1,0 +1,121 @@
+"""A real PostgreSQL cluster of the test's own: on a Unix socket and a free port of loopback, durable as in production."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Self
+
+import psutil
+import psycopg
+
+from tests.support.as_user import NOBODY
+from tests.support.waiting import wait_until
+
+SERVICE = "prism_vault_central"
+
+
+def binaries() -> Path:
+    """Return the directory of ``initdb`` and ``postgres``: where Debian puts them, or on the PATH."""
+    on_path = shutil.which("initdb")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or ([Path(on_path)] if on_path else [])
+    assert found, "PostgreSQL's server is needed: apt-get install postgresql"
+    return found[-1].parent
+
+
+class PostgresServer:
+    """Starts, stops, kills and restarts a cluster. Its administrator is ``postgres``, without a password, on the socket only."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data = directory / "pg"
+        self.port = _free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._rights: list[str] = []
+        if os.geteuid() == 0:  # the server refuses to run as root
+            self._rights = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            for parent in (directory, *directory.parents):
+                if parent.stat().st_uid == 0 and parent != Path("/"):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+            os.chown(directory, NOBODY, NOBODY)
+        self._run(
+            "initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-instructions"
+        )
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def url(self, role: str = SERVICE, database: str = "audit") -> str:
+        """Return the URL of a database for a role."""
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def owner_url(self) -> str:
+        """The URL of the administrator."""
+        return self.url("postgres")
+
+    def start(self) -> Self:
+        """Start the server and return when it answers; make the database ``audit`` where there is none."""
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 60}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.directory / "pg.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command("--pdeathsig=KILL", "postgres", "-D", str(self.data), *options),
+                stdout=log,
+                stderr=log,
+                cwd="/",
+            )
+        wait_until(self._answers, timeout=30)
+        with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as admin:
+            if admin.execute("SELECT 1 FROM pg_database WHERE datname = 'audit'").fetchone() is None:
+                admin.execute("CREATE DATABASE audit")
+        return self
+
+    def stop(self) -> None:
+        """End the server as a service manager does, without waiting for its clients."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the server and all its processes at once; what is not in its files is gone."""
+        assert self.process is not None
+        everyone = psutil.Process(self.process.pid).children(recursive=True)
+        self._end(signal.SIGKILL)
+        for each in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(everyone, 10)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.directory / "pg.log").read_text()
+        try:
+            psycopg.connect(self.url("postgres", "postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(self._command("--no-new-privs", program, *arguments), check=True, capture_output=True, cwd="/")
+
+    def _command(self, option: str, program: str, *arguments: str) -> list[str]:
+        return ["setpriv", option, *self._rights, str(binaries() / program), *arguments]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
