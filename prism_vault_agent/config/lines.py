@@ -7,7 +7,7 @@ import tomllib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 KeyPath = tuple[str | int, ...]
 
@@ -30,15 +30,14 @@ class _Token(NamedTuple):
     line: int
 
 
-def line_of(text: str, path: KeyPath) -> int:
-    """Return the line of ``path``, or of the nearest table around it, counted from 1."""
-    known = lines(text)
-    return next((known[path[:length]] for length in range(len(path), 0, -1) if path[:length] in known), 1)
-
-
 def lines(text: str) -> dict[KeyPath, int]:
     """Return the line of every key, table and list entry of a valid TOML text."""
     return _Reader(text).read()
+
+
+def line_of(known: Mapping[KeyPath, int], path: KeyPath) -> int:
+    """Return the line of ``path``, or of the nearest table around it, counted from 1; ``known`` is of :func:`lines`."""
+    return next((known[path[:length]] for length in range(len(path), 0, -1) if path[:length] in known), 1)
 
 
 class _Reader:

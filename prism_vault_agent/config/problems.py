@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.config.lines import KeyPath, line_of
+from prism_vault_agent.config.lines import KeyPath, line_of, lines
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.policy.names import fault, shown
 
@@ -38,7 +39,7 @@ class Problem:
     mend: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """Where keys come from: a file's name and text, and the variables that stand in for keys the file does not set."""
 
@@ -52,7 +53,11 @@ class Origin:
 
     def line(self, path: KeyPath) -> int:
         """Return the line on which ``path``, or the nearest table around it, is set."""
-        return line_of(self.text, path)
+        return line_of(self._lines, path)
+
+    @cached_property
+    def _lines(self) -> dict[KeyPath, int]:
+        return lines(self.text)
 
     def _place(self, path: KeyPath) -> str:
         if path in self.variables:
@@ -82,8 +87,8 @@ def problems_of(error: ValidationError, fields: Fields, methods: Iterable[str]) 
 
 
 def _problem(found: Any, fields: Fields, methods: tuple[str, ...]) -> Problem:
-    path = _path(found["loc"], methods)
     kind: str = found["type"]
+    path = _path(found["loc"], kind, methods)
     if kind == "extra_forbidden":
         return Problem(path, "is not a known key", _nearest(str(path[-1]), fields.get(_table(found["loc"]), ())))
     if kind.startswith("union_tag"):
@@ -110,9 +115,13 @@ def _told(kind: str, context: Mapping[str, Any], methods: tuple[str, ...]) -> tu
     return told.get(kind, ("is not valid", "see docs/reference/configuration.md"))
 
 
-def _path(location: tuple[str | int, ...], methods: tuple[str, ...]) -> KeyPath:
-    """Return the key that pydantic's location means: without its tag of a union and its mark of a dictionary's key."""
-    path = location[:-1] if location and location[-1] == "[key]" else location
+def _path(location: tuple[str | int, ...], kind: str, methods: tuple[str, ...]) -> KeyPath:
+    """Return the key that pydantic's location means: without its tag of a union and its mark of a dictionary's key.
+
+    The mark stands behind the name of a scope; anywhere else ``[key]`` is a key that somebody wrote.
+    """
+    marked = kind != "extra_forbidden" and location[2:] == ("[key]",)
+    path = location[:-1] if marked else location
     if path[:2] == _AUTH and len(path) > len(_AUTH) and path[2] in methods:
         path = (*path[:2], *path[3:])
     return path

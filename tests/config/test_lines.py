@@ -71,10 +71,10 @@ def test_keys_of_all_kinds_are_found():
 
 def test_what_is_not_there_has_the_line_of_what_is_around_it():
     """A missing key is told at its table; without any table at the first line."""
-    assert line_of(TEXT, ("agent", "missing")) == 2
-    assert line_of(TEXT, ("scopes", "many", 1, "env")) == 24
-    assert line_of(TEXT, ("other",)) == 1
-    assert line_of("", ()) == 1
+    assert line_of(lines(TEXT), ("agent", "missing")) == 2
+    assert line_of(lines(TEXT), ("scopes", "many", 1, "env")) == 24
+    assert line_of(lines(TEXT), ("other",)) == 1
+    assert line_of({}, ()) == 1
 
 
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"), max_size=6)

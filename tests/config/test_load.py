@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from prism_vault_agent.config.lines import lines
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles
 from prism_vault_agent.errors import ConfigError
@@ -329,6 +330,33 @@ def test_a_file_that_is_not_utf8_is_told_with_its_line(tmp_path: Path):
     path = write(tmp_path, BASE)
     (tmp_path / "agent.toml").write_bytes(BASE.encode() + b"# \xff\n")
     assert failure(path).message == f"{path}:12: is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "what"),
+    [
+        ('"[key]" = 1\n' + BASE, '"[key]"', "is not a known key"),
+        (BASE + '"[key]" = 1\n', 'central."[key]"', "is not a known key"),
+        (BASE + SCOPE + '"[key]" = 1\n', 'scopes.web."[key]"', "is not a known key"),
+        (BASE + SCOPE.replace("web", '"[key]"'), 'scopes."[key]"', "is not a name"),
+        (BASE + SCOPE + ENV + '"[key]" = 1\n', 'scopes.web.env."[key]"', "has the wrong type"),
+    ],
+)
+def test_a_key_is_told_as_it_is_written(tmp_path: Path, text: str, key: str, what: str):
+    """A key that is spelt as the validator spells its own mark is a key like any other."""
+    told = failure(write(tmp_path, text)).line()
+    assert f": {key}: " in told
+    assert what in told
+
+
+def test_the_lines_of_a_file_are_read_once_however_much_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file with thousands of faults is read for its lines once, not once for each."""
+    read = []
+    monkeypatch.setattr("prism_vault_agent.config.problems.lines", lambda text: read.append(text) or lines(text))
+    unknown = "".join(f"key{number} = 1\n" for number in range(2000))
+    told = failure(write(tmp_path, unknown + BASE)).line()
+    assert "agent.toml:1: key0: is not a known key" in told
+    assert len(read) == 1
 
 
 def test_scopes_d_adds_scopes_and_nothing_else(tmp_path: Path):
