@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prism_vault_agent.config.lines import lines
+from prism_vault_agent.config.lines import KeyPath, lines
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles
 from prism_vault_agent.errors import ConfigError
@@ -351,8 +351,13 @@ def test_a_key_is_told_as_it_is_written(tmp_path: Path, text: str, key: str, wha
 
 def test_the_lines_of_a_file_are_read_once_however_much_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A file with thousands of faults is read for its lines once, not once for each."""
-    read = []
-    monkeypatch.setattr("prism_vault_agent.config.problems.lines", lambda text: read.append(text) or lines(text))
+    read: list[str] = []
+
+    def counted(text: str) -> dict[KeyPath, int]:
+        read.append(text)
+        return lines(text)
+
+    monkeypatch.setattr("prism_vault_agent.config.problems.lines", counted)
     unknown = "".join(f"key{number} = 1\n" for number in range(2000))
     told = failure(write(tmp_path, unknown + BASE)).line()
     assert "agent.toml:1: key0: is not a known key" in told
