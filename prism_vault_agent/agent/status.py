@@ -56,6 +56,7 @@ class Status:
             "central": {
                 "state": "reachable" if self.outbox.reachable else "away",
                 "queued": self.outbox.queued,
+                "lost": self.outbox.lost,
                 "last_error": self.outbox.last_error,
             },
             "workers": {"idle": self.workers.idle},
@@ -82,7 +83,7 @@ class Status:
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""
         provider = self.session.state == "logged_in" and self.session.reachable
-        return provider and self.outbox.reachable and self.listener.ours()
+        return provider and self.outbox.reachable and not self.outbox.refusal and self.listener.ours()
 
     def line(self) -> str:
         """Return one line for systemd's STATUS=."""

@@ -1,11 +1,12 @@
-"""What travels together: events that wait, sealed as the next ones of their chain."""
+"""What waits, how much of it may, and what travels together: events sealed as the next ones of their chain."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prism_vault_agent.audit.answers import Answer
@@ -14,17 +15,30 @@ from prism_vault_agent.audit.event import Chain, Fields
 LARGEST_BATCH: Final = 128
 # Bytes of events in a batch; central takes 4 MiB, and a batch that it does not take would stand in the way for ever.
 LARGEST_CONTENT: Final = 2 * 1024 * 1024
+# How many events, and bytes of them, wait before nothing more is reserved.
+MOST_WAITING: Final = 10_000
+LARGEST_WAITING: Final = 16 * 1024 * 1024
+# The kinds that a caller, or an editor of the configuration, can cause without end.
+ENDLESS: Final = frozenset(("denied", "admin"))
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One event on its way. ``answer`` is absent where nobody waits; ``then`` is told of the answer in that case."""
+    """One event on its way. ``answer`` is absent where nobody waits; ``then`` is told of the answer in that case.
+
+    ``size`` is about how many bytes it takes, here and in the journal.
+    """
 
     fields: Fields
     answer: asyncio.Future[Answer] | None = None
     then: Callable[[Answer], None] | None = None
     durable: bool = False
     kept: bool = False
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Measure it once."""
+        self.size = len(json.dumps(self.fields))
 
     @property
     def given_up(self) -> bool:
@@ -33,6 +47,11 @@ class Entry:
 
 
 Batch = tuple[list[Entry], list[bytes]]
+
+
+def full(waiting: Collection[Entry]) -> bool:
+    """Tell whether so much waits that nothing more may be reserved."""
+    return len(waiting) >= MOST_WAITING or sum(entry.size for entry in waiting) >= LARGEST_WAITING
 
 
 def seal(chain: Chain, waiting: deque[Entry]) -> Batch | None:

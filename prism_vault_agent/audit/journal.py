@@ -1,16 +1,18 @@
 """Events that central has not taken yet, kept durably in one file so that no clearing goes unrecorded.
 
 The file holds one JSON line for each event that waits and a line ``{"dropped": id}`` for each that has since arrived; it is
-emptied when nothing waits. Each line is written with a line end before it, so that one that a crash or a full disk has torn
-spoils no other. Written with fsync; read once, at start. Mode 0600; it holds names and paths, never a value.
+emptied when nothing waits, and written anew when most of it has arrived, so that it is never much larger than twice what waits.
+How much waits is bounded by the outbox. Each line is written with a line end before it, so that one that a crash or a full disk
+has torn spoils no other. Written with fsync; read once, at start. Mode 0600; it holds names and paths, never a value.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiofiles
 import structlog
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# Bytes under which the file is left as it is, however little of it still waits.
+WORTH_REWRITING: Final = 1024 * 1024
+
 
 class Journal:
     """The file of events that wait."""
@@ -29,7 +34,9 @@ class Journal:
     def __init__(self, path: str) -> None:
         """Keep events in ``path``, whose directory exists."""
         self._path = path
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, bytes] = {}
+        self._size = 0  # of the file, in bytes, as far as we have written it
+        self._one_at_a_time = asyncio.Lock()
 
     async def load(self) -> list[Fields]:
         """Return the events that an earlier agent could not send, in order. Raises ``CannotCreate`` for an unusable file."""
@@ -45,38 +52,63 @@ class Journal:
             raise self._cannot(error) from None
         if damaged:
             log.warning("journal.damaged", lines=damaged, message="a crash may tear a line, whose event was not kept yet")
-        self._waiting = set(found)
+        self._waiting = {event_id: _line(fields) for event_id, fields in found.items()}
+        self._size = os.path.getsize(self._path)
         return list(found.values())
 
     async def keep(self, fields: Fields) -> None:
         """Keep one event durably. Raises ``CannotCreate`` where the disk does not take it."""
-        await self._append(fields)
-        self._waiting.add(str(fields["event_id"]))
+        line = _line(fields)
+        async with self._one_at_a_time:
+            await self._append(line)
+            self._waiting[str(fields["event_id"])] = line
 
     async def drop(self, event_id: str) -> None:
         """Forget an event that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
-        self._waiting.discard(event_id)
-        if self._waiting:
-            await self._append({"dropped": event_id})
-            return
-        try:
-            await asyncio.to_thread(os.truncate, self._path, 0)
-        except OSError as error:
-            raise self._cannot(error) from None
+        async with self._one_at_a_time:
+            self._waiting.pop(event_id, None)
+            if self._waiting:
+                await self._append(_line({"dropped": event_id}))
+                return
+            try:
+                await asyncio.to_thread(os.truncate, self._path, 0)
+            except OSError as error:
+                raise self._cannot(error) from None
+            self._size = 0
 
-    async def _append(self, fields: Fields) -> None:
+    async def _append(self, line: bytes) -> None:
+        if self._size + len(line) > max(WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
+            await self._rewrite()
         try:
             async with aiofiles.open(self._path, "ab", opener=_private) as file:
-                await file.write(b"\n" + json.dumps(fields).encode())
+                await file.write(line)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
         except OSError as error:
             raise self._cannot(error) from None
+        self._size += len(line)
+
+    async def _rewrite(self) -> None:
+        """Put a file of what waits in the place of the old one, which stays as it is where that cannot be done."""
+        new = f"{self._path}.new"
+        content = b"".join(self._waiting.values())
+        with contextlib.suppress(OSError):
+            async with aiofiles.open(new, "wb", opener=_private) as file:
+                await file.write(content)
+                await file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(os.replace, new, self._path)
+            self._size = len(content)
+            await asyncio.to_thread(_sync_directory, self._path)
 
     def _cannot(self, error: OSError) -> CannotCreate:
         return CannotCreate(
             f"cannot keep audit records in {self._path}: {os.strerror(error.errno or 0)}", mend="make room or mend its directory"
         )
+
+
+def _line(fields: Fields) -> bytes:
+    return b"\n" + json.dumps(fields).encode()
 
 
 def _take(found: dict[str, Fields], line: str) -> bool:

@@ -2,6 +2,9 @@
 
 A batch whose answer was lost is *in doubt*: it is sent again byte for byte before anything else, because central may have
 taken it; its event ids make that harmless. So a row is never doubled and the chain never forks.
+
+What waits is bounded. Beyond the bound nothing is reserved, so nothing is released; the ends of what was released are still
+taken, there are no more of them than runs. What callers can cause without end is then only counted, and the count recorded.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from prism_vault_agent.audit.batch import Batch, Entry, seal
+from prism_vault_agent.audit import rows
+from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MOST_WAITING: Final = 10_000
 LINGER: Final = 0.05
 PAUSE_FIRST: Final = 0.05
 PAUSE_AWAITED: Final = 0.25
@@ -61,6 +64,8 @@ class Outbox:
     journal: Journal
     reachable: bool = True
     last_error: str = ""
+    lost: int = 0
+    _unkept: bool = False
     _waiting: deque[Entry] = field(default_factory=deque)
     _in_doubt: Batch | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,10 +77,20 @@ class Outbox:
         """How many events central has not confirmed yet."""
         return len(self._waiting) + (len(self._in_doubt[0]) if self._in_doubt else 0)
 
+    @property
+    def refusal(self) -> AuditUnavailable | None:
+        """Why nothing more may be reserved, and so released: too much waits, or the disk does not keep what waits."""
+        if full(self._waiting):
+            return AuditUnavailable("too many audit records are waiting for central", mend="retry when central is up")
+        if self._unkept:
+            told = "audit records that wait for central cannot be kept on this host"
+            return AuditUnavailable(told, mend="make room where the agent keeps its state; its log says why")
+        return None
+
     async def send(self, fields: Fields, seconds: float) -> Answer:
         """Return central's answer to an event, once it is durable there. Raises ``AuditUnavailable`` after ``seconds``."""
-        if len(self._waiting) >= MOST_WAITING:
-            raise AuditUnavailable("too many audit records are waiting for central", mend="retry when central is up")
+        if refusal := self.refusal:
+            raise refusal
         entry = Entry(fields, asyncio.get_running_loop().create_future())
         self._put(entry)
         assert entry.answer is not None
@@ -96,8 +111,14 @@ class Outbox:
         """Send an event that nobody waits for.
 
         It is kept in the journal if central does not take it at the first attempt; before that, where it is ``durable``.
-        ``kept`` says that the journal has it already.
+        ``kept`` says that the journal has it already. Beyond the bound, what has no end is only counted.
         """
+        if not kept and fields["kind"] in ENDLESS and full(self._waiting):
+            if not self.lost:
+                told = "too many records wait for central: until it has taken them, denials and reloads are only counted"
+                log.critical("audit.full", waiting=len(self._waiting), message=told)
+            self.lost += 1
+            return
         self._put(Entry(fields, then=then, durable=durable, kept=kept))
 
     def _put(self, entry: Entry) -> None:
@@ -163,7 +184,15 @@ class Outbox:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
+        self._tell_lost()
         await self._keep_all()
+
+    def _tell_lost(self) -> None:
+        """Record how many records were only counted."""
+        if self.lost:
+            message = f"{self.lost} denials or reloads of this host have no record: too many waited for central"
+            self.lost = 0
+            self._put(Entry(rows.admin("records_lost", message), durable=True))
 
     async def _away(self, error: PrismVaultError) -> None:
         """Note that central did not answer, and keep durably what nobody waits for."""
@@ -174,16 +203,21 @@ class Outbox:
 
     async def _keep_all(self) -> None:
         for entry in [*(self._in_doubt[0] if self._in_doubt else []), *self._waiting]:
-            await self._keep(entry)
+            if not await self._keep(entry):
+                return
 
-    async def _keep(self, entry: Entry) -> None:
-        """Keep durably an event that nobody waits for."""
+    async def _keep(self, entry: Entry) -> bool:
+        """Keep durably an event that nobody waits for; tell whether the disk takes it."""
         if entry.answer is None and not entry.kept:
             try:
                 await self.journal.keep(entry.fields)
-                entry.kept = True
             except PrismVaultError as error:
-                log.error("journal.failed", message=error.message)
+                self._unkept = True
+                told = f"{error.message}; if the agent ends before central is back, records of ends are lost"
+                log.critical("journal.failed", message=told, kind=entry.fields["kind"], reservation=entry.fields["reservation"])
+                return False
+            entry.kept, self._unkept = True, False
+        return True
 
     async def _drop(self, entry: Entry, answer: Answer) -> None:
         """Forget an event that central has, or will never take; the latter is told where nobody waits for it."""
@@ -217,3 +251,7 @@ class Outbox:
             if entry.then is not None:
                 entry.then(answer)
         self._waiting.extendleft(reversed(again))
+        if not self._waiting:
+            self._unkept = False
+        if not full(self._waiting):
+            self._tell_lost()

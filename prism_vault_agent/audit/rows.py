@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.policy.decide import Denial
 
 LONGEST_TEXT = 200
+# As many as a denial's row names: a caller may ask for any number, and each denial must fit the log.
+MOST_SCOPES = 64
 
 
 def reserved(grant: Grant, reservation: str) -> Fields:
@@ -56,7 +58,7 @@ def denied(caller: Caller, request: Request, denial: Denial, reservation: str) -
         **_common("denied", reservation),
         "project": denial.project,
         "environment": denial.environment,
-        "scopes": [_shown(name) for name in request.scopes],
+        "scopes": [_shown(name) or "''" for name in request.scopes[:MOST_SCOPES]],
         "purpose": _shown(request.purpose),
         "caller": _caller(caller),
         "run_ref": _shown(request.run_ref),

@@ -57,7 +57,8 @@ def page(status: Json, path: str) -> str:
         f"socket   {show.text(path)}"
         + ("" if status.get("socket", {}).get("ours") else " (not the agent's any more: restart it)"),
         f"vault    {_state(vault)}{_expiry(vault)}",
-        f"central  {_state(central)}, {central.get('queued', 0)} records waiting",
+        f"central  {_state(central)}, {central.get('queued', 0)} records waiting"
+        + (f", {central['lost']} denials or reloads only counted" if central.get("lost") else ""),
         f"workers  {status.get('workers', {}).get('idle', 0)} ready",
         f"memory   {status.get('process', {}).get('memory_bytes', 0) / 1_048_576:.0f} MiB in the front",
     ]

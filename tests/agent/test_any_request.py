@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prism_vault_agent.exec import wire
+from tests.agent.asking import eventually
 from tests.support.soak import count
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ EXITS = {b"64", b"66", b"75", b"77", b"78"}
 
 
 def test_any_request_gets_one_documented_answer(agent: AgentProcess):
-    """Any fields in any of the three requests give one well-formed answer with a documented status, and never a defect."""
+    """Any fields in any of the three requests give one well-formed, documented answer, never a defect, no unrecorded denial."""
 
     @settings(max_examples=count(100, 10_000), suppress_health_check=[HealthCheck.too_slow])
     @given(REQUESTS)
@@ -76,5 +77,7 @@ def test_any_request_gets_one_documented_answer(agent: AgentProcess):
             assert headers[b"x-prism-vault-exit"] in EXITS
 
     each()
+    eventually(lambda: agent.status()["central"]["queued"] == 0)
     assert agent.log.count("connection.failed") == 0
+    assert agent.log.count("audit.refused") == 0, "a denial that central did not take"
     assert agent.status()["ready"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ async def _ids(path: str) -> list[str]:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=30), st.data())
-def test_a_later_agent_finds_exactly_what_was_kept_and_not_dropped(steps: list[tuple[bool, int]], data: st.DataObject) -> None:
-    """After any sequence of keeping, dropping and restarting, what waits is loaded, in order, once each."""
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=30), st.sampled_from([0, 200, 10_000]), st.data())
+def test_a_later_agent_finds_exactly_what_was_kept_and_not_dropped(
+    steps: list[tuple[bool, int]], worth_rewriting: int, data: st.DataObject
+) -> None:
+    """After any sequence of keeping, dropping, writing anew and restarting, what waits is loaded, in order, once each."""
     path = f"/tmp/prism-vault-journal-{os.getpid()}"
     Path(path).unlink(missing_ok=True)
 
@@ -55,9 +58,79 @@ def test_a_later_agent_finds_exactly_what_was_kept_and_not_dropped(steps: list[t
         assert waiting or Path(path).stat().st_size == 0
 
     try:
-        _run(play())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("prism_vault_agent.audit.journal.WORTH_REWRITING", worth_rewriting)
+            _run(play())
     finally:
         Path(path).unlink(missing_ok=True)
+
+
+def test_what_has_arrived_does_not_make_the_file_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one event waits for ever and others come and go, the file stays about as small as it is worth, and is mended."""
+    monkeypatch.setattr("prism_vault_agent.audit.journal.WORTH_REWRITING", 2000)
+    path = tmp_path / "journal"
+    largest = 0
+
+    async def play() -> list[str]:
+        nonlocal largest
+        journal = Journal(str(path))
+        await journal.keep(_event(0))
+        for number in range(1, 200):
+            await journal.keep(_event(number))
+            await journal.drop(str(_event(number)["event_id"]))
+            largest = max(largest, path.stat().st_size)
+        return await _ids(str(path))
+
+    assert _run(play()) == [_event(0)["event_id"]]
+    assert largest <= 2000
+    assert [entry.name for entry in tmp_path.iterdir()] == ["journal"]
+
+
+def test_f30_a_journal_that_cannot_be_written_anew_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the new file cannot be made, or a crash has left half of one, the old file goes on and loses nothing."""
+    monkeypatch.setattr("prism_vault_agent.audit.journal.WORTH_REWRITING", 0)
+    path = tmp_path / "journal"
+    (tmp_path / "journal.new").mkdir()
+
+    async def play() -> list[str]:
+        journal = Journal(str(path))
+        for number in range(1, 6):
+            await journal.keep(_event(number))
+        await journal.drop(str(_event(2)["event_id"]))
+        grown = path.stat().st_size
+        (tmp_path / "journal.new").rmdir()
+        (tmp_path / "journal.new").write_bytes(b"\n{torn")
+        for number in (3, 4):
+            await journal.drop(str(_event(number)["event_id"]))
+        assert path.stat().st_size < grown
+        return await _ids(str(path))
+
+    assert _run(play()) == [_event(1)["event_id"], _event(5)["event_id"]]
+
+
+def test_keeping_and_dropping_at_once_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that are kept and dropped at the same time on a slow disk, by a stopping agent, are all where they belong."""
+    monkeypatch.setattr("prism_vault_agent.audit.journal.WORTH_REWRITING", 0)
+    path = str(tmp_path / "journal")
+    replace = os.replace
+
+    def late(old: str, new: str) -> None:
+        threading.Event().wait(0.02)  # the disk's time, in which others could write to the old file
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", late)
+
+    async def one(journal: Journal, number: int) -> None:
+        await journal.keep(_event(number))
+        if number % 3:
+            await journal.drop(str(_event(number)["event_id"]))
+
+    async def play() -> list[str]:
+        journal = Journal(path)
+        await asyncio.gather(*(one(journal, number) for number in range(15)))
+        return await _ids(path)
+
+    assert sorted(_run(play())) == [str(_event(number)["event_id"]) for number in range(0, 15, 3)]
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from prism_vault_agent.audit import batch
 from prism_vault_agent.audit import outbox as module
@@ -156,19 +157,68 @@ def test_a_batch_is_bounded_in_events_and_bytes() -> None:
         first += size
 
 
-def test_too_many_waiting_records_refuse_more_and_take_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a backlog beyond its limit nothing more is reserved, while ends and denials are still taken."""
-    monkeypatch.setattr(module, "MOST_WAITING", 3)
-    outbox = Outbox(Chain("h", "e"), LogInMemory(), Kept())
+@pytest.mark.parametrize(("limit", "most"), [("MOST_WAITING", 3), ("LARGEST_WAITING", 300)])
+def test_beyond_the_bound_nothing_is_reserved_and_ends_are_still_taken(
+    monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    """With too many records waiting, or too many bytes of them, nothing more is reserved, while every end is kept."""
+    monkeypatch.setattr(batch, limit, most)
+    log, journal = LogInMemory(iter(["lost"])), Kept()
 
-    async def work() -> None:
+    async def work(outbox: Outbox) -> None:
         for _ in range(5):
             outbox.tell(event())
         with pytest.raises(AuditUnavailable, match="too many audit records"):
             await outbox.send(event("reserved"), 5)
         assert outbox.queued == 5
+        await outbox.flush(20)
+        assert (await outbox.send(event("reserved"), 5))["appended"]
 
-    asyncio.run(work())
+    play_with(log, work, journal)
+    assert [each["kind"] for each in log.fields] == [*["cleared"] * 5, "reserved"]
+    assert len(journal.ever) == 5
+
+
+@given(st.integers(1, 6), st.lists(st.sampled_from(["denied", "admin", "cleared"]), max_size=20))
+def test_beyond_the_bound_what_has_no_end_is_counted_and_the_count_is_recorded(most: int, kinds: list[str]) -> None:
+    """Of a flood of denials while central is away as many are kept as fit, and the log says how many more there were."""
+    log = LogInMemory(iter(["lost"]))
+
+    async def work(outbox: Outbox) -> int:
+        for kind in kinds:
+            outbox.tell(event(kind))
+        assert outbox.queued <= max(most, kinds.count("cleared") + min(most, len(kinds)))
+        return outbox.lost
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "MOST_WAITING", most)
+        lost = play_with(log, work)
+    told = [each for each in log.fields if each.get("reason") == "records_lost"]
+    assert [each["message"].split()[0] for each in told] == ([str(lost)] if lost else [])
+    assert len(log.fields) - len(told) == len(kinds) - lost
+    assert sum(each["kind"] == "cleared" for each in log.fields) == kinds.count("cleared")
+
+
+def test_where_the_disk_keeps_nothing_more_nothing_more_is_reserved() -> None:
+    """An end that waits and cannot be kept is told loudly, and holds up every release until central has it."""
+    log, journal = LogInMemory(iter(["lost"] * 3)), Kept(full=True)
+
+    async def work(outbox: Outbox) -> None:
+        outbox.tell(event())
+        while outbox.reachable:  # noqa: ASYNC110 - the outbox has no event for it
+            await asyncio.sleep(0)
+        with pytest.raises(AuditUnavailable, match="cannot be kept on this host"):
+            await outbox.send(event("reserved"), 5)
+        await outbox.flush(20)
+        assert (await outbox.send(event("reserved"), 5))["appended"]
+
+    with capture_logs() as logged:
+        play_with(log, work, journal)
+    assert [each["kind"] for each in log.fields] == ["cleared", "reserved"]
+    failed = [each for each in logged if each["event"] == "journal.failed"]
+    assert failed[0]["log_level"] == "critical"
+    assert failed[0]["kind"] == "cleared"
+    assert failed[0]["reservation"] == log.fields[0]["reservation"]
 
 
 def test_what_is_left_at_the_end_is_kept() -> None:

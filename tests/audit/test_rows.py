@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.event import Chain, canonical, parse
+from prism_vault_agent.central import incoming
 from prism_vault_agent.errors import AuditUnavailable, ConfigError, Denied, SecretNotFound
 from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
 from prism_vault_agent.policy.decide import Denial, decide
@@ -95,6 +96,18 @@ def test_f61_whatever_a_caller_writes_stays_one_printable_ascii_text(
         assert text.isascii()
         assert text == "" or text.isprintable()
         assert len(text) <= rows.LONGEST_TEXT + 3
+
+
+@given(st.lists(ANY, max_size=5), ANY, ANY, ANY)
+@example(["web"] * 2000 + ["\n" * 300], "\ud800" * 300, "\0" * 300, "")
+@example([""], "", "", "")
+def test_f61_every_denial_fits_the_log(scopes: list[str], purpose: str, run_ref: str, job_id: str) -> None:
+    """Central takes the row of every denial, whatever was asked for: nobody can be denied off the record."""
+    request = Request(tuple(map(ScopeName, scopes)), Purpose(purpose), run_ref, job_id)
+    decision = decide({}, caller(), request)
+    assert isinstance(decision, Denial)
+    body = Chain("h", "e" * 32).seal(rows.denied(caller(), request, decision, "0" * 32))
+    assert incoming.read(body).kind == "denied"
 
 
 @given(ANY.filter(len), ANY.filter(len))
