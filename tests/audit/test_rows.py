@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.event import Chain, canonical, parse
-from prism_vault_agent.central import incoming
+from prism_vault_agent.central.log import incoming
 from prism_vault_agent.errors import AuditUnavailable, ConfigError, Denied, SecretNotFound
 from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
 from prism_vault_agent.policy.decide import Denial, decide
