@@ -40,6 +40,7 @@ class Store:
         self._memory = Memory()
         self._own = Chain(OWN_HOST, new_id())
         self.appended = False
+        self.told: frozenset[str] = frozenset()
 
     def run(self, works: Sequence[Work], reservations: Iterable[str] = ()) -> list[object]:
         """Do all works in one durable transaction and return their results; ``reservations`` are those that they will look at.
@@ -100,6 +101,7 @@ class Store:
             transaction.flush()
         self._own = transaction.own
         self.appended = transaction.appended
+        self.told = frozenset(transaction.told)
         self._memory.learn(transaction)
         return results
 

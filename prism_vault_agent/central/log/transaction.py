@@ -67,6 +67,7 @@ class Transaction:
         self.now = time.time_ns() // 1_000_000
         self.heads: dict[tuple[str, str], Head] = {}
         self.reservations: dict[str, list[Found]] = {}
+        self.told: set[str] = set()
         self._statements = statements
         self._memory = memory or Memory()
         self._numbers = writing.numbers(cursor, expected)
@@ -156,6 +157,15 @@ class Transaction:
     def also(self, table: Table, row: Sequence[object]) -> None:
         """Insert a row of another table with this transaction: all columns, in their order."""
         self._waiting.setdefault(table, []).append(row)
+
+    def waiting(self, table: Table) -> int:
+        """Return how many rows of a table are gathered."""
+        return len(self._waiting.get(table, ()))
+
+    def tell(self, channel: str) -> None:
+        """Wake whoever listens on ``channel``, here or in another replica, once the transaction is durable."""
+        self.told.add(channel)
+        self.writing.tell(self.cursor, channel)
 
     def flush(self) -> None:
         """Insert what was gathered. Raises the driver's errors; those of a row that is there already among them."""

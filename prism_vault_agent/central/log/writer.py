@@ -40,11 +40,13 @@ class Writer:
     def __init__(self, store: Store, failed: Callable[[Exception], None], news: Callable[[], None] = lambda: None) -> None:
         """Write to ``store``; ``failed`` is told, in the writer's thread, of each transaction that did not succeed.
 
-        ``news`` is called, in the callers' loop, when events are durably on the log.
+        ``news`` is called, in the callers' loop, when events are durably on the log; ``told`` with each channel on which
+        a durable transaction has told something.
         """
         self._store = store
         self._failed = failed
         self.news = news
+        self.told: Callable[[str], None] = lambda _channel: None
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="audit-writer")
 
@@ -88,18 +90,20 @@ class Writer:
 
     def _write(self, jobs: list[_Job]) -> None:
         outcome: list[object] | StorageError
-        appended = False
+        appended, told = False, frozenset[str]()
         try:
             if any(job.work is _PROBE for job in jobs):
                 self._store.probe()
             outcome = self._store.run([job.work for job in jobs], [each for job in jobs for each in job.reservations])
-            appended = self._store.appended
+            appended, told = self._store.appended, self._store.told
         except Exception as error:  # noqa: BLE001 - a defect in one work must not end the thread that serves all
             self._failed(error)
             outcome = error if isinstance(error, StorageError) else StorageError(type(error).__name__)
         jobs[0].loop.call_soon_threadsafe(_answer, jobs, outcome)
         if appended:
             jobs[0].loop.call_soon_threadsafe(self.news)
+        for channel in told:
+            jobs[0].loop.call_soon_threadsafe(self.told, channel)
 
 
 def _PROBE(_transaction: Transaction) -> None:  # noqa: N802 - stands for a work; the store does what it asks for
