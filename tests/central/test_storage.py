@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import sqlite3
-import threading
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -13,14 +12,12 @@ import psutil
 import pytest
 from sqlalchemy import inspect
 
-from prism_vault_agent.audit.event import new_id
 from prism_vault_agent.central.log.verify import verify
 from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.engines import migrate, reading_engine, revision, writing_engine
 from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host
 from tests.support.central import CentralProcess
-from tests.support.soak import count
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -121,56 +118,6 @@ def test_the_database_is_its_owner_s(filled):
     assert filled.database.parent.stat().st_mode & 0o777 == 0o700
     assert set(modes.values()) == {0o600}
     assert "audit.db-wal" in modes
-
-
-class Load:
-    """Hosts that append as fast as they can until central is gone, and what was acknowledged to them."""
-
-    def __init__(self, central: CentralProcess, hosts: int) -> None:
-        self.acknowledged: list[tuple[int, str]] = []
-        self.threads = [threading.Thread(target=self._run, args=(Host(central),)) for _ in range(hosts)]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, host: Host) -> None:
-        try:
-            while True:
-                reservation = new_id()
-                for kind in ("reserved", "success"):
-                    answer = host.send(host.make(kind, reservation)).json()
-                    self.acknowledged.append((answer["n"], answer["hash"]))
-        except (httpx2.HTTPError, json.JSONDecodeError):
-            return
-
-    def wait(self, acknowledged: int) -> None:
-        """Wait until as many events were acknowledged."""
-        wait_until(lambda: len(self.acknowledged) >= acknowledged, timeout=30)
-
-    def join(self) -> None:
-        """Wait until every host has noticed that central is gone."""
-        for thread in self.threads:
-            thread.join()
-
-
-@pytest.mark.timeout(3600)
-def test_nothing_acknowledged_is_lost_when_central_is_killed(tmp_path):
-    """After SIGKILL under load, every acknowledged event is there at its index, and the log verifies (F30)."""
-    central = CentralProcess(tmp_path)
-    acknowledged: list[tuple[int, str]] = []
-    for _ in range(count(10, 300)):
-        central.start()
-        load = Load(central, 4)
-        load.wait(41)
-        central.kill()
-        load.join()
-        acknowledged += load.acknowledged
-    central.start()
-    present = {event["n"]: event["hash"] for event in central.events()}
-    central.stop()
-
-    assert [entry for entry in acknowledged if present.get(entry[0]) != entry[1]] == []
-    assert verify(rows_of_file(central.database)).fault is None
-    assert len(acknowledged) > count(10, 300) * 40
 
 
 def test_a_full_disk_acknowledges_nothing_and_mends_itself(tmp_path):

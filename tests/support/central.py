@@ -21,6 +21,8 @@ from tests.support.processes import _TIED_TO_PARENT as TIED_TO_PARENT
 from tests.support.processes import stop_running
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.support.postgres import PostgresServer
 
 ALLOW_ALL: list[dict[str, Any]] = [
@@ -78,13 +80,21 @@ class CentralProcess:
     def __exit__(self, *_error: object) -> None:
         self.stop()
 
-    def start(self) -> Self:
-        """Start central and return when it answers."""
+    def start(self, under: Sequence[str] = ()) -> Self:
+        """Start central and return when it answers; ``under`` are words before its command."""
         self.write_config()
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", "-c", TIED_TO_PARENT, str(os.getpid())),
-                *(sys.executable, "-m", "prism_vault_agent.central.serve", "--migrate", "--config", str(self.config_file)),
+                *(
+                    *under,
+                    sys.executable,
+                    "-m",
+                    "prism_vault_agent.central.serve",
+                    "--migrate",
+                    "--config",
+                    str(self.config_file),
+                ),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
