@@ -18,6 +18,7 @@ _RESULT: Final[dict[str, Any]] = {
         "hash": {"type": "string", "description": "SHA-256 of the event's bytes"},
         "reason": {"type": "string", "description": "a stable word, empty on success"},
         "message": {"type": "string"},
+        "received_at": {"type": ["integer", "null"], "description": "when it came, milliseconds since 1970; part of its leaf"},
         "ended_by": {"type": "string", "description": "409: the kind that ended the reservation"},
         "head": {
             "type": "object",

@@ -19,7 +19,8 @@ class Answer:
     ``appended`` tells that the event is on the log, now or since an earlier request: true for every 200 and 201, and for
     a 403 where central's policy said no (its denial is on the log as well). ``reason`` is a stable word, empty on
     success. ``ended_by`` (409) is the kind of the row that ended the reservation; ``head`` (409 ``chain``) is where the
-    chain of this host and epoch stands. ``leaf`` is the hash of the event's leaf in the log's tree (hex).
+    chain of this host and epoch stands. ``leaf`` is the hash of the event's leaf in the log's tree (hex), which is made of
+    ``n``, ``received_at`` (milliseconds since 1970) and the event: who sent it can check it.
     """
 
     status: int
@@ -27,6 +28,7 @@ class Answer:
     event_id: str = ""
     audit_id: str = ""
     n: int | None = None
+    received_at: int | None = None
     hash: str = ""
     leaf: str = ""
     reason: str = ""
@@ -42,6 +44,7 @@ class Answer:
             "event_id": self.event_id,
             "audit_id": self.audit_id,
             "n": self.n,
+            "received_at": self.received_at,
             "hash": self.hash,
             "leaf": self.leaf,
             "reason": self.reason,
@@ -62,6 +65,7 @@ def taken(event: Event, status: int, placed: Placed, *, reason: str = "", messag
         event_id=event.event_id,
         audit_id=audit_id(event.reservation),
         n=placed.n,
+        received_at=placed.received_at,
         hash=event.hash,
         leaf=placed.leaf.hex(),
         reason=reason,

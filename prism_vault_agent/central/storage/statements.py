@@ -51,9 +51,10 @@ UNSEQUENCED: Final = (
 
 
 class Placed(NamedTuple):
-    """Where an event is on the log, and the hash of its leaf."""
+    """Where an event is on the log, when it came there (milliseconds since 1970), and the hash of its leaf."""
 
     n: int
+    received_at: int
     leaf: bytes
 
 
@@ -70,8 +71,8 @@ class Found(NamedTuple):
 
     @property
     def placed(self) -> Placed:
-        """Where the row is, and the hash of its leaf."""
-        return Placed(self.n, leaf_hash(leaf_data(self.n, self.received_at, self.body)))
+        """Where the row is, since when, and the hash of its leaf."""
+        return Placed(self.n, self.received_at, leaf_hash(leaf_data(self.n, self.received_at, self.body)))
 
 
 class Prepared:
