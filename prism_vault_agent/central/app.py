@@ -100,9 +100,9 @@ def build(config: CentralConfig) -> Door:
                 await issuer.close()
             log.info("stopped")
 
-    app = _Api(lifespan, ReadRoutes(readers, credentials), Readiness(writer))
+    app = _Api(lifespan, ReadRoutes(readers), Readiness(writer))
     rules = [entry.rule() for entry in config.policies]
-    return Door(app, AppendRoutes(writer, credentials, rules))
+    return Door(app, AppendRoutes(writer, rules), credentials)
 
 
 class _Api(FastAPI):

@@ -163,7 +163,7 @@ def test_garbage_is_answered_and_survived(central):
             client.get("/healthz").status_code,
         ]
 
-    assert statuses == [404, 405, 404, 404, 200]
+    assert statuses == [404, 405, 405, 404, 200]
 
 
 def test_tls_is_served_where_it_is_configured(tmp_path: Path):

@@ -9,11 +9,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from prism_vault_agent.central.access.permission import SCOPES
 from prism_vault_agent.central.access.policy import ANY
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.access.issuer import TokenIssuer
-    from prism_vault_agent.central.config import CentralConfig
+    from prism_vault_agent.central.access.permission import Role, Scope
+    from prism_vault_agent.central.config import Agent, CentralConfig, ServiceToken
 
 MOST_VERIFIED: Final = 4_096
 LONGEST_CREDENTIAL: Final = 8_192
@@ -21,12 +23,17 @@ LONGEST_CREDENTIAL: Final = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller whose credential holds. ``host`` is empty for an operator; ``projects`` may hold ``*`` for all."""
+    """A caller whose credential holds, which is known ``by`` that kind of credential.
+
+    ``host`` is empty for an operator; ``projects`` may hold ``*`` for all.
+    """
 
     name: str
-    role: Literal["agent", "operator"]
+    role: Role
     host: str
     projects: frozenset[str]
+    scopes: frozenset[Scope] = frozenset()
+    by: Literal["configured_token", "identity_token"] = "configured_token"
 
     @property
     def sees_all(self) -> bool:
@@ -47,12 +54,8 @@ class Credentials:
 
     def __init__(self, config: CentralConfig, issuer: TokenIssuer | None) -> None:
         """Believe the tokens of ``config``, and identity tokens where there is an ``issuer``."""
-        self._tokens = [
-            (token.sha256, Identity(token.name, token.role, token.host, frozenset(token.projects))) for token in config.tokens
-        ]
-        self._agents = {
-            agent.subject: Identity(agent.subject, "agent", agent.host, frozenset(agent.projects)) for agent in config.agents
-        }
+        self._tokens = [(token.sha256, _configured(token)) for token in config.tokens]
+        self._agents = {agent.subject: _of_issuer(agent) for agent in config.agents}
         self._issuer = issuer
         self._verified: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
 
@@ -89,3 +92,11 @@ class Credentials:
         while len(self._verified) > MOST_VERIFIED:
             self._verified.popitem(last=False)
         return identity
+
+
+def _configured(token: ServiceToken) -> Identity:
+    return Identity(token.name, token.role, token.host, frozenset(token.projects), SCOPES[token.role], "configured_token")
+
+
+def _of_issuer(agent: Agent) -> Identity:
+    return Identity(agent.subject, "agent", agent.host, frozenset(agent.projects), SCOPES["agent"], "identity_token")

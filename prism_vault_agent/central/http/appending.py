@@ -19,11 +19,11 @@ from prism_vault_agent.central.log.append import append
 from prism_vault_agent.central.log.incoming import LARGEST_EVENT, Event, Malformed, read
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
-    from prism_vault_agent.central.access.identity import Credentials, Identity
+    from prism_vault_agent.central.access.identity import Identity
     from prism_vault_agent.central.access.policy import Rule
     from prism_vault_agent.central.log.writer import Writer
 
@@ -40,10 +40,9 @@ FINALIZE: Final = "/finalize"
 class AppendRoutes:
     """The routes, over one writer."""
 
-    def __init__(self, writer: Writer, credentials: Credentials, rules: Sequence[Rule]) -> None:
-        """Append through ``writer`` for the agents that ``credentials`` knows, deciding by ``rules``."""
+    def __init__(self, writer: Writer, rules: Sequence[Rule]) -> None:
+        """Append through ``writer``, deciding by ``rules``."""
         self._writer = writer
-        self._credentials = credentials
         self._rules = rules
         self._log = structlog.get_logger("audit")
 
@@ -59,34 +58,25 @@ class AppendRoutes:
 
     async def append_batch(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append events of one host in order, in one transaction; the answer has one result for each."""
-        headers = _headers(scope)
-        agent = await self._agent(headers)
-        texts = _texts(await _body(headers, receive, LARGEST_BODY))
+        agent: Identity = scope["state"]["identity"]
+        texts = _texts(await _body(scope, receive, LARGEST_BODY))
         answers = await self._append(agent, [_read(text) for text in texts], request_id)
         await _send(send, 200, {"results": [answer.plain() for answer in answers]})
 
     async def reserve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append one ``reserved`` event: 201, or 403 with both rows on the log where policy says no."""
-        headers = _headers(scope)
-        agent = await self._agent(headers)
-        event = _read(await _body(headers, receive, LARGEST_EVENT))
+        agent: Identity = scope["state"]["identity"]
+        event = _read(await _body(scope, receive, LARGEST_EVENT))
         await self._one(agent, event, {"reserved"}, send, request_id)
 
     async def finalize(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append the event that ends a reservation: 200, or 409 where it has ended."""
-        headers = _headers(scope)
-        agent = await self._agent(headers)
-        event = _read(await _body(headers, receive, LARGEST_EVENT))
+        agent: Identity = scope["state"]["identity"]
+        event = _read(await _body(scope, receive, LARGEST_EVENT))
         reservation = scope["path"].removeprefix(RESERVATIONS + "/").removesuffix(FINALIZE).removeprefix("pva_")
         if isinstance(event, Event) and event.reservation != reservation:
             raise Problem(400, "other_reservation", "the event is about another reservation than the path")
         await self._one(agent, event, {"success", "failure", "denied"}, send, request_id)
-
-    async def _agent(self, headers: Mapping[bytes, bytes]) -> Identity:
-        identity = await self._credentials.identify(headers.get(b"authorization", b"").decode("latin-1"))
-        if identity.role != "agent":
-            raise Problem(403, "role", "only the agent of a host appends")
-        return identity
 
     async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
         """Append durably, and log what was refused."""
@@ -116,19 +106,9 @@ class AppendRoutes:
         await _send(send, answer.status, answer.plain())
 
 
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    """Return the headers by lower-case name. Raises :class:`Problem` where there are two credentials or lengths."""
-    headers = dict(scope["headers"])
-    if len(headers) < len(scope["headers"]):
-        names = [name for name, _ in scope["headers"]]
-        if names.count(b"authorization") > 1:
-            raise Problem(400, "two_credentials", "one Authorization header, please")
-    return headers
-
-
-async def _body(headers: Mapping[bytes, bytes], receive: Receive, largest: int) -> bytes:
+async def _body(scope: Scope, receive: Receive, largest: int) -> bytes:
     """Return the request's body. Raises :class:`Problem` 413 where it is larger than ``largest`` bytes."""
-    length = headers.get(b"content-length", b"")
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if length.isdigit() and int(length) > largest:
         raise Problem(413, "too_large", f"at most {largest} bytes")
     body = b""

@@ -1,4 +1,8 @@
-"""The outermost layer of the HTTP door: gives each request an id, and turns every error into a problem."""
+"""The outermost layer of the HTTP door: who calls and whether they may, an id for each request, a problem for every error.
+
+A route that is not in ``access/permission.py`` is not served, so none can be forgotten there. What a route finds in
+``scope["state"]["identity"]`` is who calls (``request.state.identity`` in FastAPI's routes).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
+from prism_vault_agent.central.access.permission import OPEN, Forbidden, needs, permit
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
@@ -18,18 +23,23 @@ from prism_vault_agent.central.log.writer import Busy
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from prism_vault_agent.central.access.identity import Credentials, Identity
     from prism_vault_agent.central.http.appending import AppendRoutes
 
 REQUEST_ID: Final = b"x-request-id"
+# Headers in which proxies tell each other who calls. We believe credentials, and nobody behind us shall believe these.
+CLAIMS: Final = b"x-prism-"
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 
 class Door:
     """An ASGI application: appends go straight to their routes, since each exec waits for two of them; the rest to ``app``."""
 
-    def __init__(self, app: ASGIApp, appends: AppendRoutes) -> None:
-        """Pass requests to ``appends`` and ``app``."""
+    def __init__(self, app: ASGIApp, appends: AppendRoutes, credentials: Credentials) -> None:
+        """Pass requests of whom ``credentials`` knows to ``appends`` and ``app``."""
         self._app = app
         self._appends = appends
+        self._credentials = credentials
         self._log = structlog.get_logger("http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,10 +58,13 @@ class Door:
             await send(message)
 
         try:
+            scope["headers"] = [header for header in scope["headers"] if not header[0].startswith(CLAIMS)]
+            state = scope.setdefault("state", {})
+            state["request_id"] = request_id
+            state["identity"] = await self._admit(scope)
             if scope["method"] == "POST" and (route := self._appends.route(scope["path"])) is not None:
                 await route(scope, receive, send_with_id, request_id)
             else:
-                scope.setdefault("state", {})["request_id"] = request_id
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             return
@@ -59,6 +72,23 @@ class Door:
             problem = self._told(error, request_id, scope["path"])
             if not started:
                 await problem.response(request_id)(scope, receive, send_with_id)
+
+    async def _admit(self, scope: Scope) -> Identity | None:
+        """Return who calls, or None where anyone may. Raises what keeps the caller from the route."""
+        methods = needs(scope["path"])
+        if not methods:
+            raise Problem(404, "no_such_route", "see /openapi.json")
+        if scope["method"] not in methods:
+            raise Problem(405, "method", "see /openapi.json", headers={"Allow": ", ".join(sorted(methods))})
+        need = methods[scope["method"]]
+        if need is OPEN or (need.loopback and scope["client"] is not None and scope["client"][0] in LOOPBACK):
+            return None
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) > 1:
+            raise Problem(400, "two_credentials", "one Authorization header, please")
+        identity = await self._credentials.identify(given[0].decode("latin-1") if given else "")
+        permit(identity, need)
+        return identity
 
     def _told(self, error: Exception, request_id: str, path: str) -> Problem:
         """Return the problem that ``error`` is to the caller, and log it; a defect of ours with its place."""
@@ -78,17 +108,22 @@ class Door:
 
 def as_problem(error: Exception) -> Problem:
     """Return the problem that tells a caller of ``error``."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, Unauthenticated):
-        return Problem(401, error.reason, "the credential does not hold; get a new one")
-    if isinstance(error, IssuerUnavailable):
-        return Problem(503, "issuer_unavailable", "the issuer's keys cannot be had; retry")
-    if isinstance(error, StorageError):
-        return Problem(503, "storage", "the log cannot be written or read now; nothing was acknowledged; retry")
-    if isinstance(error, Busy):
-        return Problem(503, "busy", "more events wait than the disk takes; retry")
-    return Problem(500, "internal", "a defect of ours; nothing was acknowledged")
+    match error:
+        case Problem():
+            problem = error
+        case Unauthenticated():
+            problem = Problem(401, error.reason, "the credential does not hold; get a new one")
+        case Forbidden():
+            problem = Problem(403, error.reason, error.message)
+        case IssuerUnavailable():
+            problem = Problem(503, "issuer_unavailable", "the issuer's keys cannot be had; retry")
+        case StorageError():
+            problem = Problem(503, "storage", "the log cannot be written or read now; nothing was acknowledged; retry")
+        case Busy():
+            problem = Problem(503, "busy", "more events wait than the disk takes; retry")
+        case _:
+            problem = Problem(500, "internal", "a defect of ours; nothing was acknowledged")
+    return problem
 
 
 def _where(error: BaseException) -> list[str]:

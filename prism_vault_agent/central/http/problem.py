@@ -12,12 +12,21 @@ from starlette.responses import Response
 class Problem(Exception):
     """An answer that is not the one asked for."""
 
-    def __init__(self, status: int, code: str, detail: str, *, more: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        more: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.detail = detail
         self.more = more or {}
+        self.headers = headers or {}
 
     def response(self, request_id: str) -> Response:
         """Return the problem as an HTTP response."""
@@ -30,7 +39,9 @@ class Problem(Exception):
             "code": self.code,
             "request_id": request_id,
         }
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {}
+        headers = dict(self.headers)
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
         if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers["Retry-After"] = "1"
+            headers.setdefault("Retry-After", "1")
         return Response(json.dumps(content), self.status, headers, "application/problem+json")

@@ -13,14 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.find import MOST_ROWS, Question, find, head
 from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from prism_vault_agent.central.access.identity import Credentials, Identity
+    from prism_vault_agent.central.access.identity import Identity
 
 
 class EventsQuery(BaseModel):
@@ -45,10 +44,9 @@ class EventsQuery(BaseModel):
 class ReadRoutes:
     """The routes, over one engine that cannot write."""
 
-    def __init__(self, engine: Engine, credentials: Credentials) -> None:
-        """Show what ``engine`` reads to whom ``credentials`` knows."""
+    def __init__(self, engine: Engine) -> None:
+        """Show what ``engine`` reads."""
         self._engine = engine
-        self._credentials = credentials
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -59,7 +57,7 @@ class ReadRoutes:
 
     async def events(self, request: Request, query: Annotated[EventsQuery, Query()]) -> Response:
         """Return a page of the events of the caller's projects."""
-        identity = await self._identify(request)
+        identity: Identity = request.state.identity
         asked = query.model_dump()
         if query.reservation is not None:
             asked["reservation"] = query.reservation.removeprefix("pva_")
@@ -68,13 +66,8 @@ class ReadRoutes:
 
     async def head(self, request: Request) -> Response:
         """Return where the caller's own newest chain stands."""
-        identity = await self._identify(request)
-        if not identity.host:
-            raise Problem(403, "role", "only the agent of a host has a chain")
+        identity: Identity = request.state.identity
         return _json(await _look(partial(head, self._engine, identity.host)))
-
-    async def _identify(self, request: Request) -> Identity:
-        return await self._credentials.identify(request.headers.get("authorization", ""))
 
 
 async def _look(question: partial[Any]) -> Any:
