@@ -9,20 +9,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from prism_vault_agent.config import way
 from prism_vault_agent.dev.process import tied
+from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
-STATE = ROOT / ".dev" / "demo"
+FOLDER = ROOT / ".dev" / "demo"
 PROGRAM = str(Path(sys.executable).with_name("prism-vault"))
-DEV = ("dev", "--state", ".dev/demo", "--env-file", "demo/example.env")
 NAMES = ("DEMO_DATABASE_URL", "DEMO_API_TOKEN", "DEMO_GREETING")
 READY_WITHIN = 120.0
 RECORDED_WITHIN = 10.0
@@ -33,18 +35,32 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     os.chdir(ROOT)
-    say("prism-vault: the main job, for real. What this demo writes is below .dev/demo, and removed at its end.")
-    shutil.rmtree(STATE, ignore_errors=True)
+    state = _state()
+    say(f"prism-vault: the main job, for real. What this demo writes is below {_shown(state)}, and removed at its end.")
+    shutil.rmtree(state, ignore_errors=True)
     try:
-        with _stack() as environ:
+        with _stack(state) as environ:
             return _tour(environ)
     except KeyboardInterrupt:
         say("interrupted")
         return 130
     finally:
-        shutil.rmtree(STATE, ignore_errors=True)
+        shutil.rmtree(state, ignore_errors=True)
         with contextlib.suppress(OSError):
-            STATE.parent.rmdir()
+            state.parent.rmdir()
+
+
+def _state() -> Path:
+    """Return where the stack is: in our folder, or elsewhere where others may change that, which an agent refuses."""
+    try:
+        way.check(str(ROOT), set())
+    except ConfigError:
+        return Path(tempfile.mkdtemp(prefix="prism-vault-demo-")) / "state"
+    return FOLDER
+
+
+def _shown(path: Path) -> str:
+    return str(path).replace(f"{ROOT}/", "")
 
 
 def say(line: str) -> None:
@@ -70,19 +86,20 @@ def _tour(environ: dict[str, str]) -> int:
 
 
 @contextlib.contextmanager
-def _stack() -> Iterator[dict[str, str]]:
+def _stack(state: Path) -> Iterator[dict[str, str]]:
     """Start `prism-vault dev`, give an environment with what it tells a shell, and stop it."""
     say("\n1. start OpenBao, central (the audit log) and an agent, and make a secret of demo/example.env")
-    _show(DEV)
+    words = ("dev", "--state", _shown(state), "--env-file", "demo/example.env")
+    _show(words)
     # Killed when this process is killed outright, so that nothing outlives it. The thread is started afterwards.
-    dev = subprocess.Popen([PROGRAM, *DEV], stderr=subprocess.PIPE, text=True, preexec_fn=tied(set()))  # noqa: PLW1509
+    dev = subprocess.Popen([PROGRAM, *words], stderr=subprocess.PIPE, text=True, preexec_fn=tied(set()))  # noqa: PLW1509
     ready = threading.Event()
     saying = threading.Thread(target=_say_what, args=(dev, ready), daemon=True)
     saying.start()
     try:
-        if not ready.wait(READY_WITHIN) or not (STATE / "env").exists():
+        if not ready.wait(READY_WITHIN) or not (state / "env").exists():
             sys.exit("   it did not start")
-        lines = (STATE / "env").read_text().splitlines()
+        lines = (state / "env").read_text().splitlines()
         yield {**os.environ, **dict(shlex.split(line)[1].split("=", 1) for line in lines)}
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -41,8 +41,9 @@ Which file: `--config`, else `PRISM_VAULT_CONFIG`, else `/etc/prism-vault/agent.
 - An unknown key is an error, told with file, line and the nearest known key. `prism-vault config check` tells all errors at once,
   `config show` prints what is understood, `config schema` a JSON Schema for editors
   (that of the files in `scopes.d` is [scope.schema.json](scope.schema.json)).
-- Files and their directory that somebody else owns, or that group or world may write, are refused. A symbolic link is followed;
-  what it leads to is checked alike. A file is 1 MiB at most.
+- Files that somebody other than root and the reader owns, or that group or world may write, are refused, and so is such a
+  directory or symbolic link anywhere on the way from `/` (others may write where the sticky bit is set, as in `/tmp`). A file is
+  1 MiB at most.
 - No key takes a secret: credentials are named by the file that holds them. Paths are absolute.
 - Durations are a whole number with `ms`, `s`, `m` or `h`: `"250ms"`, `"10s"`.
 - Names of scopes, projects, environments, purposes and hosts are up to 100 letters, digits, `_`, `.` and `-`, a letter or digit

@@ -10,6 +10,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.config import way
 from prism_vault_agent.config.places import places
 from prism_vault_agent.errors import ConfigError
 
@@ -36,10 +37,11 @@ def read(path: str) -> tuple[Source, ...]:
     """Return the main file and the ``scopes.d/*.toml`` beside it, sorted by name.
 
     Raises ``ConfigError`` naming the file or directory that is missing, unreadable, not a regular file, too large,
-    writable by group or world, or owned by somebody other than root and us. Symbolic links are followed; the file that
-    they lead to, and its directory, are what is checked.
+    writable by group or world, or owned by somebody other than root and us. Symbolic links are followed; every directory
+    and link up to ``/`` is checked (see ``way.check``).
     """
-    main = _file(path)
+    known: set[str] = set()
+    main = _file(path, known)
     directory = os.path.join(os.path.dirname(path), "scopes.d")
     try:
         names = os.listdir(directory)
@@ -48,22 +50,22 @@ def read(path: str) -> tuple[Source, ...]:
     except OSError as error:
         raise _unreadable(directory, error) from None
     wanted = sorted(name for name in names if name.endswith(".toml") and not name.startswith("."))
-    _check(directory, os.stat(directory))
-    return (main, *(_file(os.path.join(directory, name)) for name in wanted))
+    way.check(directory, known)
+    return (main, *(_file(os.path.join(directory, name), known) for name in wanted))
 
 
-def _file(path: str) -> Source:
-    """Read one file, after checking its directory and, on the open descriptor, the file itself."""
+def _file(path: str, known: set[str]) -> Source:
+    """Read one file, after checking the way to it and, on the open descriptor, the file itself."""
     try:
-        for directory in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
-            _check(directory, os.stat(directory))
+        way.check(path, known)
         # O_NONBLOCK: a FIFO in this place must not hold us up.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise ConfigError(f"{path}: is not a regular file", mend="put a file there")
-            _check(path, found)
+            way.owned(path, found)
+            way.unwritable(path, found)
             content = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
         raise ConfigError(
@@ -74,15 +76,6 @@ def _file(path: str) -> Source:
     if len(content) > LARGEST_FILE:
         raise ConfigError(f"{path}: is larger than 1 MiB", mend="split it into files below scopes.d")
     return Source(path, content)
-
-
-def _check(path: str, found: os.stat_result) -> None:
-    """Refuse what somebody other than root and us owns or may write."""
-    if found.st_uid not in (0, os.geteuid()):
-        raise ConfigError(f"{path}: belongs to uid {found.st_uid}, not to root or to you", mend=f"chown {os.geteuid()} {path}")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        mode = stat.S_IMODE(found.st_mode)
-        raise ConfigError(f"{path}: may be written by others (mode {mode:04o})", mend=f"chmod go-w {path}")
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> ConfigError:

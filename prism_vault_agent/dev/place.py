@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.config import way
 from prism_vault_agent.config.places import LONGEST_SOCKET_PATH
 from prism_vault_agent.errors import CannotCreate, ConfigError, Unavailable
 
@@ -98,6 +99,7 @@ def _kept(state: str) -> Path:
         raise ConfigError(f"{directory} belongs to uid {found.st_uid}, not to you", mend="choose another --state")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(f"others may write into {directory}", mend=f"chmod go-w {directory}")
+    way.check(str(directory), set())  # as the agent does with its configuration
     names = set(os.listdir(directory))
     if MARK not in names and not names <= _OURS_BEFORE:
         raise ConfigError(f"{directory} holds something else", mend="choose an empty directory for --state")

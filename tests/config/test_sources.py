@@ -46,6 +46,70 @@ def test_what_somebody_else_owns_is_refused(tmp_path: Path, what: str):
     assert refusal(path).startswith(f"{tmp_path / what}: belongs to uid {NOBODY}, not to root or to you")
 
 
+@pytest.mark.parametrize("bit", [stat.S_IWGRP, stat.S_IWOTH])
+def test_every_directory_above_is_checked(tmp_path: Path, bit: int):
+    """Who may write any directory on the way to the file could put another in its place, so that is refused and named (F59)."""
+    above = tmp_path / "above"
+    below = above / "b" / "c"
+    below.mkdir(parents=True, mode=0o700)
+    path = write(below)
+    assert load(path, ENVIRON).files == (path,)
+    above.chmod(0o700 | bit)
+    assert refusal(path).startswith(f"{above}: may be written by others (mode 0")
+    above.chmod(0o700 | bit | stat.S_ISVTX)
+    assert load(path, ENVIRON).files == (path,)
+
+
+@pytest.mark.root
+def test_every_directory_above_is_roots_or_ours(tmp_path: Path):
+    """A directory above that somebody else owns is refused and named, sticky bit or not: its owner may replace all in it."""
+    above = tmp_path / "above"
+    below = above / "b"
+    below.mkdir(parents=True, mode=0o700)
+    path = write(below)
+    os.chown(above, NOBODY, -1)
+    for mode in (0o755, 0o1777):
+        above.chmod(mode)
+        assert refusal(path).startswith(f"{above}: belongs to uid {NOBODY}, not to root or to you")
+
+
+@pytest.mark.root
+def test_a_link_on_the_way_is_roots_or_ours(tmp_path: Path):
+    """Where all may make names, somebody else's link to a file of ours could be led elsewhere later: it is refused (F59)."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (tmp_path / "ours").mkdir(mode=0o700)
+    write(tmp_path / "ours")
+    for link, target in ((shared / "conf", tmp_path / "ours"), (tmp_path / "ours" / "link.toml", Path("agent.toml"))):
+        link.symlink_to(target)
+        path = str(link / "agent.toml" if target.is_absolute() else link)
+        assert load(path, ENVIRON).files == (path,)
+        os.lchown(link, NOBODY, -1)
+        assert refusal(path).startswith(f"{link}: belongs to uid {NOBODY}")
+
+
+@pytest.mark.parametrize("place", ["first", "second"])
+def test_every_link_of_a_chain_is_followed_by_hand(tmp_path: Path, place: str):
+    """Of links that lead to links, relative or not, each one's directory is checked, not only the first and the last (F59)."""
+    for name in ("first", "second", "real"):
+        (tmp_path / name).mkdir(mode=0o700)
+    write(tmp_path / "real")
+    (tmp_path / "second" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "first" / "link").symlink_to("../second/./link")
+    path = str(tmp_path / "first" / "link" / "agent.toml")
+    assert load(path, ENVIRON).files == (path,)
+    (tmp_path / place).chmod(0o777)
+    assert refusal(path).startswith(f"{tmp_path / place}: may be written by others (mode 0777)")
+
+
+def test_links_that_lead_in_a_circle_are_an_error(tmp_path: Path):
+    """A circle of links is told as the kernel tells it, and never followed for ever."""
+    (tmp_path / "agent.toml").symlink_to("other.toml")
+    (tmp_path / "other.toml").symlink_to("agent.toml")
+    assert refusal(str(tmp_path / "agent.toml")).startswith(f"{tmp_path}/agent.toml: cannot be read (Too many levels")
+
+
 def test_a_file_of_ours_that_all_may_read_is_fine(tmp_path: Path):
     """Reading is harmless: the configuration holds no secret."""
     path = write(tmp_path)

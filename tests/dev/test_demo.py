@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_the_demo_shows_the_main_job(checkout, tmp_path):
         value = line.partition("=")[2].split(" #")[0].strip("\"'")
         assert not value or len(value) < 6 or value not in told
     assert _left(checkout) == []
+
+
+def test_the_demo_works_in_a_folder_that_others_may_change(checkout, tmp_path, monkeypatch):
+    """In a clone that is somebody else's, or the whole group's, the demo keeps its stack elsewhere and leaves nothing there."""
+    checkout.chmod(0o775)
+    with tempfile.TemporaryDirectory(prefix="pv-", dir="/tmp") as elsewhere:  # short enough for a socket's path
+        monkeypatch.setenv("TMPDIR", elsewhere)
+        process = _start(checkout, tmp_path / "out")
+        assert process.wait(100) == 0, (tmp_path / "out").read_text()
+        assert f"--state {elsewhere}/prism-vault-demo-" in (tmp_path / "out").read_text()
+        assert _left(checkout) == []
+        assert os.listdir(elsewhere) == []
 
 
 @pytest.mark.parametrize("moment", ["1. start", "OpenBao answers", "2. run", "4. who"])

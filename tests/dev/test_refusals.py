@@ -67,11 +67,16 @@ def test_a_directory_that_holds_something_else_is_refused(tmp_path):
 
 
 def test_a_directory_that_others_may_write_is_refused(tmp_path):
-    """A directory that the group may write is refused with its mend."""
+    """A directory that the group may write is refused with its mend, and so is one below such a directory."""
     tmp_path.chmod(0o770)
     with pytest.raises(ConfigError, match="others may write") as refused, hold(str(tmp_path)):
         pass
     assert refused.value.mend == f"chmod go-w {tmp_path}"
+    tmp_path.chmod(0o700)
+    (tmp_path / "above" / "s").mkdir(parents=True)
+    (tmp_path / "above").chmod(0o777)
+    with pytest.raises(ConfigError, match=f"{tmp_path}/above: may be written by others"), hold(str(tmp_path / "above" / "s")):
+        pass
 
 
 def test_one_directory_has_one_stack(tmp_path):
