@@ -14,7 +14,7 @@ import contextlib
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -23,9 +23,10 @@ from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from prism_vault_agent.audit.answers import Answer
+    from prism_vault_agent.audit.ends import Journal, Post
     from prism_vault_agent.audit.event import Chain, Fields
 
 log = structlog.get_logger()
@@ -36,23 +37,6 @@ PAUSE_AWAITED: Final = 0.25
 PAUSE_LONGEST: Final = 5.0
 # Central looked at no event behind one that it refused.
 NOT_ATTEMPTED: Final = 424
-
-
-class Post(Protocol):
-    """Sends one batch of sealed events and returns an answer for each; raises ``AuditUnavailable`` when it is unknown."""
-
-    async def __call__(self, bodies: Sequence[bytes]) -> list[Answer]:
-        """Return the answers, in order."""
-
-
-class Journal(Protocol):
-    """Where events wait durably while central is away."""
-
-    async def keep(self, fields: Fields) -> None:
-        """Keep one event until it is dropped."""
-
-    async def drop(self, event_id: str) -> None:
-        """Forget an event that central has."""
 
 
 @dataclass(slots=True)

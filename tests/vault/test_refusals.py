@@ -8,8 +8,8 @@ from prism_vault_agent.errors import Denied, TokenExpired
 from prism_vault_agent.vault import reading
 from tests.support.counting_proxy import CountingProxy
 from tests.support.openbao import OpenBao
-from tests.support.processes import wait_until
 from tests.support.vault import bind, read, soon, transport
+from tests.support.waiting import wait_until
 
 
 def test_a_policy_denial_is_asked_about_once_and_never_retried(bao: OpenBao) -> None:
@@ -55,7 +55,7 @@ def test_a_dead_token_is_told_from_a_denial(death: str, bao: OpenBao, token: str
         bao.must("POST", "auth/token/revoke", {"token": dead})
     elif death == "expired":
         dead = bao.token(["read-secret"], ttl="1s")
-        wait_until(lambda: bao.request("GET", "auth/token/lookup-self", token=dead)[0] == 403, "the token expires")
+        wait_until(lambda: bao.request("GET", "auth/token/lookup-self", token=dead)[0] == 403)
     elif death == "used up":
         dead = bao.token(["read-secret"], num_uses=1)
         assert read(bao, dead, bind(K="secret/alive#k"), mounts={"secret/": 2}).values == {"K": "v"}

@@ -7,8 +7,9 @@ import pytest
 from prism_vault_agent.errors import Denied, ProviderUnavailable, TokenExpired
 from prism_vault_agent.vault import session
 from tests.support.openbao import OpenBao
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import free_port
 from tests.support.vault import soon, transport
+from tests.support.waiting import wait_until
 
 
 def test_renewing_gives_the_new_life(bao: OpenBao) -> None:
@@ -62,7 +63,7 @@ def test_a_token_is_revoked_by_its_accessor_where_policy_lets_us(bao: OpenBao) -
 def test_an_expired_token_is_told_from_a_denial(bao: OpenBao) -> None:
     """A token whose time is over is dead, not denied."""
     client, token = transport(bao.address), bao.token(["default"], ttl="1s", renewable=False)
-    wait_until(lambda: bao.request("GET", "auth/token/lookup-self", token=token)[0] == 403, "the token expires")
+    wait_until(lambda: bao.request("GET", "auth/token/lookup-self", token=token)[0] == 403)
     with pytest.raises(TokenExpired):
         session.renew(client, token, soon())
 
