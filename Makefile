@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml launcher/prism-vault $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
+SOURCES := pyproject.toml launcher/prism-vault launcher/first-line.sed $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PYTEST_WORKERS ?= 4
 
 .PHONY: setup demo test soak bench check docs lock clean
@@ -22,7 +22,8 @@ $(VENV)/dependencies: requirements/lock.txt requirements/bootstrap.txt
 $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 	@echo "setup 3/3: prism-vault itself, as a wheel, bytecode compiled"
 	@$(BIN)/uv pip install -q --no-cache --python $(BIN)/python --compile-bytecode --no-deps --no-build-isolation --reinstall-package prism-vault-agent .
-	@sed -i '1s|^\(#!.*/python[0-9.]*\)$$|\1 -ISE|' $(BIN)/prism-vault  # installers drop the options, see docs/adr/0030-thin-client.md
+	@sed -i -f launcher/first-line.sed $(BIN)/prism-vault
+	@$(BIN)/prism-vault --version >/dev/null
 	@touch $@
 
 demo: setup

@@ -11,6 +11,8 @@ import pytest
 from tests.exec.fake_agent import ROOT, FakeAgent, answer
 
 UV = Path(sys.executable).with_name("uv")
+# Names and values that a shell, or an interpreter that is not isolated, would not hand on as they are.
+ODD = {"odd.name": "1", "PYTHONSAFEPATH": "1"}
 QUIET = ["-q", "--offline", "--no-config"]
 
 
@@ -26,10 +28,19 @@ def wheel(tmp_path_factory):
 @pytest.fixture(params=["venv", "with a space", "long-" * 30], ids=["short", "space", "long"])
 def installed(request, wheel, tmp_path):
     """The command in a virtual environment of its own, without any dependency."""
-    venv = tmp_path / request.param
+    return install(wheel, tmp_path / request.param)
+
+
+def install(wheel: Path, venv: Path) -> Path:
+    """Make a virtual environment with the wheel in it, as its user would; return the command."""
     subprocess.run([UV, "venv", *QUIET, "--python", sys.executable, venv], check=True)
     subprocess.run([UV, "pip", "install", *QUIET, "--no-deps", "--python", venv / "bin/python", wheel], check=True)
     return venv / "bin" / "prism-vault"
+
+
+def mend(command: Path) -> None:
+    """Do to an installed command what `make setup` does."""
+    subprocess.run(["sed", "-i", "-f", ROOT / "launcher" / "first-line.sed", command], check=True)
 
 
 def run(command: Path, agent: FakeAgent, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -52,18 +63,41 @@ def test_installed(installed, tmp_path):
 
 def test_nothing_is_added_or_lost(wheel, tmp_path):
     """Started without a shell the command's environment is the caller's to the name, isolated or not."""
-    subprocess.run([UV, "venv", *QUIET, "--python", sys.executable, tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    subprocess.run([UV, "pip", "install", *QUIET, "--no-deps", "--python", python, wheel], check=True)
-    command = tmp_path / "venv/bin/prism-vault"
+    command = install(wheel, tmp_path / "venv")
     with FakeAgent(tmp_path, answer({b"DB": b"1"})) as agent:
-        plain = run(command, agent, **{"odd.name": "1", "PYTHONSAFEPATH": "1"})
-        text = command.read_text()
-        assert text.startswith(f"#!{python}\n")
-        command.write_text(text.replace("\n", " -ISE\n", 1))
-        isolated = run(command, agent, **{"odd.name": "1", "PYTHONSAFEPATH": "1"})
+        assert command.read_text().startswith(f"#!{tmp_path}/venv/bin/python\n")
+        plain = run(command, agent, **ODD)
+        mend(command)
+        isolated = run(command, agent, **ODD)
     assert set(plain.stdout.splitlines()) == {b"odd.name=1", b"PYTHONSAFEPATH=1", b"DB=1"}
     assert isolated.stdout == plain.stdout
+
+
+@pytest.mark.parametrize("place", ["venv", "a space", "it's", "a checkout's folder", "a $HOME", "long " * 10, "long-" * 25])
+def test_the_first_line_is_made_one_without_a_shell(wheel, tmp_path, place):
+    """What `make setup` does to the first line starts no shell, in any path: nothing is added or lost, and it is isolated."""
+    command = install(wheel, tmp_path / place)
+    mend(command)
+    first = command.read_text().partition("\n")[0]
+    assert first.endswith(" -ISE")
+    assert len(first) <= 255
+    with FakeAgent(tmp_path, answer({b"DB": b"1"})) as agent:
+        done = run(command, agent, **ODD)
+    assert set(done.stdout.splitlines()) == {b"odd.name=1", b"PYTHONSAFEPATH=1", b"DB=1"}, done.stderr
+    once = command.read_text()
+    mend(command)
+    assert command.read_text() == once
+
+
+@pytest.mark.parametrize("place", ["a \\ b", "a b" * 70])
+def test_a_first_line_that_has_no_form_without_a_shell_is_left(wheel, tmp_path, place):
+    """A path that env(1) would read otherwise, or that is too long for the kernel, keeps the installer's shell and works."""
+    command = install(wheel, tmp_path / place)
+    before = command.read_text()
+    mend(command)
+    assert command.read_text() == before
+    with FakeAgent(tmp_path, answer({b"DB": b"1"})) as agent:
+        assert b"DB=1" in run(command, agent).stdout.splitlines()
 
 
 def test_package_is_gone(tmp_path):
