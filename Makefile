@@ -40,6 +40,8 @@ bench: setup
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.paths
 	$(BIN)/python -m tests.bench.resident
+	$(BIN)/python -m tests.bench.central_appends
+	$(BIN)/python -m tests.bench.central_http
 
 check: setup
 	$(BIN)/ruff check .

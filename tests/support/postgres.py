@@ -64,7 +64,7 @@ class PostgresServer:
 
     def start(self) -> Self:
         """Start the server and return when it answers; make the database ``audit`` where there is none."""
-        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 60}
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 100}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.directory / "pg.log").open("ab") as log:
             self.process = subprocess.Popen(
