@@ -21,7 +21,10 @@ from prism_vault_agent.central.http.appending import AppendRoutes
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.openapi import append_paths
 from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.http.proving import ProofRoutes
 from prism_vault_agent.central.http.reading import ReadRoutes
+from prism_vault_agent.central.log.proofs import Proofs
+from prism_vault_agent.central.log.receipts import Receipts
 from prism_vault_agent.central.log.sequencer import Sequencer
 from prism_vault_agent.central.log.store import StorageError, Store
 from prism_vault_agent.central.log.sweep import Sweeper
@@ -31,8 +34,9 @@ from prism_vault_agent.central.storage.engines import reading_engine, writing_en
 from prism_vault_agent.central.storage.postgres import is_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from fastapi import APIRouter
     from starlette.types import Lifespan
 
     from prism_vault_agent.central.config import CentralConfig
@@ -77,7 +81,9 @@ def build(config: CentralConfig) -> Door:
     writer = Writer(Store(writing_engine(config.database)), failed)
     # Where others write too, sequencing waits for nobody and nobody for it; in a file, only one can write.
     sequencing = Writer(Store(writing_engine(config.database)), failed) if shared else writer
-    sequencer = Sequencer(sequencing, signer(config), config.log.checkpoint_interval, shared=shared)
+    signs = signer(config)
+    sequencer = Sequencer(sequencing, signs, config.log.checkpoint_interval, shared=shared)
+    proofs = Proofs(readers, config.log.checkpoint_interval)
     writer.news = sequencer.news
     sweeper = Sweeper(readers, writer, config.reservation_ttl)
 
@@ -100,15 +106,16 @@ def build(config: CentralConfig) -> Door:
                 await issuer.close()
             log.info("stopped")
 
-    app = _Api(lifespan, ReadRoutes(readers), Readiness(writer))
+    proving = ProofRoutes(proofs, signs.verifying_key)
+    app = _Api(lifespan, [ReadRoutes(readers).router(), proving.router()], Readiness(writer))
     rules = [entry.rule() for entry in config.policies]
-    return Door(app, AppendRoutes(writer, rules), credentials)
+    return Door(app, AppendRoutes(writer, rules, Receipts(signs)), credentials)
 
 
 class _Api(FastAPI):
     """The routes that need not be fast, and the description of all."""
 
-    def __init__(self, lifespan: Lifespan[_Api], reading: ReadRoutes, readiness: Readiness) -> None:
+    def __init__(self, lifespan: Lifespan[_Api], routers: Sequence[APIRouter], readiness: Readiness) -> None:
         super().__init__(
             title="prism-vault central",
             version=__version__,
@@ -118,7 +125,8 @@ class _Api(FastAPI):
             redirect_slashes=False,
         )
         self._readiness = readiness
-        self.include_router(reading.router())
+        for router in routers:
+            self.include_router(router)
         self.add_api_route("/healthz", self.healthz, response_class=Response, tags=["health"])
         self.add_api_route("/readyz", self.readyz, response_class=Response, tags=["health"])
         self.add_exception_handler(RequestValidationError, _answer_invalid)

@@ -33,6 +33,10 @@ class Signer(Protocol):
     def verifying_key(self) -> VerifyingKey:
         """The public key, under the name with which it signs."""
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether signing takes microseconds and waits for nobody."""
+
     def sign_many(self, texts: Sequence[bytes]) -> list[bytes]:
         """Return the signature of each text, 64 bytes."""
 
@@ -107,6 +111,11 @@ class SigningKey:
         """Return the private key as text, for a file that only its owner may read."""
         key = self.verifying_key
         return f"{_PRIVATE}{key.name}+{key.key_hash.hex()}+{to_base64(_ED25519 + self._secret[:32])}"
+
+    @property
+    def at_hand(self) -> bool:
+        """True: the key is in this process."""
+        return True
 
     def sign(self, text: bytes) -> bytes:
         """Return the signature, 64 bytes."""

@@ -34,6 +34,11 @@ def fields(kind: str, reservation: str, **more: Any) -> dict[str, Any]:
     return made | more
 
 
+def told(answer: httpx2.Response) -> dict[str, Any]:
+    """Return what an answer says of its event, which is the same whenever the event is sent: not the receipt's time."""
+    return {name: value for name, value in answer.json().items() if name not in ("receipt", "request_id")}
+
+
 class Host:
     """Makes events of one host and sends them with one credential."""
 

@@ -138,6 +138,9 @@ def test_every_route_is_described(central):
         "/v1/audit/reservations/{reservation}/finalize",
         "/v1/audit/events",
         "/v1/audit/head",
+        "/v1/audit/checkpoint",
+        "/v1/audit/proof/{n}",
+        "/v1/audit/log-key",
         "/healthz",
         "/readyz",
     }

@@ -16,7 +16,7 @@ from prism_vault_agent.central.log.verify import verify
 from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.engines import migrate, reading_engine, revision, writing_engine
 from prism_vault_agent.cli.audit_source import rows_of_file
-from tests.central.host import Host
+from tests.central.host import Host, told
 from tests.support.central import CentralProcess
 from tests.support.waiting import wait_until
 
@@ -198,5 +198,5 @@ def test_the_log_survives_a_restart(tmp_path):
         after = Host(central)
         after.chain = host.chain
 
-        assert after.send(body).json() == first.json()
+        assert told(after.send(body)) == told(first)
         assert after.end("success", json.loads(body)["reservation"]).status_code == 200

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.central.access.identity import Identity
     from prism_vault_agent.central.access.policy import Rule
+    from prism_vault_agent.central.log.receipts import Receipts
     from prism_vault_agent.central.log.writer import Writer
 
     Route = Callable[[Scope, Receive, Send, str], Awaitable[None]]
@@ -40,10 +41,11 @@ FINALIZE: Final = "/finalize"
 class AppendRoutes:
     """The routes, over one writer."""
 
-    def __init__(self, writer: Writer, rules: Sequence[Rule]) -> None:
-        """Append through ``writer``, deciding by ``rules``."""
+    def __init__(self, writer: Writer, rules: Sequence[Rule], receipts: Receipts) -> None:
+        """Append through ``writer``, deciding by ``rules``; ``receipts`` signs."""
         self._writer = writer
         self._rules = rules
+        self._receipts = receipts
         self._log = structlog.get_logger("audit")
 
     def route(self, path: str) -> Route | None:
@@ -61,7 +63,7 @@ class AppendRoutes:
         agent: Identity = scope["state"]["identity"]
         texts = _texts(await _body(scope, receive, LARGEST_BODY))
         answers = await self._append(agent, [_read(text) for text in texts], request_id)
-        await _send(send, 200, {"results": [answer.plain() for answer in answers]})
+        await _send(send, 200, {"results": [answer.plain() for answer in answers], "receipt": await self._receipt(answers)})
 
     async def reserve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append one ``reserved`` event: 201, or 403 with both rows on the log where policy says no."""
@@ -101,9 +103,14 @@ class AppendRoutes:
         if isinstance(event, Event) and event.kind not in kinds:
             raise Problem(400, "other_kind", f"the event's kind is none of {', '.join(sorted(kinds))}")
         (answer,) = await self._append(agent, [event], request_id)
+        told = {**answer.plain(), "receipt": await self._receipt([answer])}
         if answer.reason:
-            raise Problem(answer.status, answer.reason, answer.message, more=answer.plain())
-        await _send(send, answer.status, answer.plain())
+            raise Problem(answer.status, answer.reason, answer.message, more=told)
+        await _send(send, answer.status, told)
+
+    async def _receipt(self, answers: list[Answer]) -> dict[str, Any] | None:
+        """Return central's signature for the rows of these answers."""
+        return await self._receipts.sign([(answer.n, bytes.fromhex(answer.leaf)) for answer in answers if answer.n is not None])
 
 
 async def _body(scope: Scope, receive: Receive, largest: int) -> bytes:

@@ -19,6 +19,7 @@ from prism_vault_agent.central.access.permission import OPEN, Forbidden, needs, 
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
+from prism_vault_agent.errors import IntegrityError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -121,6 +122,8 @@ def as_problem(error: Exception) -> Problem:
             problem = Problem(503, "storage", "the log cannot be written or read now; nothing was acknowledged; retry")
         case Busy():
             problem = Problem(503, "busy", "more events wait than the disk takes; retry")
+        case IntegrityError():
+            problem = Problem(500, "integrity", "the stored hashes of the log are not whole; verify it")
         case _:
             problem = Problem(500, "internal", "a defect of ours; nothing was acknowledged")
     return problem

@@ -1,0 +1,71 @@
+"""The routes by which a host convinces itself: the newest checkpoint, proofs, and the key that signed them.
+
+Every caller may ask for all of it: hashes tell nothing of a row to whom does not have it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.log.proofs import NoSuchEvent, NotSequenced
+
+if TYPE_CHECKING:
+    from prism_vault_agent.central.log.proofs import Proofs
+    from prism_vault_agent.proof.keys import VerifyingKey
+
+Size = Annotated[int, Query(alias="from", ge=0, lt=2**63)]
+Number = Annotated[int, Path(ge=0, lt=2**63)]
+
+
+class ProofRoutes:
+    """The routes, over the proofs of one log."""
+
+    def __init__(self, proofs: Proofs, key: VerifyingKey) -> None:
+        """Show ``proofs``, and the ``key`` that signs."""
+        self._proofs = proofs
+        self._key = key
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        routes = APIRouter(prefix="/v1/audit", tags=["proofs"])
+        routes.add_api_route("/checkpoint", self.checkpoint, response_class=Response)
+        routes.add_api_route("/proof/{n}", self.proof, response_class=Response)
+        routes.add_api_route("/log-key", self.log_key, response_class=Response)
+        return routes
+
+    async def checkpoint(self, old: Size = 0) -> Response:
+        """Return the newest checkpoint, and the proof that the log has only grown since the one about ``from`` leaves."""
+        signed = await self._proofs.newest(least=old)
+        if signed is None and old == 0:
+            raise Problem(404, "no_checkpoint", "nothing was appended yet; retry", headers={"Retry-After": "1"})
+        if signed is None or signed.size < old:
+            told = {"size": 0, "note": None} if signed is None else {"size": signed.size, "note": signed.note}
+            raise Problem(409, "ahead", "the newest checkpoint is about fewer leaves than that", more=told)
+        proof = await self._proofs.growth(old, signed.size)
+        return _json({"size": signed.size, "note": signed.note, "proof": [node.hex() for node in proof]})
+
+    async def proof(self, n: Number) -> Response:
+        """Return the proof that row ``n`` is in the tree of the newest checkpoint, and that checkpoint."""
+        try:
+            found, signed = await self._proofs.inclusion(n)
+        except NoSuchEvent:
+            raise Problem(404, "no_such_event", "there is no event with this number") from None
+        except NotSequenced:
+            detail = "no checkpoint is about this event yet; retry"
+            raise Problem(404, "not_sequenced", detail, headers={"Retry-After": "1"}) from None
+        proof = [node.hex() for node in found.proof]
+        placed = {"n": n, "index": found.position, "leaf": found.leaf.hex()}
+        return _json({**placed, "size": signed.size, "note": signed.note, "proof": proof})
+
+    async def log_key(self) -> Response:
+        """Return the key that verifies checkpoints and receipts, for set-up; whoever relies on it has it from elsewhere."""
+        return _json({"key": str(self._key)})
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(json.dumps(content), 200, None, "application/json")
