@@ -24,6 +24,8 @@ TOOLS: Final = ("strace", "setpriv")
 def lacking() -> dict[str, str]:
     """Return what this machine lacks, by marker argument, and how to mend it."""
     found = {tool: f"{tool} is not installed" for tool in TOOLS if shutil.which(tool) is None}
+    if shutil.which("initdb") is None and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        found["initdb"] = "PostgreSQL's server is not installed"
     if os.geteuid() != 0:
         found["root"] = "not root"
     if not may_make_namespaces():
@@ -53,6 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def needs(item: pytest.Item) -> set[str]:
-    """Return what a test needs of the machine."""
+    """Return what a test needs of the machine; one with ``postgresql`` for a parameter needs PostgreSQL's server."""
     tools = {str(mark.args[0]) for mark in item.iter_markers("tool")}
+    parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    tools |= {"initdb" for parameter in parameters if parameter == "postgresql"}
     return tools | {marker for marker in ("root", "namespaces") if item.get_closest_marker(marker)}

@@ -120,6 +120,7 @@ def test_nothing_acknowledged_is_lost_when_central_is_killed(tmp_path: Path):
         assert len(load.acknowledged) >= count(8, 300) * 40
 
 
+@pytest.mark.tool("initdb")
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path):
     """PostgreSQL and all its processes are killed under load: central answers 503 meanwhile and goes on by itself afterwards."""
