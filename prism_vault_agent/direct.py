@@ -13,12 +13,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from prism_vault_agent.agent.exec_request import reference, total_room
 from prism_vault_agent.agent.peer import Peer
-from prism_vault_agent.audit.answers import BATCH, Answer, results
+from prism_vault_agent.audit.answers import AWAY, BATCH, Answer, results
 from prism_vault_agent.audit.direct_log import DirectLog
+from prism_vault_agent.audit.replicas import Replica, Replicas
 from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import AuditUnavailable, ConfigError, PrismVaultError
 from prism_vault_agent.exec import Failure, client, environment
@@ -38,7 +38,6 @@ from prism_vault_agent.model import (
 from prism_vault_agent.render import foretell, render, run_blocking
 from prism_vault_agent.vault import credentials, login, reading
 from prism_vault_agent.vault.connection import Broken, Connection
-from prism_vault_agent.vault.tls import tls_context
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Room
@@ -203,30 +202,39 @@ class Central:
 
     settings: CentralSettings
     vault: Vault
-    connection: Connection = field(init=False)
+    replicas: Replicas = field(init=False)
+    connections: dict[Replica, Connection] = field(default_factory=dict)
     _credential: str = ""
 
     def __post_init__(self) -> None:
         """Nothing is sent yet."""
-        parts = urlsplit(self.settings.url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        context = tls_context(self.settings.url, self.settings.tls)
-        self.connection = Connection(parts.hostname or "", port, context, told="central")
+        self.replicas = Replicas(self.settings)
 
     def post(self, body: bytes, deadline: float) -> Answer:
-        """Send one sealed event and return the answer to it; what is not an answer leaves it unknown."""
+        """Send one sealed event and return the answer to it; what is not an answer leaves it unknown.
+
+        The next attempt is at another replica, where there is one and this one did not answer.
+        """
         content = json.dumps({"events": [body.decode()]}, ensure_ascii=False).encode()
-        parts = urlsplit(self.settings.url)
+        replica = self.replicas.current
         head = (
-            f"POST {parts.path.rstrip('/')}{BATCH} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {self._bearer()}\r\n"
+            f"POST {replica.prefix}{BATCH} HTTP/1.1\r\nHost: {replica.authority}\r\nAuthorization: Bearer {self._bearer()}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         limit = min(deadline, time.monotonic() + self.settings.timeout)
         try:
-            reply = self.connection.exchange(head.encode("ascii") + content, "POST", limit)
+            reply = self._connection(replica).exchange(head.encode("ascii") + content, "POST", limit)
         except Broken as broken:
+            self.replicas.failed(replica)
             raise AuditUnavailable(broken.error.message) from None
+        if reply.status == AWAY:
+            self.replicas.failed(replica)
         return results(reply.status, reply.body, 1)[0]
+
+    def _connection(self, replica: Replica) -> Connection:
+        if replica not in self.connections:
+            self.connections[replica] = Connection(replica.host, replica.port, replica.context, told="central")
+        return self.connections[replica]
 
     def _bearer(self) -> str:
         """Return the credential for central: an identity token of our login, or the service token's file."""

@@ -28,6 +28,7 @@ from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.audit.http import CentralHttp
 from prism_vault_agent.audit.journal import Journal
 from prism_vault_agent.audit.outbox import Outbox
+from prism_vault_agent.audit.replicas import Replicas
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import Hardening, harden
@@ -69,7 +70,8 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     # The parts.
     workers = Workers(settings.vault, settings.agent.workers)
     session = Session(workers, settings.vault.auth)
-    central = CentralHttp(settings.central, credential_of(settings.central, session))
+    replicas, credential = Replicas(settings.central), credential_of(settings.central, session)
+    central = CentralHttp(replicas, credential, settings.central.timeout)
     journal = Journal(str(Path(settings.agent.state) / "journal"))
     outbox = Outbox(Chain(settings.agent.host, new_id()), central.post, journal)
     audit = CentralLog(outbox, settings.central.timeout)

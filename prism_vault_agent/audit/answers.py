@@ -12,6 +12,8 @@ from prism_vault_agent.model import Receipt, ReservationId, Resolution
 Answer = dict[str, Any]
 BATCH: Final = "/v1/audit/events:batch"
 LARGEST: Final = 1024 * 1024
+# The status of a replica that cannot record now; another one may.
+AWAY: Final = 503
 
 
 def results(status: int, content: bytes, expected: int) -> list[Answer]:

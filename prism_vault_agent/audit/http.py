@@ -1,4 +1,4 @@
-"""Batches of events to central over HTTP/1.1, on one kept connection. Every failure is *unknown*: the batch is sent again.
+"""Requests to central over HTTP/1.1, on one kept connection. Every failure is *unknown*: the same bytes are sent again.
 
 On asyncio and h11 rather than a general HTTP client: two of these requests are on the path of every exec (docs/adr/0004).
 """
@@ -9,18 +9,16 @@ import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import urlsplit
 
 import h11
 
-from prism_vault_agent.audit.answers import BATCH, LARGEST, Answer, results
+from prism_vault_agent.audit.answers import AWAY, BATCH, LARGEST, Answer, results
 from prism_vault_agent.errors import AuditUnavailable
-from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prism_vault_agent.config.settings import CentralSettings
+    from prism_vault_agent.audit.replicas import Replica, Replicas
 
 READ_SIZE: Final = 65536
 
@@ -36,23 +34,60 @@ class Credential(Protocol):
 
 
 class CentralHttp:
-    """Central's audit API, for one request at a time. Nothing is taken from the environment, and no redirect is followed."""
+    """Central's audit API, for one request at a time. Nothing is taken from the environment, and no redirect is followed.
 
-    def __init__(self, settings: CentralSettings, credential: Credential) -> None:
-        """Speak to central at ``settings.url``. Raises ``ConfigError`` for unusable TLS files."""
-        self._url = urlsplit(settings.url)
-        self._seconds = settings.timeout
-        self._context = tls_context(settings.url, settings.tls)
+    A replica that cannot be reached, is late, or answers 503 is left for the next one, which is asked with the same bytes.
+    """
+
+    def __init__(self, replicas: Replicas, credential: Credential, seconds: float) -> None:
+        """Wait ``seconds`` at most for one answer of one replica."""
+        self._replicas = replicas
+        self._seconds = seconds
         self._credential = credential
-        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
+        self._open: tuple[Replica, asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
 
     async def post(self, bodies: Sequence[bytes]) -> list[Answer]:
         """Send one batch and return central's answer to each event, or raise ``AuditUnavailable``."""
-        credential = await self._credential.get()
         content = json.dumps({"events": [body.decode() for body in bodies]}, ensure_ascii=False).encode()
+        return results(*await self._ask("POST", BATCH, content), len(bodies))
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of central's answer, whatever it is, or raise ``AuditUnavailable``."""
+        return await self._ask("GET", path)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._close()
+
+    async def _ask(self, method: str, path: str, content: bytes = b"") -> tuple[int, bytes]:
+        """Return the answer of the first replica that has one, the one in use first. Raises the last one's failure."""
+        credential = await self._credential.get()
+        others = len(self._replicas)
+        while others := others - 1:
+            with contextlib.suppress(AuditUnavailable):
+                status, body = await self._ask_one(method, path, credential, content)
+                if status != AWAY:
+                    return status, body
+        return await self._ask_one(method, path, credential, content)
+
+    async def _ask_one(self, method: str, path: str, credential: str, content: bytes) -> tuple[int, bytes]:
+        """Return the answer of the replica in use, which is another one from then on where that was no answer."""
+        replica = self._replicas.current
+        try:
+            status, body = await self._bounded(replica, _request(replica, method, path, credential, content), content)
+        except AuditUnavailable:
+            self._replicas.failed(replica)
+            raise
+        if status == AWAY:
+            self._replicas.failed(replica)
+        if status == 401:
+            self._credential.refused()
+        return status, body
+
+    async def _bounded(self, replica: Replica, request: h11.Request, content: bytes) -> tuple[int, bytes]:
         try:
             async with asyncio.timeout(self._seconds):
-                status, answer = await self._exchange(credential, content)
+                return await self._exchange(replica, request, content)
         except TimeoutError:
             self._close()
             raise AuditUnavailable("central does not answer in time", mend="see prism-vault doctor") from None
@@ -62,64 +97,62 @@ class CentralHttp:
         except BaseException:
             self._close()
             raise
-        if status == 401:
-            self._credential.refused()
-        return results(status, answer, len(bodies))
 
-    async def close(self) -> None:
-        """Close the connection."""
-        self._close()
-
-    async def _exchange(self, credential: str, content: bytes) -> tuple[int, bytes]:
+    async def _exchange(self, replica: Replica, request: h11.Request, content: bytes) -> tuple[int, bytes]:
         """Send one request and return status and body; a kept connection that central has closed meanwhile is opened anew."""
+        if self._open is not None and self._open[0] is not replica:
+            self._close()
         kept = self._open is not None
         try:
-            return await self._request(credential, content)
+            return await self._send(replica, request, content)
         except (ConnectionError, h11.RemoteProtocolError):
             self._close()
             if not kept:
                 raise
-        return await self._request(credential, content)
+        return await self._send(replica, request, content)
 
-    async def _request(self, credential: str, content: bytes) -> tuple[int, bytes]:
+    async def _send(self, replica: Replica, request: h11.Request, content: bytes) -> tuple[int, bytes]:
         if self._open is None:
-            port = self._url.port or (443 if self._context else 80)
-            reader, writer = await asyncio.open_connection(self._url.hostname, port, ssl=self._context)
-            self._open = (reader, writer, h11.Connection(h11.CLIENT))
-        reader, writer, parser = self._open
-        headers = [
-            ("Host", self._url.netloc),
-            ("Authorization", f"Bearer {credential}"),
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(content))),
-        ]
-        request = h11.Request(method="POST", target=self._url.path.rstrip("/") + BATCH, headers=headers)
-        writer.write(
-            (parser.send(request) or b"") + (parser.send(h11.Data(content)) or b"") + (parser.send(h11.EndOfMessage()) or b"")
-        )
-        status, body = 0, bytearray()
-        while True:
-            event = parser.next_event()
-            if event is h11.NEED_DATA:
-                parser.receive_data(await reader.read(READ_SIZE))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > LARGEST:
-                    raise AuditUnavailable("central's answer is too large", mend="check the URL of [central]")
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif isinstance(event, h11.ConnectionClosed):
-                raise ConnectionResetError
+            reader, writer = await asyncio.open_connection(replica.host, replica.port, ssl=replica.context)
+            self._open = (replica, reader, writer, h11.Connection(h11.CLIENT))
+        _, reader, writer, parser = self._open
+        head = parser.send(request) or b""
+        writer.write(head + (parser.send(h11.Data(content)) or b"") + (parser.send(h11.EndOfMessage()) or b""))
+        status, body = await _answer(reader, parser)
         if parser.our_state is h11.DONE and parser.their_state is h11.DONE:
             parser.start_next_cycle()
         else:
             self._close()
-        return status, bytes(body)
+        return status, body
 
     def _close(self) -> None:
         if self._open is not None:
             with contextlib.suppress(OSError):
-                self._open[1].close()
+                self._open[2].close()
             self._open = None
+
+
+def _request(replica: Replica, method: str, path: str, credential: str, content: bytes) -> h11.Request:
+    headers = [("Host", replica.authority), ("Authorization", f"Bearer {credential}")]
+    if method == "POST":
+        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
+    return h11.Request(method=method, target=replica.prefix + path, headers=headers)
+
+
+async def _answer(reader: asyncio.StreamReader, parser: h11.Connection) -> tuple[int, bytes]:
+    """Return status and body of one response. Raises ``AuditUnavailable`` for one that is too large."""
+    status, body = 0, bytearray()
+    while True:
+        event = parser.next_event()
+        if event is h11.NEED_DATA:
+            parser.receive_data(await reader.read(READ_SIZE))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > LARGEST:
+                raise AuditUnavailable("central's answer is too large", mend="check the URL of [central]")
+        elif isinstance(event, h11.EndOfMessage):
+            return status, bytes(body)
+        elif isinstance(event, h11.ConnectionClosed):
+            raise ConnectionResetError

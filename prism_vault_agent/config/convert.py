@@ -123,12 +123,17 @@ def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
 def _central(section: schema.Central, conversion: Conversion) -> CentralSettings:
     if (section.identity_role is None) == (section.token_file is None):
         conversion.wrong(("central",), "needs one credential", "set either identity_role or token_file")
+    for place, url in enumerate(section.replicas):
+        if url in (section.url, *section.replicas[:place]):
+            conversion.wrong(("central", "replicas", place), "names an address twice", "name each replica once")
     return CentralSettings(
         url=section.url,
         identity_role=section.identity_role or "",
         token_file=section.token_file or "",
         tls=_tls(section, "central", conversion),
         timeout=seconds(section.timeout),
+        replicas=tuple(section.replicas),
+        log_key=section.log_key or "",
     )
 
 

@@ -17,6 +17,7 @@ Path = Annotated[str, AfterValidator(shapes.path)]
 Text = Annotated[str, AfterValidator(shapes.text)]
 Namespace = Annotated[str, AfterValidator(shapes.namespace)]
 Url = Annotated[str, AfterValidator(shapes.url)]
+LogKey = Annotated[str, AfterValidator(shapes.log_key)]
 Duration = Annotated[str, AfterValidator(shapes.duration)]
 Timeout = Annotated[str, AfterValidator(shapes.timeout)]
 Mode = Annotated[str, AfterValidator(shapes.mode)]
@@ -136,6 +137,16 @@ class Central(Section):
     """The central service: where the audit log is."""
 
     url: Url = Field(description="`https://` address; `http://` only on loopback.")
+    replicas: list[Url] = Field(
+        default_factory=list,
+        description="Addresses of further replicas of the same central: the next one is asked where one does not answer, "
+        "or answers 503, and stays in use until it does so itself.",
+    )
+    log_key: LogKey | None = Field(
+        None,
+        description="Key that verifies what central signs, as its operator gives it: `name+hash+base64`. With it, nothing is "
+        "released without central's signed receipt, and this host is a witness of the log. Without it, central is believed.",
+    )
     audit: Literal["strict"] = Field(
         "strict", description="Both audit steps are acknowledged before anything is released. There is no other value."
     )

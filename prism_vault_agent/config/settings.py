@@ -62,13 +62,23 @@ class VaultSettings:
 
 @dataclass(frozen=True, slots=True)
 class CentralSettings:
-    """Where the audit log is. Our credential: the provider's token of ``identity_role``, or ``token_file``."""
+    """Where the audit log is. Our credential: the provider's token of ``identity_role``, or ``token_file``.
+
+    ``log_key`` is the text of the key that verifies what central signs; empty where central is believed.
+    """
 
     url: str
     identity_role: str = ""
     token_file: str = ""
     tls: TlsFiles = field(default_factory=TlsFiles)
     timeout: float = 5.0
+    replicas: tuple[str, ...] = ()
+    log_key: str = ""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses of all replicas of central, in the order in which they are tried."""
+        return (self.url, *self.replicas)
 
 
 @dataclass(frozen=True, slots=True)

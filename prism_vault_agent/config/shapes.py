@@ -7,6 +7,8 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
+from prism_vault_agent.errors import ConfigError
+
 LONGEST_TEXT: Final = 4096
 LONGEST_TIMEOUT: Final = 60.0
 LONGEST_DURATION: Final = 3600.0
@@ -109,6 +111,16 @@ def url(value: str) -> str:
     if parts.scheme == "http" and not loopback(host):
         raise ValueError("would send credentials in clear; write https://, http:// is for loopback only")
     return value.rstrip("/")
+
+
+def log_key(value: str) -> str:
+    """Return the verifying key of a log, as ``proof.keys.VerifyingKey`` writes it."""
+    from prism_vault_agent.proof.keys import VerifyingKey  # noqa: PLC0415 - 5 ms, for those who set it
+
+    try:
+        return str(VerifyingKey.parse(value))
+    except ConfigError:
+        raise ValueError("is not a whole verifying key (name+hash+base64); copy it again, from central's operator") from None
 
 
 def loopback(host: str) -> bool:

@@ -14,9 +14,9 @@ import pytest
 
 from prism_vault_agent.cli import doctor, host, reach
 from prism_vault_agent.cli.checks import PROMISES
-from prism_vault_agent.config.settings import AuthSettings, TlsFiles, VaultSettings
+from prism_vault_agent.config.settings import AuthSettings, CentralSettings, TlsFiles, VaultSettings
 from tests.support.certificates import Tls
-from tests.support.fake_server import FakeServer
+from tests.support.fake_server import FakeServer, reset
 
 NOBODY = 65534
 SWAPS = "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n"
@@ -194,3 +194,16 @@ def test_a_certificate_that_does_not_verify_is_told(tmp_path: Path):
         assert "the certificate of 127.0.0.1 does not verify (" in vault_check(server.address)
         assert vault_check(server.address, TlsFiles(str(tls.ca_file))).startswith("holds")
         assert vault_check(server.address, TlsFiles(str(tmp_path / "none.pem"))).startswith("does not hold")
+
+
+def test_one_replica_of_central_that_can_record_is_enough():
+    """Each replica of central is told; one that is away is needed only where no other can record."""
+    with FakeServer(reset) as server:
+        gone = server.address
+    with answering(b"{}") as server:
+        checks = reach.central(CentralSettings(gone, replicas=(server.address,)))
+    told = {check.name: check for check in checks}
+    one, two = (told[f"central answers at {url.removeprefix('http://')}"] for url in (gone, server.address))
+    assert (one.state, one.needed) == ("does not hold", False)
+    assert two.state == "holds"
+    assert [check.needed for check in reach.central(CentralSettings(gone, replicas=("http://127.0.0.1:9",)))] == [True, True]

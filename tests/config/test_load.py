@@ -48,6 +48,8 @@ url = "https://server1.lan:8310"
 audit = "strict"
 token_file = "/etc/pv/token"
 timeout = "1m"
+replicas = ["https://server2.lan:8310/", "https://server3.lan:8310"]
+log_key = "prism.lan/log+dc1a04ad+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
 [scopes.web]
 project = "prism"
 environment = "lan"
@@ -90,6 +92,8 @@ def test_everything_that_is_written_is_in_the_settings(tmp_path: Path):
         "",
         60.0,
     )
+    assert central.urls == ("https://server1.lan:8310", "https://server2.lan:8310", "https://server3.lan:8310")
+    assert central.log_key == "prism.lan/log+dc1a04ad+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
     assert (scope.project, scope.environment, scope.purposes) == ("prism", "lan", ("service", "deploy-check"))
     assert scope.callers == (
         CallerRule("service", uid=0),
@@ -149,6 +153,9 @@ def test_certificate_login_needs_a_certificate(tmp_path: Path):
         ("[central]\nurl", "[central]\naudit = 'lax'\nurl", 10, "central.audit", "has an unknown value; write 'strict'"),
         ("identity_role", "token_file = '/t'\nidentity_role", 9, "central", "needs one credential"),
         ('identity_role = "agent"', "", 9, "central", "needs one credential"),
+        ("[central]", "[central]\nlog_key = 'log+00+AA=='", 10, "central.log_key", "is not a whole verifying key"),
+        ("[central]", "[central]\nreplicas = ['http://h']", 10, "central.replicas[0]", "would send credentials in clear"),
+        ("[central]", "[central]\nreplicas = ['http://127.0.0.1:8310']", 10, "central.replicas[0]", "names an address twice"),
         ("[vault.auth]", 'key_file = "/k"\n[vault.auth]', 1, "vault.cert_file", "is missing"),
         ("[vault.auth]", 'timeout = "5"\n[vault.auth]', 4, "vault.timeout", "is not a duration"),
         ("[vault.auth]", 'timeout = "0s"\n[vault.auth]', 4, "vault.timeout", "is not a useful timeout"),
