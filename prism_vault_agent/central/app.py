@@ -19,10 +19,11 @@ from prism_vault_agent.central.access.identity import Credentials
 from prism_vault_agent.central.access.issuer import TokenIssuer
 from prism_vault_agent.central.http.appending import AppendRoutes
 from prism_vault_agent.central.http.door import Door
-from prism_vault_agent.central.http.openapi import append_paths
+from prism_vault_agent.central.http.openapi import complete
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.proving import ProofRoutes
 from prism_vault_agent.central.http.reading import ReadRoutes
+from prism_vault_agent.central.http.schema import TEXT, answers, record
 from prism_vault_agent.central.log.proofs import Proofs
 from prism_vault_agent.central.log.receipts import Receipts
 from prism_vault_agent.central.log.sequencer import Sequencer
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.config import CentralConfig
 
 PROBE_SECONDS: Final = 1.0
+STATUS: Final = record({"status": TEXT})
 
 
 class Readiness:
@@ -127,8 +129,10 @@ class _Api(FastAPI):
         self._readiness = readiness
         for router in routers:
             self.include_router(router)
-        self.add_api_route("/healthz", self.healthz, response_class=Response, tags=["health"])
-        self.add_api_route("/readyz", self.readyz, response_class=Response, tags=["health"])
+        healthy = answers({200: STATUS}, "http", "internal", common=())
+        self.add_api_route("/healthz", self.healthz, response_class=Response, tags=["health"], responses=healthy)
+        ready = answers({200: STATUS}, "http", "internal", "storage", common=())
+        self.add_api_route("/readyz", self.readyz, response_class=Response, tags=["health"], responses=ready)
         self.add_exception_handler(RequestValidationError, _answer_invalid)
         self.add_exception_handler(HTTPException, _answer_http)
         self.add_exception_handler(Exception, _pass_on)
@@ -145,9 +149,9 @@ class _Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of every route."""
-        described = super().openapi()
-        described["paths"] |= append_paths()
-        return described
+        if self.openapi_schema is None:
+            self.openapi_schema = complete(super().openapi())
+        return self.openapi_schema
 
 
 async def _pass_on(_request: Request, error: Exception) -> Response:
@@ -164,4 +168,5 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "no_such_route", 405: "method"}.get(error.status_code, "http")
-    return Problem(error.status_code, code, "see /openapi.json").response(request.state.request_id)
+    headers = dict(error.headers or {})
+    return Problem(error.status_code, code, "see /openapi.json", headers=headers).response(request.state.request_id)

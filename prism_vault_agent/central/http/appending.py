@@ -49,7 +49,7 @@ class AppendRoutes:
         self._log = structlog.get_logger("audit")
 
     def route(self, path: str) -> Route | None:
-        """Return the route of a POST to ``path``, if it is one of ours."""
+        """Return the route of ``path``, if it is one of ours; its method is POST."""
         if path == BATCH:
             return self.append_batch
         if path == RESERVATIONS:

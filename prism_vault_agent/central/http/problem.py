@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 
+ALWAYS: Final[dict[int, dict[str, str]]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "1"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
+
 
 class Problem(Exception):
-    """An answer that is not the one asked for."""
+    """An answer that is not the one asked for. ``code`` is one of :data:`~prism_vault_agent.central.http.codes.CODES`."""
 
     def __init__(
         self,
@@ -39,9 +45,4 @@ class Problem(Exception):
             "code": self.code,
             "request_id": request_id,
         }
-        headers = dict(self.headers)
-        if self.status == HTTPStatus.UNAUTHORIZED:
-            headers["WWW-Authenticate"] = "Bearer"
-        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.setdefault("Retry-After", "1")
-        return Response(json.dumps(content), self.status, headers, "application/problem+json")
+        return Response(json.dumps(content), self.status, ALWAYS.get(self.status, {}) | self.headers, "application/problem+json")

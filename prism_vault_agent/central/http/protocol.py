@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from prism_vault_agent.central.http.problem import Problem
 
 if TYPE_CHECKING:
     import asyncio
 
+    from starlette.responses import Response
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 LARGEST_HEAD: Final = 32 * 1024
 REQUEST_SECONDS: Final = 15.0
+
+
+def as_bytes(response: Response) -> bytes:
+    """Return a response as it goes over the wire where no application serves; the connection ends behind it."""
+    head = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
+    head += [name + b": " + value for name, value in (*response.raw_headers, (b"connection", b"close"))]
+    return b"\r\n".join(head) + b"\r\n\r\n" + bytes(response.body)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -37,6 +51,18 @@ class LimitedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > LARGEST_HEAD:
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - what the parser says is told in our words
+        """Answer what is not HTTP with a problem, unless an answer has begun, and close."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.refuse(Problem(400, "http", "not a request of HTTP/1.1; the connection is closed"))
+        self.transport.close()
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with a problem outside of any request, and close."""
+        self.transport.write(as_bytes(problem.response(os.urandom(8).hex())))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of a request."""

@@ -6,17 +6,34 @@ Every caller may ask for all of it: hashes tell nothing of a row to whom does no
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.http.schema import TEXT, WHOLE, answers, array, hexadecimal, maybe, record, told
 from prism_vault_agent.central.log.proofs import NoSuchEvent, NotSequenced
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.log.proofs import Proofs
     from prism_vault_agent.proof.keys import VerifyingKey
+
+NOTE: Final = told(TEXT, "a signed note of C2SP")
+HASHES: Final = array(hexadecimal(32))
+CHECKPOINT: Final = record({"size": told(WHOLE, "number of leaves"), "note": NOTE, "proof": HASHES})
+PROOF: Final = record(
+    {
+        "n": WHOLE,
+        "index": told(WHOLE, "of the leaf in the tree"),
+        "leaf": hexadecimal(32),
+        "size": told(WHOLE, "number of leaves"),
+        "note": NOTE,
+        "proof": HASHES,
+    }
+)
+KEY: Final = record({"key": told(TEXT, "name+hash+base64")})
+NEWEST: Final = {"type": "object", "properties": {"size": WHOLE, "note": maybe(NOTE)}}
 
 Size = Annotated[int, Query(alias="from", ge=0, lt=2**63)]
 Number = Annotated[int, Path(ge=0, lt=2**63)]
@@ -33,9 +50,12 @@ class ProofRoutes:
     def router(self) -> APIRouter:
         """Return the routes."""
         routes = APIRouter(prefix="/v1/audit", tags=["proofs"])
-        routes.add_api_route("/checkpoint", self.checkpoint, response_class=Response)
-        routes.add_api_route("/proof/{n}", self.proof, response_class=Response)
-        routes.add_api_route("/log-key", self.log_key, response_class=Response)
+        of_checkpoint = answers({200: CHECKPOINT}, "query", "no_checkpoint", "integrity")
+        of_checkpoint |= answers({}, "ahead", common=(), also=NEWEST)
+        of_proof = answers({200: PROOF}, "query", "no_such_event", "not_sequenced", "integrity")
+        routes.add_api_route("/checkpoint", self.checkpoint, response_class=Response, responses=of_checkpoint)
+        routes.add_api_route("/proof/{n}", self.proof, response_class=Response, responses=of_proof)
+        routes.add_api_route("/log-key", self.log_key, response_class=Response, responses=answers({200: KEY}))
         return routes
 
     async def checkpoint(self, old: Size = 0) -> Response:

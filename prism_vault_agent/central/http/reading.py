@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from prism_vault_agent.central.http.schema import TEXT, WHOLE, YES_OR_NO, answers, array, hexadecimal, maybe, record, told
 from prism_vault_agent.central.log.find import MOST_ROWS, Question, find, head
 from prism_vault_agent.central.log.store import StorageError
 
@@ -20,6 +21,31 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from prism_vault_agent.central.access.identity import Identity
+
+
+ROW: Final = record(
+    {
+        "n": told(WHOLE, "index on the log"),
+        "event_id": hexadecimal(16),
+        "host_id": TEXT,
+        "host_epoch": hexadecimal(16),
+        "host_seq": WHOLE,
+        "prev_hash": hexadecimal(32),
+        "kind": TEXT,
+        "reservation_id": hexadecimal(16),
+        "received_at": told(WHOLE, "milliseconds since 1970, central's clock"),
+        "body": told(TEXT, "the event exactly as it was sent and hashed"),
+        "hash": hexadecimal(32),
+    }
+)
+PAGE: Final = record(
+    {
+        "events": array(ROW),
+        "next": told(maybe(WHOLE), "go on with ?after= this; null at the end of the log"),
+        "all_projects": told(YES_OR_NO, "the caller reads every project, and the rows that belong to none"),
+    }
+)
+HEAD: Final = record({"host": TEXT, "epoch": maybe(hexadecimal(16)), "seq": WHOLE, "hash": hexadecimal(32)})
 
 
 class EventsQuery(BaseModel):
@@ -51,8 +77,8 @@ class ReadRoutes:
     def router(self) -> APIRouter:
         """Return the routes."""
         routes = APIRouter(prefix="/v1/audit", tags=["audit"])
-        routes.add_api_route("/events", self.events, response_class=Response)
-        routes.add_api_route("/head", self.head, response_class=Response)
+        routes.add_api_route("/events", self.events, response_class=Response, responses=answers({200: PAGE}, "query"))
+        routes.add_api_route("/head", self.head, response_class=Response, responses=answers({200: HEAD}))
         return routes
 
     async def events(self, request: Request, query: Annotated[EventsQuery, Query()]) -> Response:
