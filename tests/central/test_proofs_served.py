@@ -98,6 +98,11 @@ class Witness:
         assert verify_inclusion(leaf, answer["index"], checkpoint.size, proof, checkpoint.root)
         return answer["index"], leaf, checkpoint
 
+    def included_in(self, size: int, n: int) -> tuple[int, dict[str, Any]]:
+        """Return status and answer to the question for the proof in the tree of the first ``size`` leaves."""
+        answer = self.client.get(f"/v1/audit/proof/{n}", params={"size": size})
+        return answer.status_code, answer.json()
+
     def believes(self, receipt: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         """Raise ``IntegrityError`` unless the receipt is for exactly the rows of these answers."""
         leaves = [(row["n"], bytes.fromhex(row["leaf"])) for row in rows]
@@ -180,6 +185,26 @@ def test_from_says_which_proof_is_wanted(central):
     assert witness.client.get("/v1/audit/checkpoint").json()["proof"] == []
     assert witness.ask(0)[1] == []
     assert witness.ask(size)[1] == []
+
+
+def test_a_row_is_proved_in_the_tree_that_a_host_holds(central):
+    """With ``size`` a row is proved in the tree of that size; where it is not in that tree, or there is none, it waits."""
+    witness, host = Witness(central), Host(central)
+    n = host.send(host.make("reserved")).json()["n"]
+    wait_until(partial(witness.cover, (n,)))
+    held = witness.ask()[0]
+    index, leaf, _ = witness.included(n)
+    later = host.send(host.make("reserved")).json()["n"]
+    wait_until(partial(witness.cover, (later,)))
+    status, answer = witness.included_in(held.size, n)
+    proof = [bytes.fromhex(node) for node in answer["proof"]]
+
+    assert (status, answer["size"], answer["note"]) == (200, held.size, None)
+    assert verify_inclusion(leaf, answer["index"], held.size, proof, held.root)
+    for size, number in ((index, n), (held.size, later), (held.size + 10**6, n)):
+        status, answer = witness.included_in(size, number)
+        assert (status, answer["code"]) == (404, "not_sequenced") if size else (400, "query")
+    assert witness.included_in(held.size, 2**62)[1]["code"] == "no_such_event"
 
 
 def test_a_host_that_knows_a_larger_log_is_told(central):

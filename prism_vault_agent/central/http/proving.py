@@ -36,6 +36,7 @@ KEY: Final = record({"key": told(TEXT, "name+hash+base64")})
 NEWEST: Final = {"type": "object", "properties": {"size": WHOLE, "note": maybe(NOTE)}}
 
 Size = Annotated[int, Query(alias="from", ge=0, lt=2**63)]
+TreeSize = Annotated[int, Query(ge=1, lt=2**63)]
 Number = Annotated[int, Path(ge=0, lt=2**63)]
 
 
@@ -69,18 +70,25 @@ class ProofRoutes:
         proof = await self._proofs.growth(old, signed.size)
         return _json({"size": signed.size, "note": signed.note, "proof": [node.hex() for node in proof]})
 
-    async def proof(self, n: Number) -> Response:
-        """Return the proof that row ``n`` is in the tree of the newest checkpoint, and that checkpoint."""
+    async def proof(self, n: Number, size: TreeSize | None = None) -> Response:
+        """Return the proof that row ``n`` is in the tree of the newest checkpoint, and that checkpoint.
+
+        With ``size``, it is in the tree of the first so many leaves, and there is no checkpoint: who asks has it.
+        """
         try:
-            found, signed = await self._proofs.inclusion(n)
+            if size is None:
+                found, signed = await self._proofs.inclusion(n)
+                tree: dict[str, Any] = {"size": signed.size, "note": signed.note}
+            else:
+                found = await self._proofs.inclusion_in(size, n)
+                tree = {"size": size, "note": None}
         except NoSuchEvent:
             raise Problem(404, "no_such_event", "there is no event with this number") from None
         except NotSequenced:
             detail = "no checkpoint is about this event yet; retry"
             raise Problem(404, "not_sequenced", detail, headers={"Retry-After": "1"}) from None
         proof = [node.hex() for node in found.proof]
-        placed = {"n": n, "index": found.position, "leaf": found.leaf.hex()}
-        return _json({**placed, "size": signed.size, "note": signed.note, "proof": proof})
+        return _json({"n": n, "index": found.position, "leaf": found.leaf.hex(), **tree, "proof": proof})
 
     async def log_key(self) -> Response:
         """Return the key that verifies checkpoints and receipts, for set-up; whoever relies on it has it from elsewhere."""

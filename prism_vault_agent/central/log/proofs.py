@@ -100,6 +100,17 @@ class Proofs:
             raise NotSequenced
         return Included(index, hashed, await self._read(partial(_inclusion, index=index, size=signed.size))), signed
 
+    async def inclusion_in(self, size: int, n: int) -> Included:
+        """Return the proof that row ``n`` is in the tree of the first ``size`` leaves. Raises as :meth:`inclusion`.
+
+        What a host holds is an older checkpoint, which it has convinced itself of: that is the tree it asks about.
+        """
+        index, hashed = await self._read(partial(_leaf, n=n))
+        newest = await self.newest(least=size)
+        if index >= size or newest is None or newest.size < size:
+            raise NotSequenced
+        return Included(index, hashed, await self._read(partial(_inclusion, index=index, size=size)))
+
     async def _read(self, question: Callable[[Connection], Found]) -> Found:
         return await asyncio.to_thread(self._ask, question)
 
