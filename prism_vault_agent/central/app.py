@@ -24,7 +24,7 @@ from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.proving import ProofRoutes
 from prism_vault_agent.central.http.reading import ReadRoutes
 from prism_vault_agent.central.http.schema import TEXT, answers, record
-from prism_vault_agent.central.log.proofs import Proofs
+from prism_vault_agent.central.log.proofs import Proofs, origin_of
 from prism_vault_agent.central.log.receipts import Receipts
 from prism_vault_agent.central.log.sequencer import Sequencer
 from prism_vault_agent.central.log.store import StorageError, Store
@@ -83,7 +83,7 @@ def build(config: CentralConfig) -> Door:
     writer = Writer(Store(writing_engine(config.database)), failed)
     # Where others write too, sequencing waits for nobody and nobody for it; in a file, only one can write.
     sequencing = Writer(Store(writing_engine(config.database)), failed) if shared else writer
-    signs = signer(config)
+    signs = signer(config, origin_of(readers))
     sequencer = Sequencer(sequencing, signs, config.log.checkpoint_interval, shared=shared)
     proofs = Proofs(readers, config.log.checkpoint_interval)
     writer.news = sequencer.news

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import stat
@@ -10,41 +9,24 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from prism_vault_agent.central.access.policy import ANY, Rule
+from prism_vault_agent.central.log_settings import Log
+from prism_vault_agent.central.shapes import Duration, Name, Section, is_loopback
 from prism_vault_agent.errors import ConfigError
 
 POSTGRESQL: Final = "postgresql://"
 OWN_HOST: Final = "central"
 LARGEST_FILE: Final = 1 << 20
 
-_DURATION: Final = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>ms|s|m|h|d)")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 
-
-def _seconds(text: object) -> float:
-    """Return the seconds that text such as ``60s`` or ``5m`` means."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError("write a number and a unit, for instance 60s, 5m or 1h")
-    return int(match["number"]) * _UNITS[match["unit"]]
-
-
-Duration = Annotated[float, BeforeValidator(_seconds)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 NameOrAny = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,99})$")]
 TextOrAny = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Section(BaseModel):
-    """Frozen, without unknown keys, and without the input in its error messages."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Issuer(_Section):
+class Issuer(Section):
     """Whose identity tokens are believed: ``url`` is the exact ``iss``, ``audience`` the exact ``aud``."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+[^\s?#/]$")]
@@ -52,7 +34,7 @@ class Issuer(_Section):
     ca_file: str = ""
 
 
-class Agent(_Section):
+class Agent(Section):
     """Which host an identity token's subject is, and for which projects that host may reserve and read."""
 
     subject: Annotated[str, Field(min_length=1)]
@@ -60,7 +42,7 @@ class Agent(_Section):
     projects: tuple[NameOrAny, ...]
 
 
-class ServiceToken(_Section):
+class ServiceToken(Section):
     """A bearer token, known by its SHA-256 only. An agent's token speaks for ``host``; an operator's only reads."""
 
     name: Name
@@ -76,7 +58,7 @@ class ServiceToken(_Section):
         return self
 
 
-class PolicyEntry(_Section):
+class PolicyEntry(Section):
     """What may be reserved. A reservation needs one entry that matches all of it; ``*`` matches anything."""
 
     project: NameOrAny
@@ -98,17 +80,7 @@ class PolicyEntry(_Section):
         )
 
 
-class Log(_Section):
-    """How the log is proved: the key that signs its checkpoints, and how long an event waits at most for one while there is news.
-
-    Without ``key_file``, the key is beside a database file, made at the first start.
-    """
-
-    key_file: str = ""
-    checkpoint_interval: Annotated[Duration, Field(le=1.0)] = 0.2
-
-
-class CentralConfig(_Section):
+class CentralConfig(Section):
     """One valid configuration of central as a whole."""
 
     listen: str = "127.0.0.1:8310"
@@ -137,15 +109,15 @@ class CentralConfig(_Section):
             raise ValueError("listen is not host:port")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key go together")
-        if not self.tls_cert and not _loopback(self.address[0]):
+        if not self.tls_cert and not is_loopback(self.address[0]):
             raise ValueError("plain http is only served on loopback: set tls_cert and tls_key, or listen on 127.0.0.1")
         shared = self.database.startswith(POSTGRESQL)
         if not shared and not Path(self.database).is_absolute():
             raise ValueError("database is neither an absolute path nor a postgresql:// URL")
         if self.database_owner and not (shared and self.database_owner.startswith(POSTGRESQL)):
             raise ValueError("database_owner is the postgresql:// URL of another role, where database is one")
-        if shared and not self.log.key_file:
-            raise ValueError("log.key_file is needed where the database is a server: prism-vault central keygen makes one")
+        if shared and not self.log.has_key:
+            raise ValueError("[log] needs a key where the database is a server: prism-vault central keygen FILE makes one")
         if self.agents and self.issuer is None:
             raise ValueError("agents are known by identity tokens, so an [issuer] is needed")
         _unique("subject of agents", [agent.subject for agent in self.agents])
@@ -184,13 +156,6 @@ def check_ours(path: Path, found: os.stat_result, *, forbidden: int = 0o022) -> 
     if found.st_mode & forbidden:
         mode = stat.S_IMODE(found.st_mode)
         raise ConfigError(f"{path} has mode {mode:04o}", mend=f"chmod {mode & ~forbidden:04o} {path}")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _unique(what: str, values: list[str]) -> None:

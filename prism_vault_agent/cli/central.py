@@ -1,59 +1,35 @@
-"""`prism-vault central serve|migrate`: the central service. Needs the extra ``central``."""
+"""`prism-vault central`: the central service and what its operators do. Each action is a module of its own.
+
+An action's module has ``add(actions)``, which adds its parser and says what runs it: ``set_defaults(act=...)``.
+"""
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.errors import ConfigError
+from prism_vault_agent.cli import central_keygen, central_migrate, central_serve
 
 if TYPE_CHECKING:
+    import argparse
+
     from prism_vault_agent.cli.main import Subparsers
 
-_NEEDED = ("alembic", "fastapi", "httptools", "jwt", "sqlalchemy", "uvicorn", "uvloop")
+ACTIONS: Final = (central_serve, central_migrate, central_keygen)
 
 
 def add(subparsers: Subparsers) -> None:
-    """Add ``central`` and its subcommands."""
+    """Add ``central`` and its actions."""
     parser = subparsers.add_parser(
         "central",
         help="serve the audit log and its policy",
         description="The central service: takes every host's audit events, decides reservations, answers who did what.",
     )
-    commands = parser.add_subparsers(dest="central_command", required=True, metavar="COMMAND")
-    serve = commands.add_parser(
-        "serve",
-        help="serve until SIGTERM",
-        description="Serve until SIGTERM. The first line on stdout is the URL that is listened on.",
-    )
-    serve.add_argument("--config", required=True, type=Path, metavar="FILE", help="central's TOML configuration")
-    serve.add_argument("--migrate", action="store_true", help="bring the database to this version's schema first")
-    serve.set_defaults(run=run)
-    migrate = commands.add_parser(
-        "migrate",
-        help="make or upgrade the database",
-        description="Make the database, or bring it to this version's schema, in one transaction. Stop central before.",
-    )
-    migrate.add_argument("--config", required=True, type=Path, metavar="FILE", help="central's TOML configuration")
-    migrate.set_defaults(run=run)
+    actions = parser.add_subparsers(dest="central_command", required=True, metavar="COMMAND")
+    for action in ACTIONS:
+        action.add(actions)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve or migrate; return the exit status. Raises ``ConfigError`` and ``CannotCreate`` with what to do next."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"central needs {missing[0]}", mend="pip install 'prism-vault-agent[central]'")
-    if args.central_command == "serve":
-        from prism_vault_agent.central.serve import serve  # noqa: PLC0415 - a second of imports that no other command needs
-
-        return serve(args.config, migrate_first=args.migrate)
-    from prism_vault_agent.central.config import load  # noqa: PLC0415
-    from prism_vault_agent.central.storage.engines import migrate  # noqa: PLC0415
-
-    config = load(args.config)
-    before, after = migrate(config.database, config.database_owner)
-    told = "was already at" if before == after else "is now at"
-    print(f"{config.database} {told} revision {after}")
-    return 0
+    """Do the action; return the exit status. Raises what it raises."""
+    status: int = args.act(args)
+    return status

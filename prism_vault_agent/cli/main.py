@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "revoke": ("prism_vault_agent.cli.revoke", "end the processes of an agent run"),
     "doctor": ("prism_vault_agent.cli.doctor", "check which guarantees hold on this host, and how to mend the others"),
     "config": ("prism_vault_agent.cli.config", "check, show or describe the configuration"),
-    "central": ("prism_vault_agent.cli.central", "run the central service, or migrate its database"),
+    "central": ("prism_vault_agent.cli.central", "run the central service, and what its operators do"),
     "audit": ("prism_vault_agent.cli.audit", "read and verify the audit log"),
     "dev": ("prism_vault_agent.cli.dev", "run everything on this machine, for trying it out"),
 }

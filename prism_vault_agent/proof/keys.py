@@ -103,7 +103,8 @@ class SigningKey:
         key = cls.from_seed(name, seed) if is_name(name) and seed else None
         if key is None or key.private_text() != text:
             raise ConfigError(
-                f"the signing key is not a whole {_PRIVATE}name+hash+base64", mend="give the file that keygen wrote"
+                f"the signing key is not a whole {_PRIVATE}name+hash+base64",
+                mend="give the file that prism-vault central keygen wrote",
             )
         return key
 

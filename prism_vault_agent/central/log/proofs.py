@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.storage.schema import checkpoint, event, leaf
 from prism_vault_agent.central.storage.tree import fetch
+from prism_vault_agent.errors import AuditUnavailable
 from prism_vault_agent.proof import tiles
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ class Included(NamedTuple):
     position: int
     leaf: bytes
     proof: list[bytes]
+
+
+def origin_of(engine: Engine) -> str | None:
+    """Return the origin that the log's checkpoints have so far. Raises ``AuditUnavailable`` where the database cannot be read."""
+    try:
+        with engine.connect() as connection:
+            signed = _newest(connection)
+    except SQLAlchemyError as error:
+        raise AuditUnavailable(f"the database cannot be read ({type(error).__name__})", mend="check its state") from None
+    return None if signed is None else signed.note.partition("\n")[0]
 
 
 class NoSuchEvent(Exception):
