@@ -12,12 +12,15 @@ import httpx2
 
 from prism_vault_agent.central.app import build
 from prism_vault_agent.central.config import CentralConfig
+from prism_vault_agent.central.storage.engines import migrate
 
 
 def document() -> str:
     """Return the document as JSON."""
     with tempfile.TemporaryDirectory() as directory:
-        described = asyncio.run(_served(CentralConfig(database=str(Path(directory) / "audit.db"))))
+        config = CentralConfig(database=str(Path(directory) / "central" / "audit.db"))
+        migrate(config.database)
+        described = asyncio.run(_served(config))
     return json.dumps(described, indent=2, sort_keys=True) + "\n"
 
 
