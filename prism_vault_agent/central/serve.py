@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ctypes
 import logging
 import os
@@ -11,17 +12,18 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import uvicorn
 
 from prism_vault_agent.central.app import build
-from prism_vault_agent.central.config import CentralConfig, check_ours, load
+from prism_vault_agent.central.config import CentralConfig, load
 from prism_vault_agent.central.http.door import Door
-from prism_vault_agent.central.http.protocol import LimitedProtocol
+from prism_vault_agent.central.http.protocol import REQUEST_SECONDS, LimitedProtocol
+from prism_vault_agent.central.http.tls import ServerCertificate
 from prism_vault_agent.central.storage.engines import migrate, prepare, reading_engine, require_current
-from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError
+from prism_vault_agent.errors import CannotCreate, PrismVaultError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,7 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     _harden()
     config = load(config_path)
     _log_to_stderr()
+    certificate = ServerCertificate(config) if config.tls_cert else None
     if migrate_first:
         migrate(config.database, config.database_owner)
     prepare(config.database)
@@ -50,7 +53,7 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     require_current(engine, config_path)
     engine.dispose()
     listening = _listen(config)
-    server = _Server(_settings(config, build(config)), _url(config, listening))
+    server = _Server(_settings(build(config)), _url(config, listening), certificate)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)  # uvicorn takes over later, and raises the signal again when it has drained
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -59,21 +62,40 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
+    """Says where it listens, once it does, and takes a new certificate for an old one while it serves."""
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, certificate: ServerCertificate | None) -> None:
         super().__init__(config)
         self._url = url
+        self._certificate = certificate
+        self._watching: asyncio.Task[None] | None = None
 
     def end(self, _number: int, _frame: FrameType | None) -> None:
         """Ask the server to drain and end; it may not have begun."""
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            print(f"listening on {self._url}", flush=True)
-            structlog.get_logger("central").info("listening", url=self._url)
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise PrismVaultError("central's parts do not start", mend="its log says which")
+        loop = asyncio.get_running_loop()
+        certificate = self._certificate
+        tls: dict[str, Any] = {"ssl": certificate.context, "ssl_handshake_timeout": REQUEST_SECONDS} if certificate else {}
+        self.servers = [await loop.create_server(self._protocol, sock=each, **tls) for each in sockets or ()]
+        loop.add_signal_handler(signal.SIGHUP, certificate.reload if certificate else lambda: None)
+        if certificate is not None:
+            self._watching = asyncio.create_task(certificate.watch())
+        self.started = True
+        print(f"listening on {self._url}", flush=True)
+        structlog.get_logger("central").info("listening", url=self._url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> LimitedProtocol:
+        return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
 
 
 def _harden() -> None:
@@ -103,9 +125,9 @@ def _url(config: CentralConfig, listening: socket.socket) -> str:
     return f"{'https' if config.tls_cert else 'http'}://{shown}:{port}"
 
 
-def _settings(config: CentralConfig, app: Door) -> uvicorn.Config:
-    """Return uvicorn's settings. Raises :class:`ConfigError` where the certificate cannot be used."""
-    settings = uvicorn.Config(
+def _settings(app: Door) -> uvicorn.Config:
+    """Return uvicorn's settings."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http=LimitedProtocol,
@@ -118,16 +140,7 @@ def _settings(config: CentralConfig, app: Door) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         limit_concurrency=MOST_CONNECTIONS,
-        ssl_certfile=config.tls_cert or None,
-        ssl_keyfile=config.tls_key or None,
     )
-    try:
-        if config.tls_key:
-            check_ours(Path(config.tls_key), Path(config.tls_key).stat(), forbidden=0o077)
-        settings.load()
-    except OSError as error:
-        raise ConfigError(f"tls_cert and tls_key cannot be used: {error.strerror}") from None
-    return settings
 
 
 def _log_to_stderr() -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import httpx2
 import psutil
 import pytest
-import trustme
 
 from prism_vault_agent.audit.event import new_id
 from prism_vault_agent.central.log.verify import verify
@@ -21,9 +18,6 @@ from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host
 from tests.support.central import CentralProcess
 from tests.support.waiting import wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def connected(central: CentralProcess) -> socket.socket:
@@ -164,31 +158,3 @@ def test_garbage_is_answered_and_survived(central):
         ]
 
     assert statuses == [404, 405, 405, 404, 200]
-
-
-def test_tls_is_served_where_it_is_configured(tmp_path: Path):
-    """With a certificate central speaks https, with TLS 1.2 or later, and a key that others can read is refused."""
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    key.touch(0o600)
-    key.write_bytes(issued.private_key_pem.bytes())
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-
-    with CentralProcess(tmp_path, more={"tls_cert": str(cert), "tls_key": str(key)}) as central:
-        with httpx2.Client(verify=context, trust_env=False) as client:
-            assert central.url.startswith("https://")
-            assert client.get(f"{central.url}/healthz").status_code == 200
-        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        old.check_hostname = False
-        old.verify_mode = ssl.CERT_NONE
-        old.set_ciphers("ALL:@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-            old.maximum_version = ssl.TLSVersion.TLSv1_1
-        with connected(central) as bare, pytest.raises((ssl.SSLError, OSError)):
-            old.wrap_socket(bare)
-    key.chmod(0o644)
-    with pytest.raises(AssertionError, match="mode 0644"):
-        central.start()

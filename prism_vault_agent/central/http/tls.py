@@ -1,0 +1,95 @@
+"""The certificate that central serves with: read again when its files change, and kept where the new one cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from cryptography import x509
+from watchfiles import awatch
+
+from prism_vault_agent.central.config import check_ours
+from prism_vault_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prism_vault_agent.central.config import CentralConfig
+
+SETTLE_MS: Final = 100
+OTHERS: Final = 0o077
+
+
+class ServerCertificate:
+    """A certificate and its key in two files, and the context for a listening socket, whose new connections get the newest.
+
+    A connection that is open keeps the certificate with which it began.
+    """
+
+    def __init__(self, config: CentralConfig) -> None:
+        """Read the files that ``config`` names. Raises :class:`ConfigError` where they cannot be used."""
+        self._cert = Path(config.tls_cert)
+        self._key = Path(config.tls_key)
+        self._log = structlog.get_logger("tls")
+        self._content = self._read()
+        self.ends = self._end()
+        self.context = self._newest = self._load()
+        # TLS has no other moment at which a connection can still be given another context; it comes without SNI too.
+        self.context.sni_callback = self._give_newest
+
+    def reload(self) -> None:
+        """Use the files as they are now for new connections, where they hold a pair that can be used; log it either way."""
+        try:
+            content = self._read()
+            if content == self._content:
+                return
+            ends, newest = self._end(), self._load()
+        except ConfigError as error:
+            self._log.error("certificate_refused", cause=error.message, mend=error.mend)
+            return
+        self._content, self.ends, self._newest = content, ends, newest
+        self._log.info("certificate_applied", ends=ends.isoformat())
+
+    async def watch(self) -> None:
+        """Reload when a file beside the certificate or the key changes (directories, since renewal replaces files)."""
+        directories = {self._cert.parent, self._key.parent}
+        try:
+            async for _ in awatch(*directories, step=SETTLE_MS, recursive=False, rust_timeout=1000):
+                await asyncio.to_thread(self.reload)
+        except OSError as error:  # the user's limit of watches (fs.inotify.max_user_watches) is used up
+            self._log.error("certificate_unwatched", errno=error.errno, mend="a changed one is applied at SIGHUP only")
+
+    def _give_newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+    def _read(self) -> bytes:
+        """Return what tells the files' content apart from another. Raises :class:`ConfigError`."""
+        try:
+            check_ours(self._key, self._key.stat(), forbidden=OTHERS)
+            return hashlib.sha256(self._cert.read_bytes() + b"\0" + self._key.read_bytes()).digest()
+        except OSError as error:
+            raise ConfigError(f"tls_cert and tls_key cannot be read: {error.strerror}") from None
+
+    def _end(self) -> datetime:
+        """Return when the certificate ends. Raises :class:`ConfigError` where it is none, or has ended."""
+        try:
+            ends = x509.load_pem_x509_certificate(self._cert.read_bytes()).not_valid_after_utc
+        except (OSError, ValueError):
+            raise ConfigError(f"tls_cert {self._cert} is not a certificate in PEM") from None
+        if ends <= datetime.now(UTC):
+            raise ConfigError(f"the certificate {self._cert} has ended at {ends.isoformat()}", mend="renew it")
+        return ends
+
+    def _load(self) -> ssl.SSLContext:
+        """Return a context of the pair. Raises :class:`ConfigError` where the key is not the certificate's."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self._cert, self._key)
+        except (OSError, ssl.SSLError) as error:
+            told = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"tls_cert and tls_key cannot be used together: {told}") from None
+        return context
