@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,10 @@ from hypothesis import settings
 
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would everything that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOOLS: Final = ("strace", "setpriv")
 
