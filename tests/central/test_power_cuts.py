@@ -24,6 +24,8 @@ from tests.support.soak import count
 if TYPE_CHECKING:
     from tests.support.disk import Step
 
+pytestmark = pytest.mark.tool("strace")
+
 HOSTS = {f"server{number}": ["*"] for number in range(1, 5)}
 PAIRS = 240
 LONG = 30_000  # rows as long as those of scopes with many names, so that the write-ahead log is folded in during the run

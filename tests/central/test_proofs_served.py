@@ -255,6 +255,7 @@ def test_a_log_without_rows_has_no_checkpoint(tmp_path):
     assert (ahead.json()["size"], ahead.json()["note"]) == (0, None)
 
 
+@pytest.mark.tool("initdb")
 def test_an_event_that_waits_for_its_leaf_is_told_apart(tmp_path, server):
     """While nobody can sequence, 404 ``not_sequenced`` says when to ask again; afterwards there is the proof."""
     with started(tmp_path, server) as central, psycopg.connect(server.owner_url, autocommit=True) as other:
@@ -268,6 +269,7 @@ def test_an_event_that_waits_for_its_leaf_is_told_apart(tmp_path, server):
     assert (waits.status_code, waits.json()["code"], waits.headers["retry-after"]) == (404, "not_sequenced", "1")
 
 
+@pytest.mark.tool("initdb")
 def test_no_replica_denies_what_another_has_signed(tmp_path_factory, server):
     """A checkpoint of one replica is known to the other at once: it proves growth from it and never says ``ahead``."""
     one, two = (started(tmp_path_factory.mktemp("replica"), server, "500ms") for _ in range(2))

@@ -113,6 +113,7 @@ def test_a_restart_goes_on_where_the_log_was(central, log):
     assert len(leaves) > before.size
 
 
+@pytest.mark.tool("initdb")
 def test_a_transaction_that_ends_late_holds_nothing_back(server, tmp_path):
     """While a transaction with an early number is open, later events get leaves and checkpoints; it gets its own when it ends."""
     with CentralProcess(tmp_path, server=server) as central:
