@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -20,22 +21,29 @@ from prism_vault_agent.central.access.issuer import TokenIssuer
 from prism_vault_agent.central.http.appending import AppendRoutes
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.openapi import complete
+from prism_vault_agent.central.http.orders import OrderRoutes
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.proving import ProofRoutes
 from prism_vault_agent.central.http.reading import ReadRoutes
 from prism_vault_agent.central.http.schema import TEXT, answers, record
+from prism_vault_agent.central.http.signals import SignalStreams
+from prism_vault_agent.central.log.feed import Feed
 from prism_vault_agent.central.log.proofs import Proofs, origin_of
 from prism_vault_agent.central.log.receipts import Receipts
+from prism_vault_agent.central.log.releases import Revocations
 from prism_vault_agent.central.log.sequencer import Sequencer
+from prism_vault_agent.central.log.signals import CHANNEL
 from prism_vault_agent.central.log.store import StorageError, Store
 from prism_vault_agent.central.log.sweep import Sweeper
+from prism_vault_agent.central.log.told import ToldRows
 from prism_vault_agent.central.log.writer import Busy, Writer
 from prism_vault_agent.central.signing import signer
 from prism_vault_agent.central.storage.engines import reading_engine, writing_engine
+from prism_vault_agent.central.storage.listen import listen
 from prism_vault_agent.central.storage.postgres import is_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from fastapi import APIRouter
     from starlette.types import Lifespan
@@ -88,13 +96,19 @@ def build(config: CentralConfig) -> Door:
     proofs = Proofs(readers, config.log.checkpoint_interval)
     writer.news = sequencer.news
     sweeper = Sweeper(readers, writer, config.reservation_ttl)
+    feed = Feed(readers)
+    writer.told = feed.told
+    told = ToldRows(feed, writer)
+    works: list[Callable[[], Coroutine[None, None, None]]] = [sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
+    if shared:
+        works.append(partial(listen, config.database, CHANNEL, feed.told))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         writers = {writer, sequencing}
         for each in writers:
             each.start()
-        loops = [asyncio.create_task(sweeper.run()), asyncio.create_task(sequencer.run())]
+        loops = [asyncio.create_task(work()) for work in works]
         try:
             yield
         finally:
@@ -109,9 +123,10 @@ def build(config: CentralConfig) -> Door:
             log.info("stopped")
 
     proving = ProofRoutes(proofs, signs.verifying_key)
-    app = _Api(lifespan, [ReadRoutes(readers).router(), proving.router()], Readiness(writer))
+    orders = OrderRoutes(writer, Revocations(readers, feed.hosts))
+    app = _Api(lifespan, [ReadRoutes(readers).router(), proving.router(), orders.router()], Readiness(writer))
     rules = [entry.rule() for entry in config.policies]
-    return Door(app, AppendRoutes(writer, rules, Receipts(signs)), credentials)
+    return Door(app, AppendRoutes(writer, rules, Receipts(signs)), SignalStreams(feed), credentials)
 
 
 class _Api(FastAPI):
@@ -162,7 +177,8 @@ async def _pass_on(_request: Request, error: Exception) -> Response:
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     names = ", ".join(sorted({str(fault["loc"][-1]) for fault in error.errors()}))
-    return Problem(400, "query", f"wrong or unknown: {names[:200]}").response(request.state.request_id)
+    code = "malformed" if any(fault["loc"][0] == "body" for fault in error.errors()) else "query"
+    return Problem(400, code, f"wrong or unknown: {names[:200]}").response(request.state.request_id)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

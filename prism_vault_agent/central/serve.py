@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PR_SET_DUMPABLE: Final = 4
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75
-MOST_CONNECTIONS: Final = 4_096
+MOST_CONNECTIONS: Final = 16_384  # one of each agent is its stream of signals
 # The writer's thread and the loop hand over to each other many times a millisecond; the default of 5 ms makes both wait.
 SWITCH_SECONDS: Final = 0.0005
 
@@ -53,7 +53,8 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     require_current(engine, config_path)
     engine.dispose()
     listening = _listen(config)
-    server = _Server(_settings(build(config)), _url(config, listening), certificate)
+    door = build(config)
+    server = _Server(_settings(door), _url(config, listening), certificate, door)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)  # uvicorn takes over later, and raises the signal again when it has drained
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -64,10 +65,11 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
 class _Server(uvicorn.Server):
     """Says where it listens, once it does, and takes a new certificate for an old one while it serves."""
 
-    def __init__(self, config: uvicorn.Config, url: str, certificate: ServerCertificate | None) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, certificate: ServerCertificate | None, door: Door) -> None:
         super().__init__(config)
         self._url = url
         self._certificate = certificate
+        self._door = door
         self._watching: asyncio.Task[None] | None = None
 
     def end(self, _number: int, _frame: FrameType | None) -> None:
@@ -92,6 +94,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._watching is not None:
             self._watching.cancel()
+        self._door.streams.end()  # they have no end of their own
         await super().shutdown(sockets)
 
     def _protocol(self) -> LimitedProtocol:
@@ -103,6 +106,8 @@ def _harden() -> None:
     os.umask(0o077)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(config: CentralConfig) -> socket.socket:

@@ -17,6 +17,7 @@ from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
 from prism_vault_agent.central.access.permission import OPEN, Forbidden, needs, permit
 from prism_vault_agent.central.http.problem import Problem
+from prism_vault_agent.central.http.signals import PATH as SIGNALS
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
 from prism_vault_agent.errors import IntegrityError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.central.access.identity import Credentials, Identity
     from prism_vault_agent.central.http.appending import AppendRoutes
+    from prism_vault_agent.central.http.signals import SignalStreams
 
 REQUEST_ID: Final = b"x-request-id"
 # Headers in which proxies tell each other who calls. We believe credentials, and nobody behind us shall believe these.
@@ -36,10 +38,11 @@ LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 class Door:
     """An ASGI application: appends go straight to their routes, since each exec waits for two of them; the rest to ``app``."""
 
-    def __init__(self, app: ASGIApp, appends: AppendRoutes, credentials: Credentials) -> None:
-        """Pass requests of whom ``credentials`` knows to ``appends`` and ``app``."""
+    def __init__(self, app: ASGIApp, appends: AppendRoutes, streams: SignalStreams, credentials: Credentials) -> None:
+        """Pass requests of whom ``credentials`` knows to ``appends``, ``streams`` and ``app``."""
         self._app = app
         self._appends = appends
+        self.streams = streams
         self._credentials = credentials
         self._log = structlog.get_logger("http")
 
@@ -65,6 +68,8 @@ class Door:
             state["identity"] = await self._admit(scope)
             if scope["method"] == "POST" and (route := self._appends.route(scope["path"])) is not None:
                 await route(scope, receive, send_with_id, request_id)
+            elif scope["path"] == SIGNALS:
+                await self.streams.serve(scope, receive, send_with_id, self._admit)
             else:
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:

@@ -7,8 +7,10 @@ from typing import Any, Final
 from prism_vault_agent.central.access.permission import needs
 from prism_vault_agent.central.http.appending import BATCH, FINALIZE, MOST_EVENTS, RESERVATIONS
 from prism_vault_agent.central.http.codes import CODES
+from prism_vault_agent.central.http.orders import SIGNAL_SCHEMAS
 from prism_vault_agent.central.http.schema import (
     PROBLEM,
+    REQUEST_ID,
     TEXT,
     WHOLE,
     YES_OR_NO,
@@ -22,6 +24,7 @@ from prism_vault_agent.central.http.schema import (
     shared_problems,
     told,
 )
+from prism_vault_agent.central.http.signals import PATH as SIGNALS
 
 REASONS: Final = sorted(name for name, code in CODES.items() if code.of_event)
 _RESULT_OF_EVENT: Final = {
@@ -95,7 +98,7 @@ _RESERVATION: Final = {
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Return FastAPI's ``document`` with the routes that are not FastAPI's, the problems, and the credential."""
-    document["paths"] |= _append_paths()
+    document["paths"] |= _append_paths() | _signal_paths()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if method == "parameters":
@@ -105,7 +108,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             if need is not None:
                 operation["security"] = [{"bearer": []}, *([{}] if need.loopback else [])]
     document["components"] = {
-        "schemas": _SCHEMAS,
+        "schemas": _SCHEMAS | SIGNAL_SCHEMAS,
         "responses": shared_problems(),
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer", "description": "an identity token of the issuer, or a service token"}
@@ -136,6 +139,28 @@ def _append_paths() -> dict[str, Any]:
             "parameters": [_RESERVATION],
         },
     }
+
+
+def _signal_paths() -> dict[str, Any]:
+    """Return the ``paths`` of the stream of signals."""
+    stream = {"description": "server-sent events, without end", "headers": REQUEST_ID, "content": {"text/event-stream": {}}}
+    ahead = answers({}, "ahead", common=(), also={"type": "object", "required": ["last"], "properties": {"last": WHOLE}})
+    operation: dict[str, Any] = {
+        "tags": ["signals"],
+        "summary": "Follow the rotations, revocations and changes of policy that concern the caller",
+        "parameters": [
+            {"name": "Last-Event-ID", "in": "header", "schema": WHOLE, "description": "begin behind this id"},
+            {"name": "after", "in": "query", "schema": WHOLE, "description": "the same, where there is no header"},
+            {
+                "name": "epoch",
+                "in": "query",
+                "schema": hexadecimal(16),
+                "description": "without an id: begin where this start of the caller's agent began; else the stream begins now",
+            },
+        ],
+        "responses": {str(status): answer for status, answer in ({200: stream} | answers({}, "query") | ahead).items()},
+    }
+    return {SIGNALS: {"get": operation}}
 
 
 def _operation(summary: str, body: dict[str, Any], responses: dict[int | str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn reads it, with limits that it lacks: the size of a request's head, the time until all is there."""
+"""HTTP/1.1 as uvicorn reads it, with limits that it lacks: the size of a request's head, the time until all is there or read."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LARGEST_HEAD: Final = 32 * 1024
 REQUEST_SECONDS: Final = 15.0
+READING_SECONDS: Final = 20.0
 
 
 def as_bytes(response: Response) -> bytes:
@@ -28,11 +29,12 @@ def as_bytes(response: Response) -> bytes:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is too large, or whose request is not there in time."""
+    """Closes a connection whose request head is too large, whose request is not there in time, or who does not read answers."""
 
     _head_bytes = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         """Begin to wait for the first request."""
@@ -42,7 +44,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a reader that is behind: what it is sent is in memory."""
+        super().pause_writing()
+        self._stop_unread()
+        self._unread = self.loop.call_later(READING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop waiting: it reads."""
+        self._stop_unread()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Count what arrives while a head is incomplete; a body is counted where it is read."""
@@ -89,3 +103,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

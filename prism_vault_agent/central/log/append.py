@@ -9,6 +9,8 @@ from prism_vault_agent.central.access.policy import Intent, Rule, decide
 from prism_vault_agent.central.config import OWN_HOST
 from prism_vault_agent.central.log.answer import Answer, denied, refused, taken
 from prism_vault_agent.central.log.incoming import FROM_AGENTS, Event
+from prism_vault_agent.central.log.signals import known
+from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.schema import ENDINGS
 
 if TYPE_CHECKING:
@@ -59,12 +61,24 @@ def _append(transaction: Transaction, identity: Identity, rules: Sequence[Rule],
     if (answer := _known_or_out_of_place(transaction, event)) is not None:
         return answer
     if event.kind == "admin":  # about the host itself, not about a reservation
-        return taken(event, 201, transaction.insert(event))
+        return _about_host(transaction, event)
     # 3. It has its place in the life of its reservation. What is remembered of that may say yes, but never no.
     answer = _place(transaction, identity, rules, event)
     if not answer.appended and transaction.look_again(event.reservation):
         answer = _place(transaction, identity, rules, event)
     return answer
+
+
+def _about_host(transaction: Transaction, event: Event) -> Answer:
+    """Append what a host says of itself; what it did about a signal is kept with that signal."""
+    number = event.fields.get("signal")
+    if number is None:
+        return taken(event, 201, transaction.insert(event))
+    if not known(transaction, number):
+        return refused(event, 409, "no_signal", "there is no signal with this id")
+    placed = transaction.insert(event)
+    transaction.also(schema.ack, (number, placed.n, event.host, transaction.now))
+    return taken(event, 201, placed)
 
 
 def _place(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event) -> Answer:

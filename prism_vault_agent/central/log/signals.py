@@ -28,7 +28,15 @@ def signal(transaction: Transaction, kind: Kind, body: Fields, n: int) -> int:
     cursor = transaction.cursor
     transaction.writing.in_turn(cursor, SIGNALS)
     cursor.execute("SELECT coalesce(max(id), 0) FROM signal")
-    number = int(cursor.fetchall()[0][0]) + transaction.waiting(schema.signal) + 1
+    number = int(cursor.fetchall()[0][0]) + len(transaction.gathered(schema.signal)) + 1
     transaction.also(schema.signal, (number, kind, canonical(body), n, transaction.now))
     transaction.tell(CHANNEL)
     return number
+
+
+def known(transaction: Transaction, number: int) -> bool:
+    """Tell whether there is a signal with this id."""
+    if any(row[0] == number for row in transaction.gathered(schema.signal)):
+        return True
+    transaction.cursor.execute(f"SELECT 1 FROM signal WHERE id = {number:d}")  # noqa: S608 - a number
+    return bool(transaction.cursor.fetchall())

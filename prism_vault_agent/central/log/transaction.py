@@ -143,13 +143,16 @@ class Transaction:
         return found.placed
 
     def insert_own(self, fields: Fields) -> Placed:
-        """Insert an event that central itself makes, at the end of its own chain, and return its place."""
+        """Insert an event that central itself makes, at the end of its own chain, and return its place.
+
+        It gets an id of its own unless ``fields`` bring one.
+        """
         common = {
             "event_id": new_id(),
             "at": self.now,
             "boot_ms": time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
         }
-        body = self.own.seal({**fields, **common})
+        body = self.own.seal({**common, **fields})
         placed = self.insert(read(body))
         self.own.accept(body)
         return placed
@@ -158,9 +161,9 @@ class Transaction:
         """Insert a row of another table with this transaction: all columns, in their order."""
         self._waiting.setdefault(table, []).append(row)
 
-    def waiting(self, table: Table) -> int:
-        """Return how many rows of a table are gathered."""
-        return len(self._waiting.get(table, ()))
+    def gathered(self, table: Table) -> Sequence[Sequence[object]]:
+        """Return the rows of a table that wait to be inserted."""
+        return self._waiting.get(table, ())
 
     def tell(self, channel: str) -> None:
         """Wake whoever listens on ``channel``, here or in another replica, once the transaction is durable."""

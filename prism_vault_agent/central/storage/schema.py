@@ -61,6 +61,8 @@ Index("one_open", event.c.reservation_id, unique=True, sqlite_where=_OPENED, pos
 Index("one_final", event.c.reservation_id, unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED)
 Index("of_reservation", event.c.reservation_id)
 Index("by_time", event.c.received_at)
+_RELEASED: Final = text("kind IN ('success', 'cleared')")
+Index("out_there", event.c.reservation_id, event.c.kind, event.c.n, sqlite_where=_RELEASED, postgresql_where=_RELEASED)
 
 term: Final = Table(
     "term",

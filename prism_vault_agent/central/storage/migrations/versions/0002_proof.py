@@ -47,6 +47,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("signal", "n"),
     )
     op.create_index("by_time", "event", ["received_at"])
+    released = sa.text("kind IN ('success', 'cleared')")
+    op.create_index("out_there", "event", ["reservation_id", "kind", "n"], sqlite_where=released, postgresql_where=released)
     if op.get_bind().dialect.name == "sqlite":
         for table, keys in _KEYS.items():
             _guard_sqlite(table, keys)
