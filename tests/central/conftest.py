@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.central.host import OPEN, Host
+from tests.central.own_log import Databases
 from tests.support.central import ALLOW_ALL, CentralProcess
+from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,3 +51,29 @@ def closed() -> Iterator[None]:
 def host(central: CentralProcess) -> Host:
     """Return server1 with a chain of its own."""
     return Host(central)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Return a running PostgreSQL for tests that make databases of their own in it."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Return where SQLite databases are made."""
+    return Databases(tmp_path_factory.mktemp("sqlite"), None)
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Databases:
+    """Return where PostgreSQL databases are made."""
+    return Databases(tmp_path_factory.mktemp("postgresql"), postgres)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Return where databases are made, once for each kind."""
+    made: Databases = request.getfixturevalue(f"{request.param}_databases")
+    return made

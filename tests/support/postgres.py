@@ -13,6 +13,7 @@ from typing import Self
 
 import psutil
 import psycopg
+from psycopg import sql
 
 from tests.support.as_user import NOBODY
 from tests.support.waiting import wait_until
@@ -29,10 +30,14 @@ def binaries() -> Path:
 
 
 class PostgresServer:
-    """Starts, stops, kills and restarts a cluster. Its administrator is ``postgres``, without a password, on the socket only."""
+    """Starts, stops, kills and restarts a cluster. Its administrator is ``postgres``, without a password, on loopback only.
+
+    ``settings`` are further ones of the server's, which hold from its next start.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.settings: dict[str, str] = {}
         self.data = directory / "pg"
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -65,6 +70,7 @@ class PostgresServer:
     def start(self) -> Self:
         """Start the server and return when it answers; make the database ``audit`` where there is none."""
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 100}
+        settings |= self.settings
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.directory / "pg.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -78,6 +84,11 @@ class PostgresServer:
             if admin.execute("SELECT 1 FROM pg_database WHERE datname = 'audit'").fetchone() is None:
                 admin.execute("CREATE DATABASE audit")
         return self
+
+    def create(self, database: str, template: str = "template0") -> None:
+        """Make another database, a copy of ``template``, to which nobody may be connected."""
+        with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (database, template))))
 
     def stop(self) -> None:
         """End the server as a service manager does, without waiting for its clients."""

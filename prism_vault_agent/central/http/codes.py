@@ -93,6 +93,7 @@ CODES: Final[Mapping[str, Code]] = {
     "not_tried": _event(424, "an earlier event of the batch was refused", "send again, chained anew"),
     # One event, denied by policy: it is on the log, and central's denial too.
     "no_scope": _denial("the reservation names no scope"),
+    "dropped": _denial("policy said no when it was sent first; why is no longer kept"),
     "project_not_allowed": _denial("the host is not of this project, or no policy names the project"),
     "run_ref_required": _denial("a reservation of kind agent needs a run_ref"),
     "job_id_required": _denial("a reservation of kind worker needs a job_id"),

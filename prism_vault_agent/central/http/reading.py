@@ -34,8 +34,9 @@ ROW: Final = record(
         "kind": TEXT,
         "reservation_id": hexadecimal(16),
         "received_at": told(WHOLE, "milliseconds since 1970, central's clock"),
-        "body": told(TEXT, "the event exactly as it was sent and hashed"),
-        "hash": hexadecimal(32),
+        "body": told(TEXT, "the event exactly as it was sent and hashed; empty where it was dropped"),
+        "hash": told(hexadecimal(32), "SHA-256 of the body as it was sent"),
+        "dropped_by": told(maybe(WHOLE), "index of the event that dropped the body, else null"),
     }
 )
 PAGE: Final = record(

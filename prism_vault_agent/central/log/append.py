@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.log.transaction import Transaction
     from prism_vault_agent.central.storage.statements import Found
 
+DROPPED: Final = {"reason": "dropped", "message": "it was denied; why is no longer kept"}
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
 
 
@@ -151,25 +152,26 @@ def _follow(transaction: Transaction, event: Event, rows: Sequence[Found], *, ki
         return refused(event, 409, reason, message)
     if before.host_id != event.host:
         return refused(event, 403, "other_host", "the reservation belongs to another host")
-    fields = json.loads(before.body)
-    if any(event.fields.get(name) != fields.get(name) for name in SAME_AS_RESERVED):
+    fields = json.loads(before.body) if before.body else None
+    if fields is not None and any(event.fields.get(name) != fields.get(name) for name in SAME_AS_RESERVED):
         return refused(event, 422, "other_scope", "project, environment and scopes are not those of the reservation")
     return taken(event, 200, transaction.insert(event))
 
 
 def _again(transaction: Transaction, event: Event, row: Found) -> Answer:
     """Answer an event whose id is on the log: as at the first time, unless its bytes are others."""
-    if row.body != event.body:
+    hashed, placed = transaction.as_sent(row)
+    if hashed != event.hash:
         return refused(event, 422, "event_id_reused", "another event with this event_id is on the log")
     rows = transaction.of_reservation(event.reservation)
     if event.kind == "reserved":
         no = next((other for other in rows if other.kind == "denied" and other.host_id == OWN_HOST), None)
         if no is None:
-            return taken(event, 201, row.placed)
-        fields = json.loads(no.body)
-        return denied(event, row.placed, fields["reason"], fields["message"])
+            return taken(event, 201, placed)
+        fields = json.loads(no.body) if no.body else DROPPED
+        return denied(event, placed, fields["reason"], fields["message"])
     alone = event.kind in ("denied", "admin") and not any(other.kind == "reserved" for other in rows)
-    return taken(event, 201 if alone else 200, row.placed)
+    return taken(event, 201 if alone else 200, placed)
 
 
 def _behind(event: Event | Answer) -> Answer:

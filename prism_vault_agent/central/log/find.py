@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Text, cast, func, or_, select
 from sqlalchemy.sql.expression import exists, text
 
 from prism_vault_agent.audit.event import FIRST, digest
-from prism_vault_agent.central.storage.schema import event
+from prism_vault_agent.central.storage.schema import dropped, event
 from prism_vault_agent.central.storage.statements import NEWEST_HEAD
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 1_000
 MOST_LOOKED_AT: Final = 20_000
 MOST_LOOKED_BACK: Final = 100_000
+# An event whose body was dropped has an empty one, and says by which event.
+_EVENTS: Final = select(event, dropped.c.by_n, dropped.c.hash).outerjoin(dropped, dropped.c.n == event.c.n)
 FIELDS: Final = ("run_ref", "job_id", "purpose")
 
 
@@ -56,10 +58,7 @@ def find(engine: Engine, identity: Identity, question: Question) -> Page:
         end = connection.execute(select(event.c.n).order_by(event.c.n.desc()).limit(1)).scalar() or 0
         if question.last is not None:
             newest = (
-                select(event)
-                .where(event.c.n > end - MOST_LOOKED_BACK, *conditions)
-                .order_by(event.c.n.desc())
-                .limit(question.last)
+                _EVENTS.where(event.c.n > end - MOST_LOOKED_BACK, *conditions).order_by(event.c.n.desc()).limit(question.last)
             )
             rows = list(reversed(connection.execute(newest).all()))
             return Page([_plain(row) for row in rows], None)
@@ -69,7 +68,7 @@ def find(engine: Engine, identity: Identity, question: Question) -> Page:
         else:
             looked = min(question.after + MOST_LOOKED_AT, end)
             window = [event.c.n > question.after, event.c.n <= looked]
-        page = select(event).where(*window, *conditions).order_by(event.c.n).limit(question.limit)
+        page = _EVENTS.where(*window, *conditions).order_by(event.c.n).limit(question.limit)
         rows = list(connection.execute(page).all())
     if len(rows) == question.limit:
         looked = rows[-1].n
@@ -82,7 +81,7 @@ def head(engine: Engine, host: str) -> dict[str, Any]:
         row = connection.execute(NEWEST_HEAD, {"host_id": host}).first()
     if row is None:
         return {"host": host, "epoch": None, "seq": 0, "hash": FIRST}
-    return {"host": host, "epoch": row.host_epoch.hex(), "seq": row.host_seq, "hash": digest(row.body)}
+    return {"host": host, "epoch": row.host_epoch.hex(), "seq": row.host_seq, "hash": _hash(row)}
 
 
 def _visible(identity: Identity) -> list[ColumnElement[bool]]:
@@ -105,18 +104,26 @@ def _matching(question: Question) -> list[ColumnElement[bool]]:
         conditions.append(event.c.received_at < question.until)
     conditions += [_field(name) == value for name in FIELDS if (value := getattr(question, name)) is not None]
     if question.scope is not None:
-        scopes = func.json_each(cast(event.c.body, Text), "$.scopes").table_valued("value", name="scopes")
+        scopes = func.json_each(_text(), "$.scopes").table_valued("value", name="scopes")
         conditions.append(exists(select(text("1")).select_from(scopes).where(scopes.c.value == question.scope)))
     return conditions
 
 
 def _field(name: str) -> ColumnElement[str]:
     """Return a field of the event's own bytes."""
-    return func.json_extract(cast(event.c.body, Text), f"$.{name}", type_=Text)
+    return func.json_extract(_text(), f"$.{name}", type_=Text)
+
+
+def _text() -> ColumnElement[str]:
+    """Return the event's bytes as text, or NULL where they were dropped."""
+    return func.nullif(cast(event.c.body, Text), "", type_=Text)
 
 
 def _plain(row: Row[Any]) -> dict[str, Any]:
-    """Return an event as JSON knows it; ``body`` is its bytes as text, exactly as sent and hashed."""
+    """Return an event as JSON knows it; ``body`` is its bytes as text, exactly as sent and hashed.
+
+    ``dropped_by`` is None, or the index of the event that dropped the body, which is empty then; ``hash`` is that of what it was.
+    """
     return {
         "n": row.n,
         "event_id": row.event_id.hex(),
@@ -128,5 +135,11 @@ def _plain(row: Row[Any]) -> dict[str, Any]:
         "reservation_id": row.reservation_id.hex(),
         "received_at": row.received_at,
         "body": row.body.decode("utf-8", "replace"),
-        "hash": digest(row.body),
+        "hash": _hash(row),
+        "dropped_by": row.by_n,
     }
+
+
+def _hash(row: Any) -> str:
+    """Return the hash of a row's body as it was sent."""
+    return digest(row.body) if row.hash is None else bytes(row.hash).hex()

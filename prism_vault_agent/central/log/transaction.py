@@ -88,7 +88,7 @@ class Transaction:
         if key in self._memory.heads and not fresh:
             return self._memory.heads[key]
         rows = self._statements.head.run(self.cursor, {"host_id": host, "host_epoch": bytes.fromhex(epoch)})
-        self.heads[key] = (rows[0][0], digest(rows[0][1])) if rows else NO_HEAD
+        self.heads[key] = (rows[0][0], rows[0][2].hex() if rows[0][2] else digest(rows[0][1])) if rows else NO_HEAD
         return self.heads[key]
 
     def by_event_id(self, event_id: str) -> Found | None:
@@ -120,6 +120,17 @@ class Transaction:
         self._read({reservation})
         self.reservations[reservation] += ours
         return True
+
+    def read_again(self, reservations: set[str]) -> None:
+        """Look at the rows of those of these reservations that are remembered: they were changed by a drop."""
+        self._read(reservations & (self.reservations.keys() | self._memory.reservations.keys()))
+
+    def as_sent(self, row: Found) -> tuple[str, Placed]:
+        """Return the hash of a row's bytes as they were sent, and its place; they may have been dropped since."""
+        if row.body:
+            return digest(row.body), row.placed
+        hashed, leaf = self._statements.dropped.run(self.cursor, {"n": row.n})[0]
+        return hashed.hex(), Placed(row.n, row.received_at, leaf)
 
     def _read(self, reservations: set[str]) -> None:
         if reservations:

@@ -41,8 +41,10 @@ def prepare(database: str) -> None:
     if is_postgres(database):
         postgres.service_role(database)
         engine = reading_engine(database)
-        postgres.require_durable(engine)
-        engine.dispose()
+        try:
+            postgres.require_durable(engine)
+        finally:
+            engine.dispose()
     else:
         sqlite.prepare(Path(database))
 

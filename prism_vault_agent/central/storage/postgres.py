@@ -26,7 +26,8 @@ _EVERY_CONNECTION: Final = (
 )
 # proof/leaf.py and proof/merkle.leaf_hash, in the server's words
 _LEAF: Final = r"sha256('\x00'::bytea || int8send(n) || int8send(received_at) || body)"
-_SURVIVE: Final = {"fsync": "on", "full_page_writes": "on"}
+# The last one tells whether the settings above reached the server at all: a pool between may keep them.
+_SURVIVE: Final = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "statement_timeout": "10s"}
 
 
 def is_postgres(database: str) -> bool:
@@ -69,12 +70,13 @@ def prepare(connection: Connection, service: str) -> None:
 
 
 def grant(connection: Connection, service: str) -> None:
-    """Let the service read and insert, and nothing else."""
+    """Let the service read and insert, and have bodies dropped by the owner's rules; nothing else."""
     raw = _raw(connection)
     role = sql.Identifier(service)
     raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}, PUBLIC").format(role))
     raw.execute(sql.SQL("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {}").format(role))
-    raw.execute(sql.SQL("REVOKE INSERT ON alembic_version FROM {}").format(role))
+    raw.execute(sql.SQL("REVOKE INSERT ON alembic_version, dropped FROM {}").format(role))
+    raw.execute(sql.SQL("GRANT EXECUTE ON FUNCTION drop_bodies TO {}").format(role))
     raw.execute(sql.SQL("GRANT USAGE, SELECT ON SEQUENCE event_n_seq TO {}").format(role))
 
 
@@ -90,7 +92,8 @@ def require_durable(engine: Engine) -> None:
     for name, needed in _SURVIVE.items():
         if found[name] != needed:
             raise ConfigError(
-                f"the PostgreSQL server runs with {name}={found[name]}", mend=f"set {name} = {needed} on the server"
+                f"the PostgreSQL server runs with {name}={found[name]}",
+                mend=f"set {name} = {needed} there, and let no pool keep central's own settings from it",
             )
 
 
@@ -131,6 +134,12 @@ class PostgresWriting:
             arrays = ", ".join(f"%b::{_type(column.type)}[]" for column in table.columns)
             self._inserts[table.name] = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays})"  # noqa: S608 - names of ours
         cursor.execute(self._inserts[table.name], [list(column) for column in zip(*rows, strict=True)])
+
+    def drop(self, cursor: DBAPICursor, by_n: int, rows: Sequence[tuple[int, bytes]], terms: Sequence[tuple[int, int]]) -> None:
+        """Have the owner's function do it, which hashes the bodies itself: the service may change no row."""
+        numbers = [n for n, _ in rows]
+        columns = [list(column) for column in zip(*terms, strict=True)] or [[], []]
+        cursor.execute("SELECT drop_bodies(%s, %s::bigint[], %s::bigint[], %s::bigint[])", (by_n, numbers, *columns))
 
     def highest(self, cursor: DBAPICursor) -> tuple[int, int]:
         """Return the last number of the sequence, and our own transaction id, which is above that of whoever took one before."""

@@ -1,4 +1,4 @@
-"""The tables of central, the same on SQLite and PostgreSQL. Rows are inserted and read; nothing changes one.
+"""The tables of central, the same on SQLite and PostgreSQL. Rows are inserted and read; nothing changes one but a drop.
 
 The tables are made by the migrations; what stands here must equal what they make (a test compares them).
 
@@ -12,6 +12,7 @@ The tables are made by the migrations; what stands here must equal what they mak
 ``token``       one row for each service token, and one for its revocation
 ``signal``      what is told to all hosts: rotations, revocations, changes of policy; ``id`` is contiguous from 1
 ``ack``         what a host says it did about a signal; ``n`` is its event
+``dropped``     events whose body is empty now: ``hash`` is the SHA-256 of what it was, ``by_n`` the event that dropped it
 ==============  ========================================================================================================
 """
 
@@ -33,7 +34,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 ENDINGS: Final = frozenset({"success", "denied", "failure", "abandoned"})
 
 _Number: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -123,6 +124,7 @@ token: Final = Table(
     PrimaryKeyConstraint("name", "what"),
     UniqueConstraint("sha256", "what", name="one_of_hash"),
     sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 signal: Final = Table(
     "signal",
@@ -143,4 +145,14 @@ ack: Final = Table(
     Column("received_at", _Number, nullable=False),
     PrimaryKeyConstraint("signal", "n"),
     sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
+dropped: Final = Table(
+    "dropped",
+    metadata,
+    Column("n", _Number, primary_key=True, autoincrement=False),
+    Column("by_n", _Number, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+Index("of_drop", dropped.c.by_n)

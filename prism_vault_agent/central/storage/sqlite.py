@@ -34,6 +34,7 @@ _EVERY_CONNECTION: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA recursive_triggers = ON",
+    "PRAGMA secure_delete = ON",  # a body that was dropped is overwritten, not only unlinked
     "PRAGMA trusted_schema = OFF",
     "PRAGMA foreign_keys = ON",
 )
@@ -88,6 +89,12 @@ class SqliteWriting:
         """Insert rows, each with all columns of ``table`` in their order. Raises the driver's errors."""
         marks = ", ".join("?" * len(table.columns))
         cursor.executemany(f"INSERT INTO {table.name} VALUES ({marks})", rows)  # noqa: S608 - a name of ours
+
+    def drop(self, cursor: DBAPICursor, by_n: int, rows: Sequence[tuple[int, bytes]], terms: Sequence[tuple[int, int]]) -> None:
+        """Empty the bodies and remove the terms, which the guards allow for rows that are in ``dropped``."""
+        cursor.executemany("INSERT INTO dropped VALUES (?, ?, ?)", [(n, by_n, hashed) for n, hashed in rows])
+        cursor.executemany("UPDATE event SET body = x'' WHERE n = ?", [(n,) for n, _ in rows])
+        cursor.executemany("DELETE FROM term WHERE term = ? AND n = ?", terms)
 
     def highest(self, cursor: DBAPICursor) -> tuple[int, int]:
         """Return the highest ``n``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, select
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from prism_vault_agent.central.storage.schema import event
+from prism_vault_agent.central.storage.schema import dropped, event, leaf
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import leaf_hash
 
@@ -28,18 +28,24 @@ _FOUND: Final = (
 )
 
 BY_EVENT_ID: Final = select(*_FOUND).where(event.c.event_id == bindparam("event_id"))
+# The hash of a body that was dropped is beside it.
 HEAD: Final = (
-    select(event.c.host_seq, event.c.body)
+    select(event.c.host_seq, event.c.body, dropped.c.hash)
+    .outerjoin(dropped, dropped.c.n == event.c.n)
     .where(event.c.host_id == bindparam("host_id"), event.c.host_epoch == bindparam("host_epoch"))
     .order_by(event.c.host_seq.desc())
     .limit(1)
 )
 # Epochs are UUIDs of version 7, so the greatest one is the newest.
 NEWEST_HEAD: Final = (
-    select(event.c.host_epoch, event.c.host_seq, event.c.body)
+    select(event.c.host_epoch, event.c.host_seq, event.c.body, dropped.c.hash)
+    .outerjoin(dropped, dropped.c.n == event.c.n)
     .where(event.c.host_id == bindparam("host_id"))
     .order_by(event.c.host_epoch.desc(), event.c.host_seq.desc())
     .limit(1)
+)
+DROPPED: Final = (
+    select(dropped.c.hash, leaf.c.hash.label("leaf")).join(leaf, leaf.c.n == dropped.c.n).where(dropped.c.n == bindparam("n"))
 )
 # Texts, because lists and hashes are written differently in the two databases.
 OF_RESERVATIONS: Final = (
@@ -47,6 +53,11 @@ OF_RESERVATIONS: Final = (
 )
 UNSEQUENCED: Final = (
     "SELECT {} FROM event WHERE n > {} AND NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.n = event.n) ORDER BY n LIMIT {}"
+)
+# A row as a whole, and the index of its leaf where it has one.
+WHOLE: Final = (
+    "SELECT event.n, received_at, event_id, host_id, host_epoch, host_seq, prev_hash, reservation_id, kind, body, idx "
+    "FROM event LEFT JOIN leaf ON leaf.n = event.n WHERE event.n IN ({}) ORDER BY event.n"
 )
 
 
@@ -59,7 +70,7 @@ class Placed(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the writer looks at in a row."""
+    """What the writer looks at in a row. ``body`` is empty where it was dropped."""
 
     n: int
     event_id: bytes
@@ -71,8 +82,24 @@ class Found(NamedTuple):
 
     @property
     def placed(self) -> Placed:
-        """Where the row is, since when, and the hash of its leaf."""
+        """Where the row is, since when, and the hash of its leaf; not for one whose body was dropped."""
         return Placed(self.n, self.received_at, leaf_hash(leaf_data(self.n, self.received_at, self.body)))
+
+
+class Whole(NamedTuple):
+    """A row as a whole. ``idx`` is its leaf's index, None while it waits for one."""
+
+    n: int
+    received_at: int
+    event_id: bytes
+    host_id: str
+    host_epoch: bytes
+    host_seq: int
+    prev_hash: bytes
+    reservation_id: bytes
+    kind: str
+    body: bytes
+    idx: int | None
 
 
 class Prepared:
@@ -100,3 +127,4 @@ class Statements:
         """Compile for ``dialect``."""
         self.by_event_id = Prepared(BY_EVENT_ID, dialect)
         self.head = Prepared(HEAD, dialect)
+        self.dropped = Prepared(DROPPED, dialect)

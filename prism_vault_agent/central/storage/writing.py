@@ -28,6 +28,12 @@ class Writing(Protocol):
     def insert(self, cursor: DBAPICursor, table: Table, rows: Sequence[Sequence[object]]) -> None:
         """Insert rows, each with all columns of ``table`` in their order. Raises the driver's errors."""
 
+    def drop(self, cursor: DBAPICursor, by_n: int, rows: Sequence[tuple[int, bytes]], terms: Sequence[tuple[int, int]]) -> None:
+        """Empty the bodies of ``rows`` (``n``, SHA-256 of the body) for the event ``by_n``, and remove ``terms`` (term, ``n``).
+
+        Raises the driver's errors; those of a row that may not be dropped among them (migration 0003).
+        """
+
     def highest(self, cursor: DBAPICursor) -> tuple[int, int]:
         """Return the highest ``n`` that was given so far, and a mark of this moment."""
 

@@ -12,7 +12,8 @@ down_revision = "0001"
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-# Each new table, and each set of columns of which no two rows have the same.
+# Each new table, and each set of columns of which no two rows have the same. On SQLite a table whose key is not one number
+# has no rowid, by which a row could be replaced as well.
 _KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
     "term": (("term", "n"),),
     "leaf": (("idx",), ("n",)),
@@ -39,12 +40,14 @@ def upgrade() -> None:
         *(_text("name"), _text("what"), _text("sha256"), _bytes("body"), _number("n"), _number("made_at")),
         sa.PrimaryKeyConstraint("name", "what"),
         sa.UniqueConstraint("sha256", "what", name="one_of_hash"),
+        sqlite_with_rowid=False,
     )
     _table("signal", _key("id"), _text("kind"), _bytes("body"), _number("n"), _number("made_at"))
     _table(
         "ack",
         *(_number("signal"), _number("n"), _text("host_id"), _number("received_at")),
         sa.PrimaryKeyConstraint("signal", "n"),
+        sqlite_with_rowid=False,
     )
     op.create_index("by_time", "event", ["received_at"])
     released = sa.text("kind IN ('success', 'cleared')")
