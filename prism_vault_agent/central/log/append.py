@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.central.access.policy import Intent, Rule, decide
+from prism_vault_agent.central.access.policy import Denial, Intent, Rule, decide
 from prism_vault_agent.central.config import OWN_HOST
 from prism_vault_agent.central.log.answer import Answer, denied, refused, taken
 from prism_vault_agent.central.log.incoming import FROM_AGENTS, Event
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.log.transaction import Transaction
     from prism_vault_agent.central.storage.statements import Found
 
-DROPPED: Final = {"reason": "dropped", "message": "it was denied; why is no longer kept"}
+DROPPED: Final = Denial("dropped", "it was denied; why is no longer kept")
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
 
 
@@ -168,10 +168,15 @@ def _again(transaction: Transaction, event: Event, row: Found) -> Answer:
         no = next((other for other in rows if other.kind == "denied" and other.host_id == OWN_HOST), None)
         if no is None:
             return taken(event, 201, placed)
-        fields = json.loads(no.body) if no.body else DROPPED
-        return denied(event, placed, fields["reason"], fields["message"])
+        why = _denial(json.loads(no.body)) if no.body else DROPPED
+        return denied(event, placed, why.reason, why.message)
     alone = event.kind in ("denied", "admin") and not any(other.kind == "reserved" for other in rows)
     return taken(event, 201 if alone else 200, placed)
+
+
+def _denial(fields: Fields) -> Denial:
+    """Return what central said no with, from its row."""
+    return Denial(str(fields["reason"]), str(fields["message"]))
 
 
 def _behind(event: Event | Answer) -> Answer:
