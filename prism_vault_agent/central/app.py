@@ -118,6 +118,7 @@ def build(config: CentralConfig) -> Door:
             for each in writers:
                 await asyncio.to_thread(each.stop)
             readers.dispose()
+            await asyncio.to_thread(signs.close)
             if issuer is not None:
                 await issuer.close()
             log.info("stopped")
