@@ -32,6 +32,8 @@ def same(text: str) -> str:
     text = re.sub(r"(?<=pva_)[0-9a-f]{32}", lambda match: ids[match[0]], text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", TIME, text)
     text = re.sub(r"\buid \d+", "uid 1000", text)
+    text = re.sub(r"\d+ checkpoints?(?=: the log)", "2 checkpoints", text)
+    text = re.sub(r"(?<=signed by ).*?/prism-vault/[0-9a-f]{8}\+[0-9a-f]{8}", "server1/prism-vault/01234567+89abcdef", text)
     text = re.sub(r"(?<=the agent answers on ).*", ".dev/demo/agent.sock", text)
     return _aligned(text)
 

@@ -1,30 +1,19 @@
-"""``prism-vault audit tail|find|show|verify``: what the audit log says, and whether it is whole."""
+"""``prism-vault audit tail|find|show|export|verify``: what the audit log says, and whether it is whole."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import sys
-import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.errors import IntegrityError, SecretNotFound, UsageError
+from prism_vault_agent.cli import central_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from prism_vault_agent.central.log.verify import Row
-    from prism_vault_agent.cli.audit_source import Central
     from prism_vault_agent.cli.main import Subparsers
 
-FOLLOW_SECONDS: Final = 1.0
 FILTERS: Final = ("scope", "host", "run-ref", "job-id", "purpose", "kind")
-_AGO: Final = re.compile(r"(?P<number>[1-9][0-9]{0,5})(?P<unit>[smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_AUDIT_ID: Final = re.compile(r"(pva_)?[0-9a-f]{32}")
+OUTCOMES: Final = ("success", "failure", "denied", "abandoned")
+_LOG_KEY: Final = "the verifying key of the log, name+hash+base64; may be given several times"
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,108 +27,61 @@ def add(subparsers: Subparsers) -> None:
     find = commands.add_parser("find", help="events that match every filter")
     for name in FILTERS:
         find.add_argument(f"--{name}", metavar=name.upper())
+    find.add_argument("--outcome", choices=OUTCOMES, help="how a reservation ended")
     find.add_argument("--since", metavar="TIME", help="since 30s, 10m, 2h or 7d ago, or an ISO 8601 time")
-    shown = commands.add_parser("show", help="every event of one reservation")
+    find.add_argument("--until", metavar="TIME", help="until then, and without it; as --since")
+    shown = commands.add_parser(
+        "show",
+        help="every event of one reservation, and the proof that it is on the log",
+        description="Show every event of one reservation, and prove that each is in the tree of a signed checkpoint.",
+    )
     shown.add_argument("audit_id", metavar="AUDIT_ID", help="pva_...")
+    export = commands.add_parser(
+        "export",
+        help="the whole log as JSON lines, with its checkpoint",
+        description="Copy the log in its final order, up to the newest checkpoint. The last line is the checkpoint.",
+    )
+    export.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="written whole or not at all (default: standard output)"
+    )
     verify = commands.add_parser(
         "verify",
-        help="recompute every chain; exit status 65 names the first bad index",
-        description="Recompute every host's chain from the rows. Exit status 65 where the log is not whole.",
+        help="recompute everything; exit status 65 names the first bad index",
+        description="Recompute every row, chain, reservation, leaf and checkpoint of central's log, a database or an export. "
+        "Exit status 65 where the log is not whole.",
     )
-    verify.add_argument("--database", type=Path, metavar="FILE", help="a database file of central's or a copy, not its URL")
+    source = verify.add_mutually_exclusive_group()
+    source.add_argument(
+        "--database", metavar="DATABASE", help="a file of central's or a copy, or postgresql://ROLE@HOST/DATABASE"
+    )
+    source.add_argument("--export", metavar="FILE", help="what audit export wrote; - is standard input")
+    for option, metavar, told in (
+        ("--note", "FILE", "a checkpoint that somebody holds: it must be one of this log"),
+        ("--head", "FILE", "where a host's chain stood, as GET /v1/audit/head tells: it must be in the log"),
+        ("--receipt", "FILE", "answers of central with their receipts: their rows must be in the log"),
+    ):
+        verify.add_argument(
+            option, action="append", default=[], type=Path, metavar=metavar, help=f"{told}; may be given several times"
+        )
+    for command in (shown, verify):
+        command.add_argument("--log-key", action="append", default=[], metavar="KEY", help=_LOG_KEY)
     for command in (tail, find, shown, verify):
         command.add_argument("--json", action="store_true", help="one JSON object a line")
-        command.add_argument("--url", metavar="URL", help="central's URL (default PRISM_VAULT_CENTRAL_URL)")
-        command.add_argument("--token-file", type=Path, metavar="FILE", help="instead of PRISM_VAULT_OPERATOR_TOKEN")
-        command.add_argument("--ca-file", metavar="FILE", help="the authority of central's certificate")
+    for command in (tail, find, shown, export, verify):
+        central_client.add_options(command)
         command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand; return 0, or raise the typed error of what failed."""
-    return {"tail": _tail, "find": _find, "show": _show, "verify": _verify}[args.audit_command](args)
+    if args.audit_command == "verify":
+        from prism_vault_agent.cli.audit_verify import verify  # noqa: PLC0415 - each command loads what it needs
 
+        return verify(args)
+    if args.audit_command == "export":
+        from prism_vault_agent.cli.audit_export import export  # noqa: PLC0415
 
-def _central(args: argparse.Namespace) -> Central:
-    from prism_vault_agent.cli.audit_source import Central  # noqa: PLC0415 - not for --help
+        return export(args)
+    from prism_vault_agent.cli import audit_read  # noqa: PLC0415
 
-    return Central(args.url, args.token_file, args.ca_file)
-
-
-def _tail(args: argparse.Namespace) -> int:
-    from prism_vault_agent.cli.audit_table import Printer  # noqa: PLC0415
-
-    if not 1 <= args.lines <= 1000:
-        raise UsageError("--lines is a number from 1 to 1000")
-    central = _central(args)
-    printer = Printer(as_json=args.json)
-    events = central.page(last=args.lines)["events"]
-    printer.print(events)
-    after = events[-1]["n"] if events else 0
-    while args.follow:
-        sys.stdout.flush()
-        time.sleep(FOLLOW_SECONDS)
-        page = central.page(after=after, limit=1000)
-        printer.print(page["events"])
-        after = page["events"][-1]["n"] if page["events"] else page["next"] or after
-    return 0
-
-
-def _find(args: argparse.Namespace) -> int:
-    from prism_vault_agent.cli.audit_table import Printer  # noqa: PLC0415
-
-    filters: dict[str, object] = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in FILTERS}
-    filters["since"] = _since(args.since)
-    printer = Printer(as_json=args.json)
-    central = _central(args)
-    after: int | None = 0
-    while after is not None:
-        page = central.page(**filters, after=after, limit=1000)
-        printer.print(page["events"])
-        after = page["next"]
-    return 0
-
-
-def _show(args: argparse.Namespace) -> int:
-    from prism_vault_agent.cli.audit_table import Printer  # noqa: PLC0415
-
-    if not _AUDIT_ID.fullmatch(args.audit_id):
-        raise UsageError("an audit id is pva_ and 32 hex digits", mend="take it from an error message or from audit find")
-    if not Printer(as_json=args.json).print(_central(args).events(reservation=args.audit_id)):
-        message, mend = "the log has no such audit id that you may see", "check it, or ask an operator of its project"
-        raise SecretNotFound(message, mend=mend, reason="audit_id_not_found")
-    return 0
-
-
-def _verify(args: argparse.Namespace) -> int:
-    from prism_vault_agent.central.log.verify import verify  # noqa: PLC0415
-    from prism_vault_agent.cli.audit_source import rows_of_file  # noqa: PLC0415
-
-    rows: Iterable[Row] = rows_of_file(args.database) if args.database else _central(args).rows()
-    verdict = verify(rows)
-    fault = verdict.fault
-    if args.json:
-        told = {"rows": verdict.rows, "chains": verdict.chains, "first_bad": None, "what": None}
-        print(json.dumps(told | ({"first_bad": fault.n, "what": fault.what} if fault else {})))
-    elif fault is None:
-        print(f"{verdict.rows} events in {verdict.chains} chains: every chain and every reservation is whole")
-    if fault is not None:
-        raise IntegrityError(
-            f"the log is not whole: first bad index {fault.n}: {fault.what}",
-            mend="keep the file as it is, and compare it with a backup and with the agents' heads",
-        )
-    return 0
-
-
-def _since(text: str | None) -> int | None:
-    """Return milliseconds since 1970 for a time or for how long ago."""
-    if text is None:
-        return None
-    if (match := _AGO.fullmatch(text)) is not None:
-        when = datetime.now(UTC) - timedelta(**{_UNITS[match["unit"]]: int(match["number"])})
-    else:
-        try:
-            when = datetime.fromisoformat(text).astimezone(UTC)
-        except ValueError:
-            raise UsageError("--since is neither a duration nor a time", mend="write 10m, 2h, or 2026-01-31T12:00:00Z") from None
-    return int(when.timestamp() * 1000)
+    return {"tail": audit_read.tail, "find": audit_read.find, "show": audit_read.show}[args.audit_command](args)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HEAD: Final = ("n", "time", "host", "kind", "scope", "purpose", "caller", "run/job", "audit id", "reason")
+TOLD: Final = ("n", "index", "received_at", "hash", "leaf", "proof")
 Json = dict[str, Any]
 
 
@@ -43,15 +44,16 @@ class Printer:
 
 def line(event: Json) -> str:
     """Return an event as one line of JSON; ``event`` is what its bytes say."""
-    told = {name: event[name] for name in ("n", "received_at", "hash")}
-    return json.dumps(
-        {**told, "time": _time(event), "audit_id": audit_id(event["reservation_id"]), "event": _fields(event)},
-        separators=(",", ":"),
-    )
+    told: Json = {name: event[name] for name in TOLD if name in event}
+    if "event_id" in event:
+        told |= {"time": _time(event), "audit_id": audit_id(event["reservation_id"]), "event": _fields(event)}
+    return json.dumps(told, separators=(",", ":"))
 
 
 def cells(event: Json) -> list[str]:
     """Return the columns of an event, each on one printable line."""
+    if "event_id" not in event:
+        return [str(event["n"]), *["-"] * (len(HEAD) - 2), "its event is missing: run prism-vault audit verify"]
     fields = _fields(event)
     caller = fields.get("caller")
     who = None

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.audit.event import digest, new_id
-from prism_vault_agent.central.log.verify import verify
-from prism_vault_agent.cli.audit_source import rows_of_file
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import Frontier, leaf_hash
 from tests.central.host import Host
 from tests.support.central import CentralProcess
 from tests.support.disk import Disk, recorded, steps
 from tests.support.soak import count
+from tests.support.stored import verdict_of
 
 if TYPE_CHECKING:
     from tests.support.disk import Step
@@ -131,7 +130,7 @@ def _check(database: Path, acknowledged: dict[int, str]) -> None:
     tree.extend([leaf for _, leaf in leaves[: newest[0]]])
 
     assert {n: hashes.get(n) for n in acknowledged} == acknowledged
-    assert verify(rows_of_file(database)).fault is None
+    assert verdict_of(database).fault is None
     assert all(leaf == leaf_hash(leaf_data(n, *rows[n])) for n, leaf in leaves)
     assert tree.root() == newest[1]
 

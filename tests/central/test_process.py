@@ -13,10 +13,9 @@ import psutil
 import pytest
 
 from prism_vault_agent.audit.event import new_id
-from prism_vault_agent.central.log.verify import verify
-from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host
 from tests.support.central import CentralProcess
+from tests.support.stored import stored, verdict_of
 from tests.support.waiting import wait_until
 
 
@@ -81,11 +80,11 @@ def test_central_drains_when_it_is_told_to_end(tmp_path):
         status = central.stop()
         for thread in threads:
             thread.join()
-    rows = list(rows_of_file(central.database))
+    rows = stored(central.database)
 
     assert status == 0
     assert set(acknowledged) <= {row.n for row in rows}
-    assert verify(rows).fault is None
+    assert verdict_of(central.database).fault is None
     assert not central.database.with_name("audit.db-wal").exists()
 
 

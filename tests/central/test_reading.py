@@ -137,6 +137,7 @@ def test_every_route_is_described(central):
         "/v1/audit/reservations",
         "/v1/audit/reservations/{reservation}/finalize",
         "/v1/audit/events",
+        "/v1/audit/log",
         "/v1/audit/head",
         "/v1/audit/checkpoint",
         "/v1/audit/proof/{n}",

@@ -21,11 +21,10 @@ from prism_vault_agent.central.access.policy import Rule
 from prism_vault_agent.central.log.append import abandon, append
 from prism_vault_agent.central.log.incoming import read
 from prism_vault_agent.central.log.store import Store
-from prism_vault_agent.central.log.verify import verify
 from prism_vault_agent.central.storage.engines import migrate, writing_engine
-from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import fields
 from tests.support.soak import count
+from tests.support.stored import stored, verdict_of
 
 EVERY = frozenset({"*"})
 RULES = [Rule("prism", "lan", frozenset({"web"}), EVERY, EVERY, frozenset({"service"}))]
@@ -115,11 +114,11 @@ def test_each_reservation_ends_at_most_once_and_the_log_verifies(empty, steps):
                 world.step(what, host, reservation)
             for reservation in world.reservations:
                 world.store.run([partial(abandon, reservations=[reservation])])
-        rows = list(rows_of_file(database))
+        rows, fault = stored(database), verdict_of(database).fault
 
-    assert verify(rows).fault is None
+    assert fault is None
     for reservation in world.reservations:
-        kinds = [row.kind for row in rows if row.reservation_id == reservation]
+        kinds = [row.kind for row in rows if row.reservation == reservation]
         endings = [kind for kind in kinds if kind in ("success", "failure", "denied", "abandoned")]
         assert kinds.count("reserved") <= 1
         assert len(endings) == (1 if kinds else 0)
@@ -162,7 +161,7 @@ def test_the_fields_of_central_s_rows_are_an_event(empty, tmp_path):
     world = World(database)
     with contextlib.closing(world.store):
         world.fresh("curious", 0, world.reservations[0])
-    denied = list(rows_of_file(database))[-1]
+    denied = stored(database)[-1]
     made = json.loads(read(denied.body).body)
 
     assert (made["host"], made["about_host"], made["project"], made["scopes"]) == ("central", "server1", "prism", ["web"])

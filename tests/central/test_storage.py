@@ -12,12 +12,11 @@ import psutil
 import pytest
 from sqlalchemy import inspect
 
-from prism_vault_agent.central.log.verify import verify
 from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.engines import migrate, reading_engine, revision, writing_engine
-from prism_vault_agent.cli.audit_source import rows_of_file
 from tests.central.host import Host, told
 from tests.support.central import CentralProcess
+from tests.support.stored import verdict_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def test_a_full_disk_acknowledges_nothing_and_mends_itself(tmp_path):
     assert after.status_code == 201
     assert set(taken) <= set(present)
     assert len(present) == len(taken) + 3
-    assert verify(rows_of_file(central.database)).fault is None
+    assert verdict_of(central.database).fault is None
 
 
 def test_a_database_that_another_holds_is_answered_in_time(tmp_path):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.audit.event import canonical
-from prism_vault_agent.central.log.verify import Fault, verify
-from prism_vault_agent.cli.audit_source import rows_of_file
+from prism_vault_agent.central.verification.fault import Fault
 from tests.central.host import Host
 from tests.support.central import CentralProcess
+from tests.support.stored import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], int]] = {
     "deleted first row": (sql("DELETE FROM event WHERE n = 1"), 1),
     "deleted rows of one host": (sql("DELETE FROM event WHERE n IN (6, 8)"), 6),
     "hole in the tail of one host": (sql("DELETE FROM event WHERE n = 8"), 8),
-    "deleted row, indexes closed up": (sql("DELETE FROM event WHERE n = 3", "UPDATE event SET n = n - 1 WHERE n > 3"), 4),
+    "deleted row, indexes closed up": (sql("DELETE FROM event WHERE n = 3", "UPDATE event SET n = n - 1 WHERE n > 3"), 3),
     "swapped rows of one host": (swap(5, 6), 5),
     "swapped reservation and outcome": (swap(2, 4), 2),
     "duplicated row": (sql(COPY.format(n=11, seq=99, source=9)), 11),
@@ -128,7 +128,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], int]] = {
 
 def test_a_whole_log_verifies(whole):
     """What central wrote verifies: every row is looked at, in one chain for each host and epoch."""
-    verdict = verify(rows_of_file(whole))
+    verdict = verdict_of(whole)
 
     assert (verdict.rows, verdict.chains, verdict.fault) == (10, 2, None)
 
@@ -139,7 +139,7 @@ def test_tampering_is_named_by_its_first_bad_index(log, name):
     tamper, index = TAMPERINGS[name]
     tamper(log)
 
-    fault = verify(rows_of_file(log)).fault
+    fault = verdict_of(log).fault
 
     assert isinstance(fault, Fault)
     assert fault.n == index, fault
@@ -155,7 +155,7 @@ def test_every_single_changed_byte_of_an_event_is_found(log):
         database.execute("UPDATE event SET body = ? WHERE n = 3", [bytes(changed)])
         database.commit()
 
-        fault = verify(rows_of_file(log)).fault
+        fault = verdict_of(log).fault
 
         assert fault is not None, at
         assert fault.n == 3, (at, fault)

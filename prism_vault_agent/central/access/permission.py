@@ -75,6 +75,7 @@ NEEDS: Final[Mapping[tuple[str, str], Need | None]] = {
     ("POST", "/v1/audit/reservations/{reservation}/finalize"): _agent("audit:append"),
     ("GET", "/v1/audit/head"): _agent("audit:read"),
     ("GET", "/v1/audit/events"): _both("audit:read"),
+    ("GET", "/v1/audit/log"): _both("audit:read"),
     ("GET", "/v1/audit/checkpoint"): _both("audit:read"),
     ("GET", "/v1/audit/proof/{n}"): _both("audit:read"),
     ("GET", "/v1/audit/log-key"): _both("audit:read"),

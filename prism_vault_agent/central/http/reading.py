@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import orjson
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,34 +15,51 @@ from starlette.responses import Response
 
 from prism_vault_agent.central.http.schema import TEXT, WHOLE, YES_OR_NO, answers, array, hexadecimal, maybe, record, told
 from prism_vault_agent.central.log.find import MOST_ROWS, Question, find, head
+from prism_vault_agent.central.log.follow import Stretch, follow, newest
 from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sqlalchemy import Engine
 
     from prism_vault_agent.central.access.identity import Identity
 
 
-ROW: Final = record(
-    {
-        "n": told(WHOLE, "index on the log"),
-        "event_id": hexadecimal(16),
-        "host_id": TEXT,
-        "host_epoch": hexadecimal(16),
-        "host_seq": WHOLE,
-        "prev_hash": hexadecimal(32),
-        "kind": TEXT,
-        "reservation_id": hexadecimal(16),
-        "received_at": told(WHOLE, "milliseconds since 1970, central's clock"),
-        "body": told(TEXT, "the event exactly as it was sent and hashed; empty where it was dropped"),
-        "hash": told(hexadecimal(32), "SHA-256 of the body as it was sent"),
-        "dropped_by": told(maybe(WHOLE), "index of the event that dropped the body, else null"),
-    }
-)
+LONGEST_WAIT: Final = 20  # seconds
+
+_ROW: Final = {
+    "n": told(WHOLE, "index on the log"),
+    "event_id": hexadecimal(16),
+    "host_id": TEXT,
+    "host_epoch": hexadecimal(16),
+    "host_seq": WHOLE,
+    "prev_hash": hexadecimal(32),
+    "kind": TEXT,
+    "reservation_id": hexadecimal(16),
+    "received_at": told(WHOLE, "milliseconds since 1970, central's clock"),
+    "body": told(TEXT, "the event exactly as it was sent and hashed; empty where it was dropped"),
+    "hash": told(hexadecimal(32), "SHA-256 of the body as it was sent"),
+    "dropped_by": told(maybe(WHOLE), "index of the event that dropped the body, else null"),
+}
+_LEAF: Final = {"index": told(WHOLE, "of the leaf in the tree"), "leaf": hexadecimal(32)}
 PAGE: Final = record(
     {
-        "events": array(ROW),
+        "events": array(record(_ROW)),
         "next": told(maybe(WHOLE), "go on with ?after= this; null at the end of the log"),
+        "all_projects": told(YES_OR_NO, "the caller reads every project, and the rows that belong to none"),
+    }
+)
+STRETCH: Final = record(
+    {
+        "rows": array(
+            told(
+                record({**_LEAF, **_ROW}, optional=[name for name in _ROW if name != "n"]),
+                "a row and its leaf; of an event that is missing only the leaf",
+            )
+        ),
+        "next": told(WHOLE, "go on with ?from= this"),
+        "size": told(WHOLE, "how many leaves there are"),
         "all_projects": told(YES_OR_NO, "the caller reads every project, and the rows that belong to none"),
     }
 )
@@ -63,22 +80,36 @@ class EventsQuery(BaseModel):
     job_id: str | None = None
     purpose: str | None = None
     kind: str | None = None
+    outcome: Literal["success", "failure", "denied", "abandoned"] | None = None
     reservation: Annotated[str, Field(pattern="^(pva_)?[0-9a-f]{32}$")] | None = None
     since: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     until: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
-class ReadRoutes:
-    """The routes, over one engine that cannot write."""
+class LogQuery(BaseModel):
+    """The query of ``GET /v1/audit/log``: from which leaf on, or the ``last`` ones; how many seconds to ``wait`` for one."""
 
-    def __init__(self, engine: Engine) -> None:
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    first: Annotated[int, Field(alias="from", ge=0, lt=2**63)] = 0
+    limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = MOST_ROWS
+    last: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
+    wait: Annotated[int, Field(ge=0, le=LONGEST_WAIT)] = 0
+
+
+class ReadRoutes:
+    """The routes, over one engine that cannot write; ``grown`` returns once the log has more leaves than that."""
+
+    def __init__(self, engine: Engine, grown: Callable[[int], Awaitable[None]]) -> None:
         """Show what ``engine`` reads."""
         self._engine = engine
+        self._grown = grown
 
     def router(self) -> APIRouter:
         """Return the routes."""
         routes = APIRouter(prefix="/v1/audit", tags=["audit"])
         routes.add_api_route("/events", self.events, response_class=Response, responses=answers({200: PAGE}, "query"))
+        routes.add_api_route("/log", self.log, response_class=Response, responses=answers({200: STRETCH}, "query"))
         routes.add_api_route("/head", self.head, response_class=Response, responses=answers({200: HEAD}))
         return routes
 
@@ -90,6 +121,30 @@ class ReadRoutes:
             asked["reservation"] = query.reservation.removeprefix("pva_")
         page = await _look(partial(find, self._engine, identity, Question(**asked)))
         return _json({"events": page.events, "next": page.next, "all_projects": identity.sees_all})
+
+    async def log(self, request: Request, query: Annotated[LogQuery, Query()]) -> Response:
+        """Return rows of the caller's projects in the final order of the log, and wait for one where there is none yet."""
+        identity: Identity = request.state.identity
+        if query.last is not None:
+            stretch = await _look(partial(newest, self._engine, identity, query.last))
+        else:
+            stretch = await self._follow(identity, query)
+        return _json({"rows": stretch.rows, "next": stretch.next, "size": stretch.size, "all_projects": identity.sees_all})
+
+    async def _follow(self, identity: Identity, query: LogQuery) -> Stretch:
+        """Return the next rows, looked for again while there are none, whenever the log has grown."""
+        first = query.first
+        until = asyncio.get_running_loop().time() + query.wait
+        while True:
+            stretch: Stretch = await _look(partial(follow, self._engine, identity, first, query.limit))
+            if stretch.rows or stretch.next < stretch.size:
+                return stretch
+            first = stretch.next
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._grown(first)
+            except TimeoutError:
+                return stretch
 
     async def head(self, request: Request) -> Response:
         """Return where the caller's own newest chain stands."""
@@ -106,4 +161,4 @@ async def _look(question: partial[Any]) -> Any:
 
 
 def _json(content: dict[str, Any]) -> Response:
-    return Response(json.dumps(content), 200, None, "application/json")
+    return Response(orjson.dumps(content), 200, None, "application/json")

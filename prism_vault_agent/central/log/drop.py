@@ -67,11 +67,11 @@ def drop(transaction: Transaction, doomed: Doomed, why: Fields) -> Dropped:
     still_open = _open(transaction, there)
     over = [row for row in there if row.reservation_id not in still_open]
     size = covered(transaction)
-    rows = [row for row in over if row.idx is not None and row.idx < size]
+    rows = sorted((row for row in over if row.idx is not None and row.idx < size), key=lambda row: row.idx or 0)
     kept = Dropped(open=len(there) - len(over), wait=len(over) - len(rows))
     if not rows:
         return kept
-    leaves = _ranges(sorted(row.idx for row in rows if row.idx is not None))
+    leaves = _ranges(row.idx for row in rows if row.idx is not None)
     told = {"dropped": len(rows), "leaves": [list(leaf) for leaf in leaves], "remains": remains(map(_remains, rows))}
     common: Fields = {"kind": "admin", "reservation": new_id(), "project": None, "environment": None, "scopes": []}
     placed = transaction.insert_own({**common, **why, **told})
@@ -112,7 +112,7 @@ def _terms(row: Whole) -> set[int]:
     """Return the terms by which a row can no longer be found. Its host and its kind are columns, which stay."""
     fields: dict[str, Any] = json.loads(row.body)
     found = {term("scope", scope) for scope in fields.get("scopes") or ()}
-    return found | {term(what, fields[what]) for what in ("project", "run_ref", "job_id") if fields.get(what)}
+    return found | {term(what, fields[what]) for what in ("project", "run_ref", "job_id", "purpose") if fields.get(what)}
 
 
 def _remains(row: Whole) -> Remains:

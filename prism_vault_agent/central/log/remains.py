@@ -1,7 +1,7 @@
 """What stays of rows whose bodies were dropped, as one hash, which the event that drops them states. Pure.
 
 The columns of a row repeat fields of its body. Without the body nothing would bind them, so that event does: its field
-``remains`` is the SHA-256 of these lines, one for each row, in the order of ``n``, each ended by a newline::
+``remains`` is the SHA-256 of these lines, one for each row, in the order of their leaves, each ended by a newline::
 
     <n> <received_at> <event_id> <host_id> <host_epoch> <host_seq> <prev_hash> <reservation_id> <kind> <hash of the body>
 
@@ -31,5 +31,10 @@ class Remains(NamedTuple):
 
 
 def remains(rows: Iterable[Remains]) -> str:
-    """Return the hash (hex) over rows in the order of ``n``."""
-    return hashlib.sha256("".join(f"{' '.join(map(str, row))}\n" for row in rows).encode()).hexdigest()
+    """Return the hash (hex) over rows in the order of their leaves."""
+    return hashlib.sha256(b"".join(map(remains_line, rows))).hexdigest()
+
+
+def remains_line(row: Remains) -> bytes:
+    """Return the line of one row."""
+    return f"{' '.join(map(str, row))}\n".encode("utf-8", "surrogateescape")

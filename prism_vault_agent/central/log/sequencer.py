@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 SEQUENCER: Final = 0x7072_6973_6D01  # a lock's number: whoever has it gives out indexes
 MOST_AT_ONCE: Final = 5_000
 SLOWEST: Final = 5.0
-PAUSE: Final = 1.0  # after a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +99,12 @@ class Sequencer:
         self._shared = shared
         self._tree = Tree(Frontier())
         self._news = asyncio.Event()
+        self._growth = asyncio.Event()
+
+    async def grown(self, size: int) -> None:
+        """Return once there are more than ``size`` leaves, here or by another replica."""
+        while self._tree.frontier.size <= size:
+            await self._growth.wait()
 
     def news(self) -> None:
         """Take note that events were appended."""
@@ -114,7 +119,6 @@ class Sequencer:
             except (StorageError, Busy, PrismVaultError) as error:
                 log.error("sequencing_failed", error=type(error).__name__, cause=str(error))
                 self.news()
-                await asyncio.sleep(PAUSE)
             await asyncio.sleep(self._interval)
             await self._wait()
 
@@ -123,7 +127,11 @@ class Sequencer:
         more = True
         while more:
             self._news.clear()
+            before = self._tree.frontier.size
             self._tree = await self._writer.do(partial(grow, tree=self._tree))
+            if self._tree.frontier.size > before:
+                self._growth.set()
+                self._growth = asyncio.Event()
             more = self._tree.more
         if self._tree.mark is not None:
             self.news()  # the floor is still to be raised

@@ -1,4 +1,4 @@
-"""What an event can be found by: its scopes, project, run, job, host and signal, each as one number. Pure.
+"""What an event can be found by: its scopes, project, run, job, purpose, host and signal, each as one number. Pure.
 
 A term is the first 8 bytes of a SHA-256, so that the index is small whatever the names are; a question compares the names
 themselves in the rows that it finds.
@@ -19,7 +19,7 @@ RARE: Final = frozenset({"denied", "failure", "abandoned", "policy", "admin"})
 
 @lru_cache(maxsize=4_096)
 def term(what: str, name: str) -> int:
-    """Return the number that stands for ``name`` as a ``what``: scope, project, run_ref, job_id, host, signal or kind."""
+    """Return the number that stands for ``name`` as ``what``: scope, project, run_ref, job_id, purpose, host, signal or kind."""
     return int.from_bytes(hashlib.sha256(f"{what}\0{name}".encode("utf-8", "surrogatepass")).digest()[:8], signed=True)
 
 
@@ -27,7 +27,7 @@ def terms(kind: str, host: str, fields: Mapping[str, Any]) -> set[int]:
     """Return the terms of an event of ``host``."""
     found = {term("scope", scope) for scope in fields.get("scopes") or ()}
     found.add(term("host", host))
-    for what in ("project", "run_ref", "job_id"):
+    for what in ("project", "run_ref", "job_id", "purpose"):
         if fields.get(what):
             found.add(term(what, fields[what]))
     if fields.get("about_host"):

@@ -4,7 +4,7 @@ The tables are made by the migrations; what stands here must equal what they mak
 
 ==============  ========================================================================================================
 ``event``       the audit log: each row's ``body`` is the canonical JSON that its sender hashed (``audit/event.py``)
-``term``        which events speak of a scope, project, run, job or host: how a question finds its rows (``log/terms.py``)
+``term``        which events speak of a scope, project, run, job, purpose, host: how a question finds rows (``log/terms.py``)
 ``leaf``        the log in its final order: contiguous from 0, one leaf of the Merkle tree for each event
 ``node``        roots of complete subtrees, at the levels that proofs are made of (``proof/merkle.py``)
 ``checkpoint``  signed sizes and roots of the tree; ``floor`` says up to which ``n`` every event has its leaf

@@ -1,0 +1,101 @@
+"""The chains of the hosts: each event names its host, epoch, number and the hash of the one before. Pure.
+
+Rows come nearly in the order of their chain. Where a replica took its numbers early, one can come before the one that it follows,
+so a row whose turn has not come yet waits for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.audit.event import FIRST
+
+if TYPE_CHECKING:
+    from prism_vault_agent.central.verification.fault import Findings
+    from prism_vault_agent.central.verification.row import Chain, Looked
+
+# Of one chain. Those that come too early are of one transaction; more than that have lost the row that they wait for.
+MOST_WAITING: Final = 10_000
+
+
+@dataclass(slots=True)
+class _Link:
+    """The last row of a chain, and which row must be bad if the next one agrees with it (0: none)."""
+
+    n: int = 0
+    seq: int = 0
+    hash: str = FIRST
+    suspect: int = 0
+
+
+class Chains:
+    """Every chain as far as it was seen."""
+
+    def __init__(self, findings: Findings) -> None:
+        """Tell faults to ``findings``."""
+        self._findings = findings
+        self._links: dict[Chain, _Link] = {}
+        self._waiting: dict[Chain, dict[int, Looked]] = {}
+
+    def __len__(self) -> int:
+        """Return how many chains there are."""
+        return len(self._links)
+
+    def add(self, row: Looked) -> None:
+        """Take the next row."""
+        link = self._links.get(row.chain)
+        if link is None:
+            link = self._links[row.chain] = _Link()
+        if row.seq != link.seq + 1:
+            self._misplaced(link, row)
+            return
+        self._follow(link, row)
+        if row.chain in self._waiting:
+            self._go_on(link, self._waiting[row.chain])
+
+    def end(self) -> None:
+        """Tell what only shows when no row follows."""
+        for chain, waiting in self._waiting.items():
+            if waiting:
+                self._missing(chain[0], self._links[chain], waiting)
+        for link in self._links.values():
+            if link.suspect:
+                self._findings.add(link.suspect, "its bytes are not those that the next event of its host was linked to")
+
+    def _follow(self, link: _Link, row: Looked) -> None:
+        if row.prev != link.hash or link.suspect:
+            self._mend(link, row)
+        else:
+            link.n, link.seq, link.hash = row.n, row.seq, row.hash
+
+    def _mend(self, link: _Link, row: Looked) -> None:
+        """Link a row where something was changed: the row behind it tells which of the two."""
+        linked = row.prev == link.hash
+        suspect = 0 if linked else link.n or row.n
+        if link.suspect:
+            # The row before did not link to the one before it. If this one links to it, it is as it was sent.
+            self._findings.add(link.suspect if linked else link.n, "its bytes are not those that its neighbours are linked to")
+            suspect = 0
+        link.n, link.seq, link.hash, link.suspect = row.n, row.seq, row.hash, suspect
+
+    def _misplaced(self, link: _Link, row: Looked) -> None:
+        waiting = self._waiting.setdefault(row.chain, {})
+        if row.seq <= link.seq or row.seq in waiting:
+            self._findings.add(row.n, f"event {row.seq} of host {row.chain[0]} is there once more, or in another's place")
+            return
+        waiting[row.seq] = row
+        if len(waiting) > MOST_WAITING:
+            self._missing(row.chain[0], link, waiting)
+            link.seq = min(waiting) - 1
+            link.hash = waiting[link.seq + 1].prev
+            self._go_on(link, waiting)
+
+    def _go_on(self, link: _Link, waiting: dict[int, Looked]) -> None:
+        """Take the rows that waited for the one that came."""
+        while (row := waiting.pop(link.seq + 1, None)) is not None:
+            self._follow(link, row)
+
+    def _missing(self, host: str, link: _Link, waiting: dict[int, Looked]) -> None:
+        seq, row = min(waiting.items())
+        self._findings.add(row.n, f"events {link.seq + 1} to {seq - 1} of host {host} before it are missing")

@@ -1,0 +1,43 @@
+"""What others hold of the log: heads of chains, and receipts. Whatever central's database says now, they must be in it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prism_vault_agent.central.verification.fault import Findings
+    from prism_vault_agent.central.verification.row import Chain, Looked
+    from prism_vault_agent.central.verification.tree import Sealed
+
+
+@dataclass(slots=True)
+class Elsewhere:
+    """What is held outside of the log, each with the name of the place: checkpoints by size, heads, and leaves by row.
+
+    A head is the hash (hex) of event number ``seq`` of a host and epoch; a receipt promises the leaf's hash of a row.
+    """
+
+    checkpoints: list[Sealed] = field(default_factory=list)
+    heads: dict[Chain, dict[int, tuple[str, str]]] = field(default_factory=dict)
+    leaves: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Tell whether rows must be compared."""
+        return bool(self.heads or self.leaves)
+
+    def compare(self, row: Looked, findings: Findings) -> None:
+        """Compare a row with what is held of it."""
+        if (promised := self.leaves.pop(row.n, None)) is not None and row.leaf not in (None, promised[0]):
+            findings.add(row.n, f"it is not the one that the receipt in {promised[1]} promises")
+        heads = self.heads.get(row.chain)
+        if heads is not None and (head := heads.pop(row.seq, None)) is not None and head[0] != row.hash:
+            findings.add(row.n, f"it is not event {row.seq} of host {row.chain[0]} that {head[1]} holds")
+
+    def end(self, last: int, findings: Findings) -> None:
+        """Tell what is held elsewhere and was not on the log, whose last row is ``last``."""
+        for n, (_, where) in self.leaves.items():
+            findings.add(min(n, last + 1), f"row {n}, which the receipt in {where} promises, is not on the log")
+        for (host, _), heads in self.heads.items():
+            for seq, (_, where) in heads.items():
+                findings.add(last + 1, f"event {seq} of host {host}, which {where} holds, is not on the log")

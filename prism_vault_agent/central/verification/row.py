@@ -1,0 +1,161 @@
+"""What one row of the log shows by itself: canonical bytes, columns that repeat them, and the hash of its leaf. Pure.
+
+Most of a verification's time is spent here: rows are looked at by the thousand, where there are processors in others' processes.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha256
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from prism_vault_agent.central.config import OWN_HOST
+from prism_vault_agent.central.log.remains import Remains, remains_line
+from prism_vault_agent.central.verification.quick_json import canonical_fields
+from prism_vault_agent.proof.leaf import leaf_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Each column of the row that its bytes repeat, and the field in which they do.
+COLUMNS: Final = (
+    ("event_id", "event_id"),
+    ("host_id", "host"),
+    ("host_epoch", "epoch"),
+    ("host_seq", "seq"),
+    ("prev_hash", "prev"),
+    ("reservation_id", "reservation"),
+    ("kind", "kind"),
+)
+_SAID: Final = itemgetter(*(name for _, name in COLUMNS))
+Chain = tuple[str, str]
+NO_CHAIN: Final[Chain] = ("", "")
+_TYPES: Final = (str, str, str, int, str, str, str)
+
+NO_EVENT: Final = "its leaf is there, and no event"
+NOT_COLUMNS: Final = "its columns do not hold what they must"
+NOT_ITS_LEAF: Final = "it is not what its leaf is the hash of"
+NOT_CANONICAL: Final = "its bytes are not a canonical event"
+EMPTY: Final = "its bytes are gone, and nothing on the log has dropped them"
+STILL_THERE: Final = "its bytes are there, and are said to have been dropped"
+
+
+class Row(NamedTuple):
+    """A row as it was read. ``idx`` and ``leaf`` are None before it has its leaf, ``event_id`` where there is only a leaf.
+
+    ``by`` is the event that dropped the body, which is empty then, and ``was`` the hash of what it was.
+    """
+
+    idx: int | None
+    n: int
+    leaf: bytes | None
+    event_id: bytes | None
+    host_id: bytes
+    host_epoch: bytes
+    host_seq: int
+    prev_hash: bytes
+    reservation_id: bytes
+    kind: bytes
+    received_at: int
+    body: bytes
+    by: int | None = None
+    was: bytes | None = None
+
+
+class Looked(NamedTuple):
+    """What the checks across rows need of one, and what is ``wrong`` with it by itself, or nothing.
+
+    ``chain`` is its host and epoch, NO_CHAIN where there is no event; ``hash`` is that of its bytes. Where those are canonical,
+    the rest is what they say, whatever the columns do. ``n`` is 0 where it cannot be told: then it is behind the row before.
+
+    Of a row whose body was dropped ``by`` an event, ``remains`` is its line; what an event ``drops`` is a count and a hash.
+    """
+
+    idx: int | None
+    n: int
+    leaf: bytes | None
+    chain: Chain
+    seq: int
+    prev: str
+    hash: str
+    reservation: str
+    kind: str
+    wrong: str
+    by: int | None = None
+    remains: bytes = b""
+    drops: tuple[int, str] | None = None
+
+
+def look(rows: Iterable[tuple[Any, ...]]) -> list[Looked]:
+    """Look at each row by itself; the rows are as :class:`Row` has them."""
+    return [_look(row) for row in rows]
+
+
+def _look(row: tuple[Any, ...]) -> Looked:
+    try:
+        return _look_at_event(row)
+    except (AttributeError, TypeError, ValueError, struct.error):
+        idx, n, leaf, event_id, *_ = row
+        wrong = NO_EVENT if event_id is None else NOT_COLUMNS
+        idx, n = (idx if type(idx) is int else None), (n if type(n) is int else 0)
+        return Looked(idx, n, leaf, NO_CHAIN, 0, "", "", "", "", wrong)
+
+
+def _look_at_event(row: tuple[Any, ...]) -> Looked:
+    idx, n, leaf, event_id, host_id, host_epoch, host_seq, prev_hash, reservation_id, kind, received_at, body, by, was = row
+    if type(n) is not int or type(host_seq) is not int or (idx is not None and type(idx) is not int):
+        raise TypeError
+    columns: tuple[Any, ...] = (
+        event_id.hex(),
+        host_id.decode("utf-8", "surrogateescape"),
+        host_epoch.hex(),
+        host_seq,
+        prev_hash.hex(),
+        reservation_id.hex(),
+        kind.decode("utf-8", "surrogateescape"),
+    )
+    wrong = ""
+    hashed = sha256(body).hexdigest()
+    said = _said(body) if body else None
+    if not body and by is not None and was is not None:
+        return _look_at_remains(row, columns)
+    if not body:
+        said, wrong = columns, EMPTY
+    elif leaf is not None and sha256(b"\x00" + leaf_data(n, received_at, body)).digest() != leaf:
+        wrong = NOT_ITS_LEAF
+    if said is None:
+        said, wrong = columns, NOT_CANONICAL
+    elif said != columns:
+        first = next(at for at in range(len(COLUMNS)) if said[at] != columns[at])
+        wrong = f"its column {COLUMNS[first][0]} is not what its bytes say"
+    elif by is not None and body:
+        wrong = STILL_THERE
+    _, host, epoch, seq, prev, reservation, what = said
+    drops = _drops(body) if host == OWN_HOST and what == "admin" else None
+    return Looked(idx, n, leaf, (host, epoch), seq, prev, hashed, reservation, what, wrong, None, b"", drops)
+
+
+def _look_at_remains(row: tuple[Any, ...], columns: tuple[Any, ...]) -> Looked:
+    """Look at a row whose body was dropped."""
+    idx, n, leaf, *_, received_at, _body, by, was = row
+    _, host, epoch, seq, prev, reservation, kind = columns
+    line = remains_line(Remains._make((n, received_at, *columns, was.hex())))
+    return Looked(idx, n, leaf, (host, epoch), seq, prev, was.hex(), reservation, kind, "", by, line)
+
+
+def _drops(body: bytes) -> tuple[int, str] | None:
+    """Return what an event of central's says that it dropped, or None for one about something else."""
+    fields = canonical_fields(body)
+    if "dropped" not in fields or "remains" not in fields:
+        return None
+    return int(fields["dropped"]), str(fields["remains"])
+
+
+def _said(body: bytes) -> tuple[Any, ...] | None:
+    """Return what the bytes say for each of the columns, or None where they are not an event in canonical form."""
+    try:
+        said = _SAID(canonical_fields(body))
+    except (ValueError, RecursionError, KeyError):
+        return None
+    return said if tuple(map(type, said)) == _TYPES else None

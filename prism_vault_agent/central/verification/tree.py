@@ -1,0 +1,137 @@
+"""The tree over the leaves, and whether each signed checkpoint was one of it. Pure.
+
+One tree grows here from the leaves in their order. A checkpoint is true if the tree had its root when it had its size, so all
+true checkpoints are consistent with each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from prism_vault_agent.errors import PrismVaultError
+from prism_vault_agent.proof.merkle import WIDTH, Frontier
+from prism_vault_agent.proof.note import Checkpoint, open_note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prism_vault_agent.central.verification.fault import Findings
+    from prism_vault_agent.proof.keys import VerifyingKey
+
+AT_ONCE: Final = 4_096
+
+
+class Sealed(NamedTuple):
+    """A checkpoint as it was read: its note, and the size and root that are kept beside it. ``where`` says who kept it."""
+
+    size: int
+    root: bytes
+    note: str
+    where: str = "the log"
+
+
+class Tree:
+    """The tree as it grows, and the checkpoints that it has still to reach."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        sealed: Iterator[Sealed],
+        nodes: Mapping[int, Iterator[tuple[int, bytes]]],
+        keys: Sequence[VerifyingKey],
+    ) -> None:
+        """Tell faults to ``findings``. ``sealed`` come by size; ``nodes`` of each stored level, position and hash, by position.
+
+        Without ``keys`` no signature is verified.
+        """
+        self.size = 0
+        self.checkpoints = 0
+        self.signers: set[str] = set()
+        self._findings = findings
+        self._sealed = sealed
+        self._ahead = next(sealed, None)
+        self._nodes = nodes
+        self._keys = keys
+        self._frontier = Frontier()
+        self._gathered: list[bytes] = []
+        self._sound = True
+        self._first = 0  # the first row behind the last checkpoint that was true
+        self._last = 0
+
+    def add(self, idx: int, n: int, leaf: bytes | None) -> None:
+        """Take the next leaf, number ``idx``, which is that of row ``n``."""
+        if not self._sound:
+            return
+        if idx != self.size or type(leaf) is not bytes or len(leaf) != WIDTH:
+            self._sound = False
+            self._out_of_place(idx, n)
+            return
+        self._gathered.append(leaf)
+        self._first = self._first or n
+        self._last = n
+        self.size += 1
+        if self._ahead is not None and self._ahead.size <= self.size:
+            self._reach()
+        elif len(self._gathered) == AT_ONCE:
+            self._grow()
+
+    def check(self, sealed: Sealed) -> None:
+        """Tell whether a checkpoint is signed, and is that of the tree as it is now."""
+        self._grow()
+        self.checkpoints += 1
+        try:
+            text = open_note(sealed.note, *self._keys) if self._keys else sealed.note.rpartition("\n\n")[0] + "\n"
+            said = Checkpoint.parse(text)
+        except (PrismVaultError, TypeError, AttributeError) as error:
+            why = error.message if isinstance(error, PrismVaultError) else "it is not text"
+            self._findings.add(self._last, f"the checkpoint of {sealed.size} leaves in {sealed.where}: {why}")
+            return
+        self.signers.add(said.origin)
+        if (said.size, said.root) != (sealed.size, sealed.root):
+            self._findings.add(self._last, f"the checkpoint of {sealed.size} leaves in {sealed.where} is not what its note says")
+        elif self._keys and said.origin not in {key.name for key in self._keys}:
+            self._findings.add(self._last, f"the checkpoint of {sealed.size} leaves in {sealed.where} is of another log")
+        elif not self._sound:
+            return
+        elif said.size > self.size:
+            what = f"the log ends with leaf {self.size - 1}, and {sealed.where} has a checkpoint of {said.size} leaves"
+            self._findings.add(self._last + 1, what)
+        elif said.root != self._frontier.root():
+            self._sound = False
+            what = f"rows {self._first} to {self._last} are not those of the checkpoint of {said.size} leaves in {sealed.where}"
+            self._findings.add_stretch(self._first, self._last, what)
+        else:
+            self._first = 0
+
+    def end(self) -> None:
+        """Tell what only shows when no leaf follows."""
+        self._grow()
+        while self._ahead is not None:
+            self.check(self._ahead)
+            self._ahead = next(self._sealed, None)
+        for level, stored in self._nodes.items():
+            more = next(stored, None)
+            if self._sound and more is not None and more[0] + 1 << level <= self.size:  # the log may have grown meanwhile
+                self._wrong_node(level, more[0])
+
+    def _reach(self) -> None:
+        while self._ahead is not None and self._ahead.size <= self.size:
+            self.check(self._ahead)
+            self._ahead = next(self._sealed, None)
+
+    def _out_of_place(self, idx: int, n: int) -> None:
+        if idx > self.size:
+            self._findings.add(self._last + 1, f"leaf {self.size} is missing, and its event with it")
+        else:
+            self._findings.add(n, "its leaf is another one's, or no hash at all")
+
+    def _grow(self) -> None:
+        for node in self._frontier.extend(self._gathered):
+            if node.level in self._nodes and next(self._nodes[node.level], None) != (node.position, node.hash):
+                self._wrong_node(node.level, node.position)
+                self._nodes = {}
+        self._gathered = []
+
+    def _wrong_node(self, level: int, position: int) -> None:
+        what = f"the stored node {position} of level {level} is not what the leaves below it make"
+        self._findings.add_stretch(self._first or self._last, self._last, what)
