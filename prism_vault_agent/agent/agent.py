@@ -20,6 +20,7 @@ from prism_vault_agent.agent.release import Mounts
 from prism_vault_agent.agent.reload import Reload
 from prism_vault_agent.agent.runs import Runs
 from prism_vault_agent.agent.session import Session
+from prism_vault_agent.agent.signals import Signals
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.agent.watch import Watch
 from prism_vault_agent.agent.workers import Workers
@@ -29,6 +30,7 @@ from prism_vault_agent.audit.http import CentralHttp
 from prism_vault_agent.audit.journal import Journal
 from prism_vault_agent.audit.outbox import Outbox
 from prism_vault_agent.audit.replicas import Replicas
+from prism_vault_agent.audit.stream import SignalStream
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import Hardening, harden
@@ -73,13 +75,19 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     replicas, credential = Replicas(settings.central), credential_of(settings.central, session)
     central = CentralHttp(replicas, credential, settings.central.timeout)
     journal = Journal(str(Path(settings.agent.state) / "journal"))
-    outbox = Outbox(Chain(settings.agent.host, new_id()), central.post, journal)
+    chain = Chain(settings.agent.host, new_id())
+    outbox = Outbox(chain, central.post, journal)
     audit = CentralLog(outbox, settings.central.timeout)
     runs = Runs(audit.clear)
     status = Status(session, outbox, workers, runs, listener, hardening)
     mounts = Mounts()
     front = Front(settings, audit=audit, workers=workers, session=session, mounts=mounts, runs=runs, status=status)
     watch = Watch(workers, session, runs, mounts, settings.vault.poll)
+    signals = Signals(
+        SignalStream(Replicas(settings.central), credential, settings.central.timeout), audit, runs, watch.now,
+        host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
+    )  # fmt: skip
+    status.signals = signals
     reload = Reload(lambda: load(config, os.environ), front, runs, status, audit.note)
     # What an earlier agent could not tell central.
     audit.resume(await journal.load())
@@ -95,6 +103,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                     group.create_task(front.serve(listener.socket)),
                     group.create_task(reload.watch({os.path.dirname(file) for file in settings.files})),
                     group.create_task(watch.run()),
+                    group.create_task(signals.run()),
                     group.create_task(_hang_ups(hang_up, reload)),
                     group.create_task(_heartbeat(notifier, status)),
                 ]

@@ -103,7 +103,7 @@ class Front:
 
     async def _exec(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """Render into the caller's environment: it becomes the command, and its process is watched from then on."""
-        asked = parse(body)
+        asked, since = parse(body), self._runs.revocations
         caller = self._caller(peer, asked.request)
         if asked.dry_run:
             lines = foretell(self.settings.scopes, caller, asked.request)
@@ -131,7 +131,7 @@ class Front:
             uid=caller.uid,
             names=list(rendered.names),
         )
-        run = self._runs.watch(rendered, peer.pidfd)
+        run = self._runs.watch(rendered, peer.pidfd, since)
         peer.pidfd = -1
         if any(scope.name not in self.settings.scopes for scope in rendered.reservation.grant.scopes):
             self._runs.end([run], "scope_removed")  # while this render was under way

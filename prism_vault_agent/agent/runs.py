@@ -13,12 +13,29 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import structlog
 
+from prism_vault_agent.audit.target import Released, as_read
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from prism_vault_agent.audit.target import Target
     from prism_vault_agent.model import Render, Reservation, ScopeName
 
 log = structlog.get_logger()
+
+
+def released(host: str, render: Render) -> Released:
+    """Return a render as a target of central's sees it."""
+    grant = render.reservation.grant
+    return Released(
+        host=host,
+        project=grant.scopes[0].project,
+        scopes=frozenset(scope.name for scope in grant.scopes),
+        run_ref=grant.request.run_ref,
+        references=as_read(
+            (binding.reference for binding in grant.bindings), {lease.path: lease.version for lease in render.leases}
+        ),
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +47,7 @@ class Run:
     started_at: float
     ended: asyncio.Event
     why: str = "exited"
+    signal: int | None = None
     how: str = "ended by itself"
 
     def describe(self) -> dict[str, Any]:
@@ -61,9 +79,10 @@ def _command(pid: int) -> str:
 class Runs:
     """The runs of this agent. ``cleared`` is told of each end: exited, revoked or scope_removed."""
 
-    def __init__(self, cleared: Callable[[Reservation, str], None]) -> None:
-        """Record ends with ``cleared``."""
+    def __init__(self, cleared: Callable[[Reservation, str, int | None], None]) -> None:
+        """Record ends with ``cleared``: of what, why, and for which signal of central's."""
         self._cleared = cleared
+        self._revocations: list[tuple[str, Target, int, bool]] = []
         self._runs: set[Run] = set()
         self._ending: dict[Run, asyncio.Task[None]] = {}
 
@@ -71,33 +90,61 @@ class Runs:
         """Iterate over the runs, oldest first."""
         return iter(sorted(self._runs, key=lambda run: run.started_at))
 
-    def watch(self, render: Render, pidfd: int) -> Run:
-        """Watch the process behind ``pidfd``, which is ours to close from now on."""
+    @property
+    def revocations(self) -> int:
+        """How many revocations there were; what begins now is not meant by any of them."""
+        return len(self._revocations)
+
+    def watch(self, render: Render, pidfd: int, since: int | None = None) -> Run:
+        """Watch the process behind ``pidfd``, which is ours to close from now on.
+
+        It is ended where a revocation meant it that came while its render was under way: after ``since`` of them.
+        """
         run = Run(render, pidfd, time.time(), asyncio.Event())
         self._runs.add(run)
         asyncio.get_running_loop().add_reader(pidfd, self._end, run)
+        for host, target, number, now in [] if since is None else self._revocations[since:]:
+            if target.means(released(host, render)):
+                run.signal = number
+                self.end([run], "revoked", now=now)
         return run
+
+    def meant(self, host: str, target: Target) -> list[Run]:
+        """Return the runs of ``host`` that a target means."""
+        return [run for run in self if target.means(released(host, run.render))]
+
+    def revoked(self, host: str, target: Target, number: int, *, now: bool) -> list[Run]:
+        """Return the runs that the revocation ``number`` means, for the caller to end; what is still being rendered is ended."""
+        self._revocations.append((host, target, number, now))
+        found = self.meant(host, target)
+        for run in found:
+            run.signal = number
+        return found
 
     def _end(self, run: Run) -> None:
         asyncio.get_running_loop().remove_reader(run.pidfd)
         os.close(run.pidfd)
         self._runs.discard(run)
-        self._cleared(run.render.reservation, run.why)
+        self._cleared(run.render.reservation, run.why, run.signal)
         run.ended.set()
 
-    async def revoke(self, run: Run, why: str) -> dict[str, Any]:
-        """End a run: SIGTERM, then SIGKILL after its scopes' shortest grace. Return how it ended, or why it could not be."""
+    async def revoke(self, run: Run, why: str, *, now: bool = False) -> dict[str, Any]:
+        """End a run: SIGTERM, then SIGKILL after its scopes' shortest grace, or ``now``.
+
+        Return how it ended, or why it could not be.
+        """
         grant = run.render.reservation.grant
         grace = min(scope.grace for scope in grant.scopes)
         if run.ended.is_set():
             return {"pid": grant.caller.pid, "how": run.how}
         run.why = why
         try:
-            signal.pidfd_send_signal(run.pidfd, signal.SIGTERM)
-            run.how = "SIGTERM"
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await run.ended.wait()
+            if not now:
+                signal.pidfd_send_signal(run.pidfd, signal.SIGTERM)
+                run.how = "SIGTERM"
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(grace):
+                        await run.ended.wait()
             # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
             if not run.ended.is_set():
                 signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
@@ -106,7 +153,7 @@ class Runs:
         except ProcessLookupError:
             await run.ended.wait()
         except PermissionError:
-            run.why = "exited"
+            run.why, run.signal = "exited", None
             log.error("revoke.not_permitted", pid=grant.caller.pid, uid=grant.caller.uid)
             return {"pid": grant.caller.pid, "why": "the agent may not signal another user's process; run it as root"}
         return {"pid": grant.caller.pid, "how": run.how}
@@ -115,15 +162,15 @@ class Runs:
         """End several runs at once."""
         return list(await asyncio.gather(*(self.revoke(run, why) for run in runs)))
 
-    def end(self, runs: Iterable[Run], why: str) -> None:
+    def end(self, runs: Iterable[Run], why: str, *, now: bool = False) -> None:
         """Begin to end several runs, without waiting for their grace; one that is being ended already is left to that."""
         for run in runs:
             if run not in self._ending:
-                self._ending[run] = asyncio.create_task(self._end_one(run, why))
+                self._ending[run] = asyncio.create_task(self._end_one(run, why, now=now))
 
-    async def _end_one(self, run: Run, why: str) -> None:
+    async def _end_one(self, run: Run, why: str, *, now: bool) -> None:
         try:
-            await self.revoke(run, why)
+            await self.revoke(run, why, now=now)
         finally:
             del self._ending[run]
 

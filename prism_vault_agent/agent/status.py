@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.listener import Listener
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.agent.session import Session
+    from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.config.settings import Settings
@@ -36,6 +37,7 @@ class Status:
     started_at: float = field(default_factory=time.time)
     loaded_at: float = field(default_factory=time.time)
     config_error: str = ""
+    signals: Signals | None = None
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -59,6 +61,7 @@ class Status:
                 "lost": self.outbox.lost,
                 "last_error": self.outbox.last_error,
             },
+            "signals": self.signals.describe() if self.signals else {},
             "workers": {"idle": self.workers.idle},
             "scopes": [
                 {

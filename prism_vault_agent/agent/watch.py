@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Final
@@ -32,11 +33,19 @@ class Watch:
         self._runs = runs
         self._mounts = mounts
         self._interval = interval
+        self._wanted = asyncio.Event()
+
+    def now(self) -> None:
+        """Poll at once, and then as before."""
+        self._wanted.set()
 
     async def run(self) -> None:
         """Poll until cancelled; what cannot be asked now is asked again at the next turn."""
         while True:
-            await asyncio.sleep(self._interval * random.uniform(0.8, 1.0))  # noqa: S311 - jitter is no secret
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval * random.uniform(0.8, 1.0)):  # noqa: S311 - jitter is no secret
+                    await self._wanted.wait()
+            self._wanted.clear()
             held = self._held()
             if not held:
                 continue

@@ -13,7 +13,7 @@ from prism_vault_agent.audit.event import Fields, audit_id, new_id
 from prism_vault_agent.model import Reservation, ReservationId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prism_vault_agent.audit.answers import Answer
     from prism_vault_agent.audit.outbox import Outbox
@@ -81,7 +81,19 @@ class CentralLog:
         """Record what became of the host's own configuration."""
         self._outbox.tell(rows.admin(reason, message), durable=True)
 
-    def clear(self, reservation: Reservation, reason: str) -> None:
+    def answer(
+        self,
+        signal: int,
+        reason: str,
+        counts: Mapping[str, int],
+        *,
+        message: str = "",
+        then: Callable[[Answer], None] | None = None,
+    ) -> None:
+        """Record what became of a signal of central's; ``then`` is told when central has it."""
+        self._outbox.tell(rows.answer(signal, reason, counts, message), then, durable=True)
+
+    def clear(self, reservation: Reservation, reason: str, signal: int | None = None) -> None:
         """Record that a release is no longer out there."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)
-        self._outbox.tell(rows.cleared(reservation, reason), durable=reason != "exited")
+        self._outbox.tell(rows.cleared(reservation, reason, signal), durable=reason != "exited")

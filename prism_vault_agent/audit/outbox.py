@@ -97,7 +97,7 @@ class Outbox:
         It is kept in the journal if central does not take it at the first attempt; before that, where it is ``durable``.
         ``kept`` says that the journal has it already. Beyond the bound, what has no end is only counted.
         """
-        if not kept and fields["kind"] in ENDLESS and full(self._waiting):
+        if not kept and fields["kind"] in ENDLESS and "signal" not in fields and full(self._waiting):
             if not self.lost:
                 told = "too many records wait for central: until it has taken them, denials and reloads are only counted"
                 log.critical("audit.full", waiting=len(self._waiting), message=told)

@@ -9,6 +9,8 @@ from prism_vault_agent.audit.event import Fields, new_id
 from prism_vault_agent.errors import Denied, PrismVaultError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prism_vault_agent.model import Binding, Caller, Grant, Request, Reservation, Resolution
     from prism_vault_agent.policy.decide import Denial
 
@@ -69,9 +71,15 @@ def denied(caller: Caller, request: Request, denial: Denial, reservation: str) -
     }
 
 
-def cleared(reservation: Reservation, reason: str) -> Fields:
-    """Return the row that says a release is no longer out there."""
-    return {**_common("cleared", reservation.id), **_subject(reservation.grant), "reason": reason}
+def cleared(reservation: Reservation, reason: str, signal: int | None = None) -> Fields:
+    """Return the row that says a release is no longer out there; ``signal`` is the one of central's that had it ended."""
+    told = {} if signal is None else {"signal": signal}
+    return {**_common("cleared", reservation.id), **_subject(reservation.grant), "reason": reason, **told}
+
+
+def answer(signal: int, reason: str, counts: Mapping[str, int], message: str) -> Fields:
+    """Return the row that says what became of a signal of central's on this host."""
+    return {**admin(reason, message), "signal": signal, **counts}
 
 
 def admin(reason: str, message: str) -> Fields:

@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, Response
 from prism_vault_agent import __version__
 from prism_vault_agent.central.access.identity import Credentials
 from prism_vault_agent.central.access.issuer import TokenIssuer
+from prism_vault_agent.central.anchoring import Anchoring
+from prism_vault_agent.central.anchors import places
 from prism_vault_agent.central.http.appending import AppendRoutes
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.openapi import complete
@@ -100,6 +102,8 @@ def build(config: CentralConfig) -> Door:
     writer.told = feed.told
     told = ToldRows(feed, writer)
     works: list[Callable[[], Coroutine[None, None, None]]] = [sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
+    if config.log.anchor is not None:
+        works.append(Anchoring(proofs, places(config.log.anchor), config.log.anchor.every).run)
     if shared:
         works.append(partial(listen, config.database, CHANNEL, feed.told))
 
@@ -118,6 +122,7 @@ def build(config: CentralConfig) -> Door:
             for each in writers:
                 await asyncio.to_thread(each.stop)
             readers.dispose()
+            await asyncio.to_thread(signs.close)
             if issuer is not None:
                 await issuer.close()
             log.info("stopped")

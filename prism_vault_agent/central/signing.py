@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.central.config import check_ours
+from prism_vault_agent.central.transit import TransitSigner
 from prism_vault_agent.errors import CannotCreate, ConfigError
 from prism_vault_agent.proof.keys import SigningKey
 
@@ -26,7 +27,7 @@ CREDENTIAL: Final = 0o037
 def signer(config: CentralConfig, origin: str | None) -> Signer:
     """Return what signs the log whose checkpoints so far are of ``origin``, or None before the first one.
 
-    Raises ``ConfigError`` where the key cannot be used or has another name.
+    Raises ``ConfigError`` where the key cannot be used or has another name, and ``ProviderUnavailable`` where it is away.
     """
     key = _signer(config, origin)
     name = key.verifying_key.name
@@ -42,6 +43,8 @@ def _signer(config: CentralConfig, origin: str | None) -> Signer:
     log = config.log
     if log.credential:
         return read_key(_credentials() / log.credential, forbidden=CREDENTIAL)
+    if log.transit:
+        return TransitSigner(log.transit)
     if log.key_file:
         return read_key(Path(log.key_file))
     path = Path(config.database).with_name(BESIDE_DATABASE)

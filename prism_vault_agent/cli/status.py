@@ -59,6 +59,7 @@ def page(status: Json, path: str) -> str:
         f"vault    {_state(vault)}{_expiry(vault)}",
         f"central  {_state(central)}, {central.get('queued', 0)} records waiting"
         + (f", {central['lost']} denials or reloads only counted" if central.get("lost") else ""),
+        f"signals  {_signals(status.get('signals', {}))}",
         f"workers  {status.get('workers', {}).get('idle', 0)} ready",
         f"memory   {status.get('process', {}).get('memory_bytes', 0) / 1_048_576:.0f} MiB in the front",
     ]
@@ -82,6 +83,13 @@ def page(status: Json, path: str) -> str:
     lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
     lines += [f"runs     {_count(status, 'runs')}", *runs.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def _signals(part: Json) -> str:
+    """Return whether central can tell this host to end what it runs."""
+    last = f", last {part['last']}" if part.get("last") else ""
+    waiting = f", {part['unanswered']} not answered yet" if part.get("unanswered") else ""
+    return _state({**part, "state": "connected" if part.get("connected") else "away"}) + last + waiting
 
 
 def _count(status: Json, what: str) -> str:

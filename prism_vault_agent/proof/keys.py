@@ -40,6 +40,9 @@ class Signer(Protocol):
     def sign_many(self, texts: Sequence[bytes]) -> list[bytes]:
         """Return the signature of each text, 64 bytes."""
 
+    def close(self) -> None:
+        """Close what it holds open. It signs no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyingKey:
@@ -125,6 +128,9 @@ class SigningKey:
     def sign_many(self, texts: Sequence[bytes]) -> list[bytes]:
         """Return the signature of each text, 64 bytes."""
         return [self.sign(text) for text in texts]
+
+    def close(self) -> None:
+        """Do nothing: a key at hand holds nothing open."""
 
 
 def is_name(name: str) -> bool:

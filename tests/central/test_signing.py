@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prism_vault_agent.central.signing import read_key, write_key
+from prism_vault_agent.central.config import load
+from prism_vault_agent.central.signing import read_key, signer, write_key
 from prism_vault_agent.errors import CannotCreate, ConfigError
 from prism_vault_agent.proof.keys import SigningKey, VerifyingKey
 from prism_vault_agent.proof.note import open_checkpoint
@@ -159,15 +160,18 @@ def test_a_credential_of_systemd_signs(tmp_path, monkeypatch, mode):
     ids=["no directory", "no file", "open to all", "no key"],
 )
 def test_a_credential_that_cannot_be_used_is_told(tmp_path, monkeypatch, prepare, told):
-    """Central does not start with a key that it does not trust, and its one line says what to do next."""
+    """A credential that is not there, not private or not whole is no key, and the line says what is wrong with it."""
     file = tmp_path / "log-key"
     write_key(file, SigningKey.generate("log"))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     prepare(file, monkeypatch)
-    line = refusal(CentralProcess(tmp_path, more={"log": {"credential": "log-key"}}))
+    central = CentralProcess(tmp_path, more={"log": {"credential": "log-key"}})
+    central.write_config()
 
-    assert told in line
-    assert "Traceback" not in line
+    with pytest.raises(ConfigError) as refused:
+        signer(load(central.config_file), None)
+
+    assert told in refused.value.line()
 
 
 def test_a_log_keeps_its_origin(tmp_path):
@@ -214,4 +218,8 @@ def test_a_key_that_was_lost_is_not_replaced_in_silence(tmp_path):
 )
 def test_one_key_is_named(tmp_path, log, told):
     """The configuration names one key, by an absolute path or a credential's own name."""
-    assert told in refusal(CentralProcess(tmp_path, more={"log": log}))
+    central = CentralProcess(tmp_path, more={"log": log})
+    central.write_config()
+
+    with pytest.raises(ConfigError, match=told):
+        load(central.config_file)

@@ -142,7 +142,7 @@ class CentralProcess:
     @property
     def key_file(self) -> Path:
         """Where the key is with which it signs."""
-        return Path(self._settings["log"]["key_file"]) if "log" in self._settings else self.database.with_name("signing.key")
+        return Path(self._settings.get("log", {}).get("key_file") or self.database.with_name("signing.key"))
 
     def set(self, **settings: Any) -> None:
         """Change top-level settings; they hold from the next start."""

@@ -127,6 +127,9 @@ class FaultProxy:
         fault = self.decide(seen) or Fault("answer", forwarded=True)
         while fault.until and not self._ending.is_set() and not fault.until.wait(0.1):
             pass
+        if seen.path.startswith("/v1/signals") and fault == Fault("answer", forwarded=True):
+            self._stream(connection, seen)
+            return False
         answer = self._forward(seen) if fault.forwarded else b""
         if fault.way == "hang":
             return bool(connection.recv(1))  # until the other side or the test has had enough
@@ -145,6 +148,16 @@ class FaultProxy:
             return True
         connection.sendall(answer)
         return b"\r\nConnection: close\r\n" not in answer[:1000]
+
+    def _stream(self, connection: socket.socket, seen: Seen) -> None:
+        """Pass on an answer that has no end, as it comes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as server:
+            self._open.add(server)
+            headers = "".join(f"{name}: {value}\r\n" for name, value in seen.headers.items())
+            server.sendall(f"{seen.method} {seen.path} HTTP/1.1\r\n{headers}\r\n".encode())
+            while content := server.recv(65536):
+                connection.sendall(content)
+            self._open.discard(server)
 
     def _forward(self, seen: Seen) -> bytes:
         """Have the server answer and return its response."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Waiting = tuple[bytes, asyncio.Future[bytes | None]]
 
-# How long an answer waits for its receipt, and how long nobody asks a signer that has just failed. An agent gives up after 5 s.
+# How long an answer waits for its receipt (an agent gives up after 5 s), and how long nobody asks a signer that has just failed.
 WAIT_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 1.0
 MOST_AT_ONCE: Final = 256
@@ -42,6 +42,7 @@ class Receipts:
         self._origin = signer.verifying_key.name
         self._waiting: deque[Waiting] = deque()
         self._asking: asyncio.Task[None] | None = None
+        self._asked = 0.0
         self._paused_until = 0.0
         self._log = structlog.get_logger("receipts")
         self.trouble = ""
@@ -63,16 +64,19 @@ class Receipts:
 
     async def _wait_for(self, text: bytes) -> bytes | None:
         """Return the signature of a signer that is elsewhere, if it comes soon."""
-        if time.monotonic() < self._paused_until:
-            return None
+        now = time.monotonic()
+        if now < self._paused_until or (self._asking is not None and now - self._asked > WAIT_SECONDS):
+            return None  # nobody waits where the last one waited in vain
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((text, future))
         if self._asking is None:
+            self._asked = now
             self._asking = asyncio.create_task(self._ask())
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 return await future
         except TimeoutError:
+            self._tell("the signer does not answer in time")
             return None
 
     async def _ask(self) -> None:
@@ -86,12 +90,12 @@ class Receipts:
     async def _ask_once(self, asked: list[Waiting]) -> None:
         asked = [(text, future) for text, future in asked if not future.done()]
         signatures: Sequence[bytes | None]
+        self._asked = time.monotonic()
         try:
             signatures = await asyncio.to_thread(self._signer.sign_many, [text for text, _ in asked]) if asked else []
             self.trouble = ""
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a signer, the rows are acknowledged
-            self.trouble = error.line() if isinstance(error, PrismVaultError) else type(error).__name__
-            self._log.error("receipts_not_signed", cause=self.trouble, answers=len(asked) + len(self._waiting))
+            self._tell(error.line() if isinstance(error, PrismVaultError) else type(error).__name__)
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             asked += self._waiting
             self._waiting.clear()
@@ -99,3 +103,9 @@ class Receipts:
         for (_, future), signature in zip(asked, signatures, strict=True):
             if not future.done():
                 future.set_result(signature)
+
+    def _tell(self, trouble: str) -> None:
+        """Log what is wrong where that is news."""
+        if trouble != self.trouble:
+            self._log.error("receipts_not_signed", cause=trouble)
+        self.trouble = trouble

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SEQUENCER: Final = 0x7072_6973_6D01  # a lock's number: whoever has it gives out indexes
 MOST_AT_ONCE: Final = 5_000
 SLOWEST: Final = 5.0
+PAUSE: Final = 1.0  # after a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class Sequencer:
             except (StorageError, Busy, PrismVaultError) as error:
                 log.error("sequencing_failed", error=type(error).__name__, cause=str(error))
                 self.news()
+                await asyncio.sleep(PAUSE)
             await asyncio.sleep(self._interval)
             await self._wait()
 

@@ -1,0 +1,156 @@
+"""Does what central tells all hosts: ends what a revocation means, looks for newer versions at a rotation, and answers each.
+
+Ending waits for nobody: not for central, not for the provider. An answer is sent durably; the position in the stream moves on
+only when central has it, so that after a restart whatever was not answered is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from prism_vault_agent.audit.stream import Ahead
+from prism_vault_agent.audit.target import Target
+from prism_vault_agent.errors import PrismVaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prism_vault_agent.agent.runs import Run, Runs
+    from prism_vault_agent.audit.central_log import CentralLog
+    from prism_vault_agent.audit.stream import Heard, SignalStream
+
+log = structlog.get_logger()
+
+PAUSE_FIRST: Final = 0.5
+PAUSE_LONGEST: Final = 15.0
+
+
+class Signals:
+    """Follows the stream. ``connected`` and ``last`` (the newest id heard) are what ``status`` shows."""
+
+    def __init__(
+        self, stream: SignalStream, audit: CentralLog, runs: Runs, look: Callable[[], None], *, host: str, epoch: str, path: str
+    ) -> None:
+        """Act on ``runs`` of ``host``, ``look`` for newer versions, answer through ``audit``; keep the position in ``path``."""
+        self.connected = False
+        self.last_error = ""
+        self._stream = stream
+        self._audit = audit
+        self._runs = runs
+        self._look = look
+        self._host = host
+        self._epoch = epoch
+        self._path = path
+        self._pause = PAUSE_FIRST
+        self._kept = self.last = _kept(path)
+        self._unanswered: set[int] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Follow until cancelled; a stream that ends or fails is followed anew from where it was."""
+        while True:
+            try:
+                await self._stream.follow(self.last, self._epoch, self._heard)
+            except Ahead as error:
+                self.last_error = "central does not know signals that it has sent before: was its log replaced by a backup?"
+                log.critical("signals.ahead", ours=self.last, central=error.last, message=self.last_error)
+                self.last = error.last
+            except PrismVaultError as error:
+                if self.connected or not self.last_error:
+                    log.warning("signals.away", reason=error.reason, message=error.message)
+                self.last_error = error.message
+            except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
+                self.last_error = type(error).__name__
+                log.error("signals.failed", error=type(error).__name__)
+            self.connected = False
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
+            self._pause = min(self._pause * 2, PAUSE_LONGEST)
+
+    def _heard(self, heard: Heard) -> None:
+        """Act on what the stream says, without waiting."""
+        self.connected, self.last_error, self._pause = True, "", PAUSE_FIRST
+        self.last = heard.id
+        if heard.kind in ("rotation", "revocation") and heard.id not in self._unanswered:
+            self._act(heard)
+        self._keep()
+
+    def _act(self, heard: Heard) -> None:
+        self._unanswered.add(heard.id)
+        try:
+            target = Target.parse(heard.data["target"], heard.data["projects"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.critical("signal.not_understood", signal=heard.id, kind=heard.kind, message="update this agent")
+            self._answer(heard.id, failed=1, message="this agent does not understand the signal")
+            return
+        if heard.kind == "rotation":
+            found = self._runs.meant(self._host, target)
+            log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(found))
+            if found:
+                self._look()
+            self._answer(heard.id, found=len(found))
+            return
+        emergency = heard.data.get("emergency") is True
+        runs = self._runs.revoked(self._host, target, heard.id, now=emergency)
+        log.warning("signal.revocation", signal=heard.id, target=target.words(), runs=len(runs), emergency=emergency)
+        if not runs:
+            self._answer(heard.id)
+            return
+        self._audit.answer(heard.id, "signal_received", {"found": len(runs)})
+        task = asyncio.create_task(self._end(heard.id, runs, now=emergency))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, number: int, runs: list[Run], *, now: bool) -> None:
+        ends = await asyncio.gather(*(self._runs.revoke(run, "revoked", now=now) for run in runs), return_exceptions=True)
+        failed = sum(isinstance(end, BaseException) or "why" in end for end in ends)
+        self._answer(number, found=len(runs), ended=len(runs) - failed, failed=failed)
+
+    def _answer(self, number: int, *, found: int = 0, ended: int = 0, failed: int = 0, message: str = "") -> None:
+        counts = {"found": found, "ended": ended, "failed": failed}
+        self._audit.answer(number, "signal_done", counts, message=message, then=lambda _answer: self._answered(number))
+
+    def _answered(self, number: int) -> None:
+        """Take note that central has our answer."""
+        self._unanswered.discard(number)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keep how far everything is answered. Where the disk does not take it, signals are told and answered again."""
+        if self.last is None:
+            return
+        position = min(self._unanswered, default=self.last + 1) - 1
+        if position == self._kept:
+            return
+        try:
+            with open(f"{self._path}.new", "w", opener=_private) as file:
+                file.write(f"{position}\n")
+            os.replace(f"{self._path}.new", self._path)
+            self._kept = position
+        except OSError as error:
+            log.error("signals.unkept", errno=error.errno, message="after a restart, signals are answered again")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``status`` shows."""
+        return {
+            "connected": self.connected,
+            "last": self.last,
+            "unanswered": len(self._unanswered),
+            "last_error": self.last_error,
+        }
+
+
+def _kept(path: str) -> int | None:
+    try:
+        with open(path) as file:
+            return int(file.read(32))
+    except (OSError, ValueError):
+        return None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
