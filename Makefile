@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python -m tests.bench.resident
 	$(BIN)/python -m tests.bench.central_appends
 	$(BIN)/python -m tests.bench.central_http
+	$(BIN)/python -m tests.bench.central_proofs
 
 check: setup
 	$(BIN)/ruff check .
