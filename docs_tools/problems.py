@@ -22,7 +22,7 @@ _CALLS: Final[dict[str, tuple[int | HTTPStatus, int]]] = {
     "Unauthenticated": (HTTPStatus.UNAUTHORIZED, 0),
     "refused": (1, 2),
     "Denial": (HTTPStatus.FORBIDDEN, 0),
-    "Forbidden": (HTTPStatus.FORBIDDEN, 0),
+    "Refused": (0, 1),
 }
 _INTRODUCTION: Final = """\
 Every error of central's HTTP interface is `application/problem+json` (RFC 9457): `type` (`urn:prism-vault:problem:` and the

@@ -18,17 +18,21 @@ from starlette.responses import JSONResponse, Response
 from prism_vault_agent import __version__
 from prism_vault_agent.central.access.identity import Credentials
 from prism_vault_agent.central.access.issuer import TokenIssuer
+from prism_vault_agent.central.access.live import Live
+from prism_vault_agent.central.access.policy import Policy
 from prism_vault_agent.central.anchoring import Anchoring
 from prism_vault_agent.central.anchors import places
 from prism_vault_agent.central.http.appending import AppendRoutes
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.openapi import complete
 from prism_vault_agent.central.http.orders import OrderRoutes
+from prism_vault_agent.central.http.policies import CONFIGURED, PolicyRoutes
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.proving import ProofRoutes
 from prism_vault_agent.central.http.reading import ReadRoutes
 from prism_vault_agent.central.http.schema import TEXT, answers, record
 from prism_vault_agent.central.http.signals import SignalStreams
+from prism_vault_agent.central.http.tokens import TokenRoutes
 from prism_vault_agent.central.log.feed import Feed
 from prism_vault_agent.central.log.proofs import Proofs, origin_of
 from prism_vault_agent.central.log.receipts import Receipts
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from starlette.types import Lifespan
 
     from prism_vault_agent.central.config import CentralConfig
+
+    Work = Callable[[], Coroutine[None, None, None]]
 
 PROBE_SECONDS: Final = 1.0
 STATUS: Final = record({"status": TEXT})
@@ -83,7 +89,9 @@ def build(config: CentralConfig) -> Door:
     """Return central as an ASGI application; its lifespan starts and ends the writer and the sweeper."""
     log = structlog.get_logger("central")
     issuer = TokenIssuer(config.issuer) if config.issuer is not None else None
-    credentials = Credentials(config, issuer)
+    configured = [Policy(f"{CONFIGURED}{number}", 0, entry.rule()) for number, entry in enumerate(config.policies, 1)]
+    live = Live(reading_engine(config.database, 1), configured)
+    credentials = Credentials(config, issuer, live)
     readers = reading_engine(config.database)
     shared = is_postgres(config.database)
 
@@ -96,12 +104,12 @@ def build(config: CentralConfig) -> Door:
     signs = signer(config, origin_of(readers))
     sequencer = Sequencer(sequencing, signs, config.log.checkpoint_interval, shared=shared)
     proofs = Proofs(readers, config.log.checkpoint_interval)
-    writer.news = sequencer.news
+    writer.news = live.news = sequencer.news  # a row that another process puts into a file is news too
     sweeper = Sweeper(readers, writer, config.reservation_ttl)
-    feed = Feed(readers)
+    feed = Feed(readers, live.follow)
     writer.told = feed.told
     told = ToldRows(feed, writer)
-    works: list[Callable[[], Coroutine[None, None, None]]] = [sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
+    works: list[Work] = [live.run, sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
     if config.log.anchor is not None:
         works.append(Anchoring(proofs, places(config.log.anchor), config.log.anchor.every).run)
     if shared:
@@ -112,6 +120,7 @@ def build(config: CentralConfig) -> Door:
         writers = {writer, sequencing}
         for each in writers:
             each.start()
+        await live.follow()
         loops = [asyncio.create_task(work()) for work in works]
         try:
             yield
@@ -121,17 +130,22 @@ def build(config: CentralConfig) -> Door:
             await asyncio.gather(*loops, return_exceptions=True)
             for each in writers:
                 await asyncio.to_thread(each.stop)
+            live.close()
             readers.dispose()
             await asyncio.to_thread(signs.close)
             if issuer is not None:
                 await issuer.close()
             log.info("stopped")
 
-    proving = ProofRoutes(proofs, signs.verifying_key)
-    orders = OrderRoutes(writer, Revocations(readers, feed.hosts))
-    app = _Api(lifespan, [ReadRoutes(readers, sequencer.grown).router(), proving.router(), orders.router()], Readiness(writer))
-    rules = [entry.rule() for entry in config.policies]
-    return Door(app, AppendRoutes(writer, rules, Receipts(signs)), SignalStreams(feed), credentials)
+    routers = [
+        ReadRoutes(readers, sequencer.grown).router(),
+        ProofRoutes(proofs, signs.verifying_key).router(),
+        OrderRoutes(writer, Revocations(readers, feed.hosts)).router(),
+        PolicyRoutes(readers, writer, live, credentials, configured).router(),
+        TokenRoutes(readers, writer, live, config.tokens).router(),
+    ]
+    app = _Api(lifespan, routers, Readiness(writer))
+    return Door(app, AppendRoutes(writer, live, Receipts(signs)), SignalStreams(feed), credentials)
 
 
 class _Api(FastAPI):
@@ -181,9 +195,12 @@ async def _pass_on(_request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    names = ", ".join(sorted({str(fault["loc"][-1]) for fault in error.errors()}))
-    code = "malformed" if any(fault["loc"][0] == "body" for fault in error.errors()) else "query"
-    return Problem(400, code, f"wrong or unknown: {names[:200]}").response(request.state.request_id)
+    faults = error.errors()
+    in_body = any(fault["loc"][0] == "body" for fault in faults)
+    ours = [fault["msg"].removeprefix("Value error, ") for fault in faults if fault["type"] == "value_error"]
+    names = ", ".join(sorted({str(fault["loc"][-1]) for fault in faults}))
+    told = ours[0] if ours else f"wrong or unknown: {names[:200]}"
+    return (Problem(400, "malformed", told) if in_body else Problem(400, "query", told)).response(request.state.request_id)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -7,13 +7,13 @@ import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from prism_vault_agent.central.access.policy import ANY, Rule
+from prism_vault_agent.central.access_settings import Agent, Issuer, PolicyEntry, ServiceToken
 from prism_vault_agent.central.log_settings import Log
-from prism_vault_agent.central.shapes import Duration, Name, Section, is_loopback
+from prism_vault_agent.central.shapes import Duration, Section, is_loopback
 from prism_vault_agent.errors import ConfigError
 
 POSTGRESQL: Final = "postgresql://"
@@ -21,63 +21,6 @@ OWN_HOST: Final = "central"
 LARGEST_FILE: Final = 1 << 20
 
 _LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
-
-NameOrAny = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,99})$")]
-TextOrAny = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class Issuer(Section):
-    """Whose identity tokens are believed: ``url`` is the exact ``iss``, ``audience`` the exact ``aud``."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+[^\s?#/]$")]
-    audience: Annotated[str, Field(min_length=1)]
-    ca_file: str = ""
-
-
-class Agent(Section):
-    """Which host an identity token's subject is, and for which projects that host may reserve and read."""
-
-    subject: Annotated[str, Field(min_length=1)]
-    host: Name
-    projects: tuple[NameOrAny, ...]
-
-
-class ServiceToken(Section):
-    """A bearer token, known by its SHA-256 only. An agent's token speaks for ``host``; an operator's only reads."""
-
-    name: Name
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    role: Literal["operator", "agent"]
-    host: Name | Literal[""] = ""
-    projects: tuple[NameOrAny, ...]
-
-    @model_validator(mode="after")
-    def _host_of_an_agent(self) -> ServiceToken:
-        if (self.role == "agent") != bool(self.host):
-            raise ValueError("a token of role agent needs a host, and one of role operator has none")
-        return self
-
-
-class PolicyEntry(Section):
-    """What may be reserved. A reservation needs one entry that matches all of it; ``*`` matches anything."""
-
-    project: NameOrAny
-    environment: NameOrAny
-    scopes: tuple[NameOrAny, ...]
-    hosts: tuple[NameOrAny, ...]
-    kinds: tuple[Literal["service", "agent", "worker", "operator", "*"], ...]
-    purposes: tuple[TextOrAny, ...]
-
-    def rule(self) -> Rule:
-        """Return the entry as the pure policy takes it."""
-        return Rule(
-            self.project,
-            self.environment,
-            frozenset(self.scopes),
-            frozenset(self.hosts),
-            frozenset(self.kinds),
-            frozenset(self.purposes),
-        )
 
 
 class CentralConfig(Section):
@@ -163,4 +106,4 @@ def _unique(what: str, values: list[str]) -> None:
         raise ValueError(f"the same {what} is there twice")
 
 
-__all__ = ["ANY", "OWN_HOST", "CentralConfig", "PolicyEntry", "ServiceToken", "check_ours", "load"]
+__all__ = ["OWN_HOST", "CentralConfig", "check_ours", "load"]

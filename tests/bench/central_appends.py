@@ -23,7 +23,7 @@ import psycopg
 
 from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.central.access.identity import Identity
-from prism_vault_agent.central.access.policy import Rule
+from prism_vault_agent.central.access.policy import Policies, Policy, Rule
 from prism_vault_agent.central.log.append import append
 from prism_vault_agent.central.log.incoming import Event, read
 from prism_vault_agent.central.log.sequencer import Sequencer
@@ -38,7 +38,7 @@ from tests.support.postgres import PostgresServer, binaries
 
 WRITERS = (1, 16, 64)
 EVERY = frozenset({"*"})
-RULES = [Rule("*", "*", EVERY, EVERY, EVERY, EVERY)]
+POLICIES = Policies(0, (Policy("config:1", 0, Rule("*", "*", EVERY, EVERY, EVERY, EVERY)),))
 PLAIN = "CREATE TABLE plain (n bigserial PRIMARY KEY, id uuid UNIQUE DEFAULT gen_random_uuid(), body bytea NOT NULL)"
 CHAINED = """
 CREATE TABLE chained (LIKE plain INCLUDING ALL, hash bytea NOT NULL);
@@ -75,7 +75,7 @@ class Sender:
         while self.events and time.perf_counter() < until:
             event = self.events.popleft()
             begun = time.perf_counter()
-            work = partial(append, identity=self.identity, rules=RULES, events=[event])
+            work = partial(append, identity=self.identity, policies=POLICIES, events=[event])
             (answer,) = await writer.do(work, [event.reservation])
             assert answer.appended
             self.took.append(time.perf_counter() - begun)

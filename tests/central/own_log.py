@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.central.access.identity import Identity
-from prism_vault_agent.central.access.policy import Rule
+from prism_vault_agent.central.access.policy import Policies, Policy, Rule
 from prism_vault_agent.central.log.append import append
 from prism_vault_agent.central.log.incoming import read
 from prism_vault_agent.central.log.sequencer import Tree, grow, publish
@@ -79,7 +79,7 @@ class OwnLog:
         self.store = Store(writing_engine(database))
         self.readers = reading_engine(database)
         self.chains: dict[str, Chain] = {}
-        self.rules = ALLOW if rules is None else rules
+        self.policies = Policies(0, tuple(Policy("test", 0, rule) for rule in (ALLOW if rules is None else rules)))
         self.tree = Tree(Frontier())
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class OwnLog:
         """Append an event as the agent of ``host``; its chain moves if the event is taken for the first time."""
         event = read(body)
         identity = Identity(host, "agent", host, EVERY)
-        results: list[Any] = self.store.run([partial(append, identity=identity, rules=self.rules, events=[event])])
+        results: list[Any] = self.store.run([partial(append, identity=identity, policies=self.policies, events=[event])])
         answer = cast("Answer", results[0][0])
         if answer.appended and event.seq == self.chains[host].seq + 1:
             self.chains[host].accept(body)

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from prism_vault_agent.central.access.identity import Identity
-from prism_vault_agent.central.access.permission import NEEDS, OPEN, SCOPES, Forbidden, needs, permit
+from prism_vault_agent.central.access.permission import NEEDS, OPEN, SCOPES, Refused, needs, permit
 from prism_vault_agent.central.http.door import Door
 
 EVERY_SCOPE = sorted(set().union(*SCOPES.values()))
@@ -48,7 +48,7 @@ def test_a_route_needs_its_role_and_its_scope(method, path):
         try:
             permit(Identity("x", role, "", frozenset({"*"}), frozenset({scope})), need)
             passed.add((role, scope))
-        except Forbidden as error:
+        except Refused as error:
             refused.add((role in need.roles, error.reason))
     enough = {need.scope, need.scope.replace(":read", ":write")} & set(EVERY_SCOPE)
 

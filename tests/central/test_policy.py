@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_vault_agent.central.access.policy import Intent, Rule, decide
+from prism_vault_agent.central.access.policy import Intent, Policies, Policy, Rule, decide, explain
 
 WORDS = ("a", "b", "c")
 ONE_OR_ANY = st.sampled_from([*WORDS, "*"])
@@ -90,3 +91,36 @@ def test_the_reason_is_what_does_not_match(change, reason):
     assert denial is not None
     assert denial.reason == reason
     assert denial.message
+
+
+@given(rules=st.lists(RULE, max_size=6), projects=PROJECTS, intent=INTENT)
+def test_the_reasons_agree_with_the_decision(rules, projects, intent):
+    """An explanation decides as the decision over all rules does, and its names are exactly the rules that pass alone."""
+    policies = Policies(3, tuple(Policy(f"p{number}", 0, rule) for number, rule in enumerate(rules)))
+    told = explain(policies, projects, intent)
+    alone = {policy.name: decide([policy.rule], frozenset({"*"}), intent) for policy in policies.all}
+    named = set(told.allowed_by) | {name for name, _ in told.failed}
+
+    assert told.denial == decide(rules, projects, intent)
+    assert told.denial == decide(policies.rules(intent.project), projects, intent)
+    assert bool(told.allowed_by) == (told.denial is None)
+    if told.denial is None:
+        assert set(told.allowed_by) == {name for name, denial in alone.items() if denial is None}
+    for name, test in told.failed:
+        denial = alone[name]
+        assert denial is None or not denial.reason.endswith("_not_allowed") or denial.reason == f"{test}_not_allowed"
+    assert named <= {policy.name for policy in policies.about(intent.project)}
+
+
+@given(rules=st.lists(RULE, max_size=6), word=WORD)
+def test_no_rule_that_could_allow_is_left_out(rules, word):
+    """What is looked up for a project is every rule of that project and of all, and nothing else."""
+    policies = Policies(0, tuple(Policy(f"p{number}", 0, rule) for number, rule in enumerate(rules)))
+
+    assert list(policies.rules(word)) == [rule for rule in rules if rule.project in (word, "*")]
+
+
+@given(rule=RULE)
+def test_a_rule_survives_its_row(rule):
+    """A rule as JSON is the same rule when it is read."""
+    assert Rule.of(json.loads(json.dumps(rule.plain()))) == rule

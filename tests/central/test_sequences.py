@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.central.access.identity import Identity
-from prism_vault_agent.central.access.policy import Rule
+from prism_vault_agent.central.access.policy import Policies, Policy, Rule
 from prism_vault_agent.central.log.append import abandon, append
 from prism_vault_agent.central.log.incoming import read
 from prism_vault_agent.central.log.store import Store
@@ -27,7 +27,7 @@ from tests.support.soak import count
 from tests.support.stored import stored, verdict_of
 
 EVERY = frozenset({"*"})
-RULES = [Rule("prism", "lan", frozenset({"web"}), EVERY, EVERY, frozenset({"service"}))]
+POLICIES = Policies(0, (Policy("config:1", 0, Rule("prism", "lan", frozenset({"web"}), EVERY, EVERY, frozenset({"service"}))),))
 HOSTS = ("server1", "server2")
 
 STEPS = st.lists(
@@ -97,7 +97,7 @@ class World:
     def send(self, host: int, body: bytes) -> Any:
         """Append one event as the agent of ``host``."""
         identity = Identity(HOSTS[host], "agent", HOSTS[host], EVERY)
-        results: list[Any] = self.store.run([partial(append, identity=identity, rules=RULES, events=[read(body)])])
+        results: list[Any] = self.store.run([partial(append, identity=identity, policies=POLICIES, events=[read(body)])])
         return results[0][0]
 
 
@@ -145,7 +145,7 @@ def test_a_group_is_as_good_as_one_by_one(empty, steps):
                 if answer.appended:
                     chain.accept(body)
                 identity = Identity(HOSTS[host], "agent", HOSTS[host], EVERY)
-                works.append((partial(append, identity=identity, rules=RULES, events=[read(body)]), answer))
+                works.append((partial(append, identity=identity, policies=POLICIES, events=[read(body)]), answer))
         with contextlib.closing(Store(writing_engine(str(paths[1])))) as together:
             answers = together.run([work for work, _ in works])
 

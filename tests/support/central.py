@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -79,6 +80,14 @@ class CentralProcess:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+    def replica(self, directory: Path) -> Self:
+        """Return another central, not started, of the same configuration; the database must be a server's."""
+        other = copy.copy(self)
+        other.directory, other.config_file = directory, directory / "central.toml"
+        other.log, other.process, other._reading = [], None, None
+        other._settings = {**self._settings, "listen": "127.0.0.1:0"}
+        return other
 
     def start(self, under: Sequence[str] = ()) -> Self:
         """Start central and return when it answers; ``under`` are words before its command."""

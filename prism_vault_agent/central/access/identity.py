@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,18 +15,23 @@ from prism_vault_agent.central.access.policy import ANY
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.access.issuer import TokenIssuer
+    from prism_vault_agent.central.access.live import Live
     from prism_vault_agent.central.access.permission import Role, Scope
-    from prism_vault_agent.central.config import Agent, CentralConfig, ServiceToken
+    from prism_vault_agent.central.access_settings import Agent, ServiceToken
+    from prism_vault_agent.central.config import CentralConfig
 
+By = Literal["configured_token", "stored_token", "identity_token", "certificate", "database"]
 MOST_VERIFIED: Final = 4_096
 LONGEST_CREDENTIAL: Final = 8_192
+STORED: Final = "pvt_"  # how every service token begins that central has made, so that scanners know it too
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A caller whose credential holds, which is known ``by`` that kind of credential.
 
-    ``host`` is empty for an operator; ``projects`` may hold ``*`` for all.
+    ``host`` is empty for an operator; ``projects`` may hold ``*`` for all. ``expires`` is when a service token ends, in seconds
+    since 1970.
     """
 
     name: str
@@ -33,12 +39,22 @@ class Identity:
     host: str
     projects: frozenset[str]
     scopes: frozenset[Scope] = frozenset()
-    by: Literal["configured_token", "identity_token"] = "configured_token"
+    by: By = "configured_token"
+    expires: float = math.inf
 
     @property
     def sees_all(self) -> bool:
         """Tell whether the caller reads every project, and the rows that belong to none."""
         return ANY in self.projects
+
+    @property
+    def who(self) -> dict[str, str]:
+        """The caller as audit rows name it."""
+        return {"name": self.name, "by": self.by}
+
+    def has(self, project: str) -> bool:
+        """Tell whether a project is the caller's; ``*`` is so for one of all projects only."""
+        return self.sees_all or project in self.projects
 
 
 class Unauthenticated(Exception):
@@ -50,10 +66,11 @@ class Unauthenticated(Exception):
 
 
 class Credentials:
-    """Every credential that central believes, from its configuration."""
+    """Every credential that central believes: those of its configuration, and the service tokens that it keeps itself."""
 
-    def __init__(self, config: CentralConfig, issuer: TokenIssuer | None) -> None:
-        """Believe the tokens of ``config``, and identity tokens where there is an ``issuer``."""
+    def __init__(self, config: CentralConfig, issuer: TokenIssuer | None, live: Live) -> None:
+        """Believe the tokens of ``config`` and of ``live``, and identity tokens where there is an ``issuer``."""
+        self._live = live
         self._tokens = [(token.sha256, _configured(token)) for token in config.tokens]
         self._agents = {agent.subject: _of_issuer(agent) for agent in config.agents}
         self._issuer = issuer
@@ -73,11 +90,32 @@ class Credentials:
                 found = identity
         if found is not None:
             return found
+        if credential.startswith(STORED):
+            return self._stored(digest)
         expires, known = self._verified.get(digest, (0.0, None))
         if known is not None and time.time() < expires:
             self._verified.move_to_end(digest)
             return known
         return await self._verify(credential, digest)
+
+    def projects_of(self, host: str) -> frozenset[str]:
+        """Return the projects of all credentials that speak for a host now."""
+        now = time.time()
+        stored = [token.identity for token in self._live.tokens if token.believed and token.revoked_at is None]
+        known = [*(identity for _, identity in self._tokens), *self._agents.values(), *stored]
+        found = [identity.projects for identity in known if identity.host == host and identity.expires > now]
+        return frozenset().union(*found)
+
+    def _stored(self, digest: str) -> Identity:
+        """Return who holds a token that central keeps itself. The time of looking up a hash tells nothing about the token."""
+        token = self._live.token(digest)
+        if token is None or not token.believed:
+            raise Unauthenticated("unknown_token")
+        if token.revoked_at is not None:
+            raise Unauthenticated("token_revoked")
+        if token.identity.expires <= time.time():
+            raise Unauthenticated("token_expired")
+        return token.identity
 
     async def _verify(self, credential: str, digest: str) -> Identity:
         """Return the agent that an identity token speaks for, and remember it until the token's end."""

@@ -15,7 +15,7 @@ import jwt
 from prism_vault_agent.central.access.identity import Unauthenticated
 
 if TYPE_CHECKING:
-    from prism_vault_agent.central.config import Issuer
+    from prism_vault_agent.central.access_settings import Issuer
 
 ALGORITHMS: Final = ("ES256", "RS256", "EdDSA")
 REQUIRED: Final = ("exp", "iat", "sub", "aud", "iss")

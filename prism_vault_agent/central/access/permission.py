@@ -43,11 +43,12 @@ class Need:
     loopback: bool = False
 
 
-class Forbidden(Exception):
-    """The caller is known, and may not do this. ``reason`` is a stable word, the message a sentence without values."""
+class Refused(Exception):
+    """No, to a caller who is known: a status as HTTP knows it, a stable word, and a sentence without values."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
+        self.status = status
         self.reason = reason
         self.message = message
 
@@ -79,6 +80,14 @@ NEEDS: Final[Mapping[tuple[str, str], Need | None]] = {
     ("GET", "/v1/audit/checkpoint"): _both("audit:read"),
     ("GET", "/v1/audit/proof/{n}"): _both("audit:read"),
     ("GET", "/v1/audit/log-key"): _both("audit:read"),
+    ("GET", "/v1/policies"): _operator("policy:read"),
+    ("POST", "/v1/policies:explain"): _operator("policy:read"),
+    ("GET", "/v1/policies/{name}"): _operator("policy:read"),
+    ("PUT", "/v1/policies/{name}"): _operator("policy:write"),
+    ("DELETE", "/v1/policies/{name}"): _operator("policy:write"),
+    ("GET", "/v1/tokens"): _operator("tokens:read"),
+    ("POST", "/v1/tokens"): _operator("tokens:write"),
+    ("DELETE", "/v1/tokens/{name}"): _operator("tokens:write"),
     ("GET", "/v1/signals"): _both("signals:read"),
     ("POST", "/v1/rotations"): _operator("signals:write"),
     ("POST", "/v1/revocations"): _operator("signals:write"),
@@ -105,10 +114,10 @@ def needs(path: str) -> Mapping[str, Need | None]:
 
 
 def permit(identity: Identity, need: Need) -> None:
-    """Raise :class:`Forbidden` unless the caller has the role and the scope. A scope to write is one to read too."""
+    """Raise :class:`Refused` unless the caller has the role and the scope. A scope to write is one to read too."""
     if identity.role not in need.roles:
         known = "the agent of a host" if "agent" in need.roles else "an operator"
-        raise Forbidden("role", f"only {known} may do this")
+        raise Refused(403, "role", f"only {known} may do this")
     wider = need.scope.removesuffix(":read") + ":write"
     if need.scope not in identity.scopes and wider not in identity.scopes:
-        raise Forbidden("insufficient_scope", f"the credential does not have the scope {need.scope}")
+        raise Refused(403, "insufficient_scope", f"the credential does not have the scope {need.scope}")

@@ -1,10 +1,11 @@
-"""May this host reserve these scopes? One pure function over the configured rules. Default deny."""
+"""May this host reserve these scopes? One pure function over the rules, and the same with its reasons. Default deny."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 ANY: Final = "*"
 
@@ -19,6 +20,17 @@ class Rule:
     hosts: frozenset[str]
     kinds: frozenset[str]
     purposes: frozenset[str]
+
+    def plain(self) -> dict[str, str | list[str]]:
+        """Return the rule as JSON knows it, with its lists sorted."""
+        lists = {name: sorted(getattr(self, name)) for name in ("scopes", "hosts", "kinds", "purposes")}
+        return {"project": self.project, "environment": self.environment, **lists}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Rule:
+        """Return the rule that :meth:`plain` described. Raises ``KeyError`` or ``TypeError`` where it is none."""
+        lists = {name: frozenset(plain[name]) for name in ("scopes", "hosts", "kinds", "purposes")}
+        return cls(plain["project"], plain["environment"], **lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,45 @@ class Denial:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A rule under its name. ``version`` is that of the change that set it, 0 for one of the configuration."""
+
+    name: str
+    version: int
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Every policy that holds at one ``version``."""
+
+    version: int
+    all: tuple[Policy, ...]
+
+    def rules(self, project: str) -> Sequence[Rule]:
+        """Return the rules that can speak of a project, so that a decision costs no more for those of other projects."""
+        return [policy.rule for policy in self.about(project)]
+
+    def about(self, project: str) -> Sequence[Policy]:
+        """Return the policies that can speak of a project."""
+        return self._of.get(project, self._of[ANY])
+
+    @cached_property
+    def _of(self) -> dict[str, list[Policy]]:
+        projects = {ANY, *(policy.rule.project for policy in self.all)}
+        return {of: [policy for policy in self.all if policy.rule.project in (ANY, of)] for of in projects}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What :func:`decide` says, which policies allow all of it, and at which test each of the others fails first."""
+
+    denial: Denial | None
+    allowed_by: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
 
 
 # In the order in which they narrow the rules: the first that leaves none is the reason that is told.
@@ -70,6 +121,16 @@ def decide(rules: Sequence[Rule], projects: frozenset[str], intent: Intent) -> D
         if not left:
             return Denial(f"{what}_not_allowed", f"no policy of central allows {_told(what, intent)}")
     return None
+
+
+def explain(policies: Policies, projects: frozenset[str], intent: Intent) -> Explanation:
+    """Say why :func:`decide` decides as it does, by the policies that can speak of the intent's project."""
+    about = policies.about(intent.project)
+    denial = decide([policy.rule for policy in about], projects, intent)
+    first = {policy.name: next((what for what, test in _TESTS if not test(policy.rule, intent)), None) for policy in about}
+    allowing = tuple(name for name, what in first.items() if what is None)
+    failed = tuple((name, what) for name, what in first.items() if what is not None)
+    return Explanation(denial, allowing if denial is None else (), failed)
 
 
 def _told(what: str, intent: Intent) -> str:

@@ -11,20 +11,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from starlette.requests import ClientDisconnect
 
+from prism_vault_agent.central.http.body import read_body
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.answer import Answer
 from prism_vault_agent.central.log.append import append
 from prism_vault_agent.central.log.incoming import LARGEST_EVENT, Event, Malformed, read
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import Receive, Scope, Send
 
     from prism_vault_agent.central.access.identity import Identity
-    from prism_vault_agent.central.access.policy import Rule
+    from prism_vault_agent.central.access.live import Live
     from prism_vault_agent.central.log.receipts import Receipts
     from prism_vault_agent.central.log.writer import Writer
 
@@ -41,10 +41,10 @@ FINALIZE: Final = "/finalize"
 class AppendRoutes:
     """The routes, over one writer."""
 
-    def __init__(self, writer: Writer, rules: Sequence[Rule], receipts: Receipts) -> None:
-        """Append through ``writer``, deciding by ``rules``; ``receipts`` signs."""
+    def __init__(self, writer: Writer, live: Live, receipts: Receipts) -> None:
+        """Append through ``writer``, deciding by the policies that ``live`` has; ``receipts`` signs."""
         self._writer = writer
-        self._rules = rules
+        self._live = live
         self._receipts = receipts
         self._log = structlog.get_logger("audit")
 
@@ -61,20 +61,20 @@ class AppendRoutes:
     async def append_batch(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append events of one host in order, in one transaction; the answer has one result for each."""
         agent: Identity = scope["state"]["identity"]
-        texts = _texts(await _body(scope, receive, LARGEST_BODY))
+        texts = _texts(await read_body(scope, receive, LARGEST_BODY))
         answers = await self._append(agent, [_read(text) for text in texts], request_id)
         await _send(send, 200, {"results": [answer.plain() for answer in answers], "receipt": await self._receipt(answers)})
 
     async def reserve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append one ``reserved`` event: 201, or 403 with both rows on the log where policy says no."""
         agent: Identity = scope["state"]["identity"]
-        event = _read(await _body(scope, receive, LARGEST_EVENT))
+        event = _read(await read_body(scope, receive, LARGEST_EVENT))
         await self._one(agent, event, {"reserved"}, send, request_id)
 
     async def finalize(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Append the event that ends a reservation: 200, or 409 where it has ended."""
         agent: Identity = scope["state"]["identity"]
-        event = _read(await _body(scope, receive, LARGEST_EVENT))
+        event = _read(await read_body(scope, receive, LARGEST_EVENT))
         reservation = scope["path"].removeprefix(RESERVATIONS + "/").removesuffix(FINALIZE).removeprefix("pva_")
         if isinstance(event, Event) and event.reservation != reservation:
             raise Problem(400, "other_reservation", "the event is about another reservation than the path")
@@ -83,7 +83,7 @@ class AppendRoutes:
     async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
         """Append durably, and log what was refused."""
         answers = await self._writer.do(
-            partial(append, identity=agent, rules=self._rules, events=events),
+            partial(append, identity=agent, policies=self._live.policies, events=events),
             [event.reservation for event in events if isinstance(event, Event)],
         )
         for answer in answers:
@@ -111,24 +111,6 @@ class AppendRoutes:
     async def _receipt(self, answers: list[Answer]) -> dict[str, Any] | None:
         """Return central's signature for the rows of these answers."""
         return await self._receipts.sign([(answer.n, bytes.fromhex(answer.leaf)) for answer in answers if answer.n is not None])
-
-
-async def _body(scope: Scope, receive: Receive, largest: int) -> bytes:
-    """Return the request's body. Raises :class:`Problem` 413 where it is larger than ``largest`` bytes."""
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if length.isdigit() and int(length) > largest:
-        raise Problem(413, "too_large", f"at most {largest} bytes")
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        part: bytes = message.get("body", b"")
-        body = body + part if body else part
-        if len(body) > largest:
-            raise Problem(413, "too_large", f"at most {largest} bytes")
-        if not message.get("more_body", False):
-            return body
 
 
 def _texts(body: bytes) -> list[str]:

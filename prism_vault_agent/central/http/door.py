@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
-from prism_vault_agent.central.access.permission import OPEN, Forbidden, needs, permit
+from prism_vault_agent.central.access.permission import OPEN, Refused, needs, permit
+from prism_vault_agent.central.http.body import read_body, replayed
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.signals import PATH as SIGNALS
 from prism_vault_agent.central.log.store import StorageError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 REQUEST_ID: Final = b"x-request-id"
 # Headers in which proxies tell each other who calls. We believe credentials, and nobody behind us shall believe these.
 CLAIMS: Final = b"x-prism-"
+LARGEST_BODY: Final = 64 * 1024  # of a request that appends nothing
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 
@@ -70,8 +72,11 @@ class Door:
                 await route(scope, receive, send_with_id, request_id)
             elif scope["path"] == SIGNALS:
                 await self.streams.serve(scope, receive, send_with_id, self._admit)
-            else:
+            elif scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, receive, send_with_id)
+            else:
+                body = await read_body(scope, receive, LARGEST_BODY)
+                await self._app(scope, replayed(body, receive), send_with_id)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the last resort must not let a traceback with values out
@@ -119,8 +124,8 @@ def as_problem(error: Exception) -> Problem:
             problem = error
         case Unauthenticated():
             problem = Problem(401, error.reason, "the credential does not hold; get a new one")
-        case Forbidden():
-            problem = Problem(403, error.reason, error.message)
+        case Refused():
+            problem = Problem(error.status, error.reason, error.message)
         case IssuerUnavailable():
             problem = Problem(503, "issuer_unavailable", "the issuer's keys cannot be had; retry")
         case StorageError():

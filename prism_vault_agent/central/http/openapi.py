@@ -107,8 +107,10 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             need = needs(path)[method.upper()]
             if need is not None:
                 operation["security"] = [{"bearer": []}, *([{}] if need.loopback else [])]
+    schemas = document.get("components", {}).get("schemas", {})
+    bodies = {name: schema for name, schema in schemas.items() if "ValidationError" not in name}
     document["components"] = {
-        "schemas": _SCHEMAS | SIGNAL_SCHEMAS,
+        "schemas": {**bodies, **_SCHEMAS, **SIGNAL_SCHEMAS},
         "responses": shared_problems(),
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer", "description": "an identity token of the issuer, or a service token"}

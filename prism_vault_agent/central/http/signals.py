@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
-from prism_vault_agent.central.access.permission import Forbidden
+from prism_vault_agent.central.access.permission import Refused
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.feed import Follower
 from prism_vault_agent.central.log.store import StorageError
@@ -130,7 +130,7 @@ async def _again(scope: Scope, admit: Admit) -> Identity | None:
         return known
     except Unauthenticated as error:
         return known if error.reason == TIME_IS_UP else None
-    except (Forbidden, Problem):
+    except (Refused, Problem):
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.central.access.policy import Denial, Intent, Rule, decide
+from prism_vault_agent.central.access.policy import Denial, Intent, Policies, decide
 from prism_vault_agent.central.config import OWN_HOST
 from prism_vault_agent.central.log.answer import Answer, denied, refused, taken
 from prism_vault_agent.central.log.incoming import FROM_AGENTS, Event
@@ -25,7 +25,7 @@ DROPPED: Final = Denial("dropped", "it was denied; why is no longer kept")
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
 
 
-def append(transaction: Transaction, identity: Identity, rules: Sequence[Rule], events: Sequence[Event | Answer]) -> list[Answer]:
+def append(transaction: Transaction, identity: Identity, policies: Policies, events: Sequence[Event | Answer]) -> list[Answer]:
     """Append ``events`` in order and return the answer to each. An event that is already an answer was refused while read.
 
     The first event that is refused ends the work: the events behind it continue a chain that did not move.
@@ -35,7 +35,7 @@ def append(transaction: Transaction, identity: Identity, rules: Sequence[Rule], 
         if answers and not answers[-1].appended:
             answers.append(_behind(event))
         else:
-            answers.append(event if isinstance(event, Answer) else _append(transaction, identity, rules, event))
+            answers.append(event if isinstance(event, Answer) else _append(transaction, identity, policies, event))
     return answers
 
 
@@ -51,7 +51,7 @@ def abandon(transaction: Transaction, reservations: Sequence[str]) -> int:
     return count
 
 
-def _append(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event) -> Answer:
+def _append(transaction: Transaction, identity: Identity, policies: Policies, event: Event) -> Answer:
     """Append one event, or say why not."""
     # 1. The sender is who the event says.
     if event.host != identity.host:
@@ -64,9 +64,9 @@ def _append(transaction: Transaction, identity: Identity, rules: Sequence[Rule],
     if event.kind == "admin":  # about the host itself, not about a reservation
         return _about_host(transaction, event)
     # 3. It has its place in the life of its reservation. What is remembered of that may say yes, but never no.
-    answer = _place(transaction, identity, rules, event)
+    answer = _place(transaction, identity, policies, event)
     if not answer.appended and transaction.look_again(event.reservation):
-        answer = _place(transaction, identity, rules, event)
+        answer = _place(transaction, identity, policies, event)
     return answer
 
 
@@ -82,11 +82,11 @@ def _about_host(transaction: Transaction, event: Event) -> Answer:
     return taken(event, 201, placed)
 
 
-def _place(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event) -> Answer:
+def _place(transaction: Transaction, identity: Identity, policies: Policies, event: Event) -> Answer:
     """Append an event where the rows of its reservation allow it."""
     rows = transaction.of_reservation(event.reservation)
     if event.kind == "reserved":
-        return _reserve(transaction, identity, rules, event, rows)
+        return _reserve(transaction, identity, policies, event, rows)
     return _clear(transaction, event, rows) if event.kind == "cleared" else _end(transaction, event, rows)
 
 
@@ -104,7 +104,7 @@ def _known_or_out_of_place(transaction: Transaction, event: Event) -> Answer | N
     return None
 
 
-def _reserve(transaction: Transaction, identity: Identity, rules: Sequence[Rule], event: Event, rows: Sequence[Found]) -> Answer:
+def _reserve(transaction: Transaction, identity: Identity, policies: Policies, event: Event, rows: Sequence[Found]) -> Answer:
     """Open a reservation, or record it together with central's denial."""
     if rows:
         return refused(event, 409, "reservation_exists", "there is a reservation with this id")
@@ -119,11 +119,12 @@ def _reserve(transaction: Transaction, identity: Identity, rules: Sequence[Rule]
         run_ref=fields.get("run_ref"),
         job_id=fields.get("job_id"),
     )
-    denial = decide(rules, identity.projects, intent)
+    denial = decide(policies.rules(intent.project), identity.projects, intent)
     placed = transaction.insert(event)
     if denial is None:
         return taken(event, 201, placed)
-    transaction.insert_own({**_about(fields), "kind": "denied", "reason": denial.reason, "message": denial.message})
+    told = {"reason": denial.reason, "message": denial.message, "policy_version": policies.version}
+    transaction.insert_own({**_about(fields), **told, "kind": "denied"})
     return denied(event, placed, denial.reason, denial.message)
 
 

@@ -23,7 +23,7 @@ from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.storage import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy import Engine, Row
 
@@ -97,9 +97,10 @@ class Follower:
 class Feed:
     """Looks for new signals when told, and at least every second; wakes who follows."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Read through ``engine``."""
+    def __init__(self, engine: Engine, before: Callable[[], Awaitable[None]]) -> None:
+        """Read through ``engine``; ``before`` takes over what is told of policies and tokens before anybody is woken for it."""
         self._engine = engine
+        self._before = before
         self._recent: deque[Signal] = deque(maxlen=KEPT)
         self._last = 0
         self._ready = asyncio.Event()
@@ -193,6 +194,8 @@ class Feed:
             found += page
             self._recent.extend(page)
             self._last = page[-1].id
+        if any(signal.kind == "policy" for signal in found):
+            await self._before()
         if found:
             for count, follower in enumerate(list(self._followers), 1):
                 follower.wake()

@@ -68,7 +68,7 @@ class Transaction:
         self.heads: dict[tuple[str, str], Head] = {}
         self.reservations: dict[str, list[Found]] = {}
         self.told: set[str] = set()
-        self._statements = statements
+        self.statements = statements
         self._memory = memory or Memory()
         self._numbers = writing.numbers(cursor, expected)
         self._waiting: dict[Table, list[Sequence[object]]] = {}
@@ -87,7 +87,7 @@ class Transaction:
             return self.heads[key]
         if key in self._memory.heads and not fresh:
             return self._memory.heads[key]
-        rows = self._statements.head.run(self.cursor, {"host_id": host, "host_epoch": bytes.fromhex(epoch)})
+        rows = self.statements.head.run(self.cursor, {"host_id": host, "host_epoch": bytes.fromhex(epoch)})
         self.heads[key] = (rows[0][0], rows[0][2].hex() if rows[0][2] else digest(rows[0][1])) if rows else NO_HEAD
         return self.heads[key]
 
@@ -95,7 +95,7 @@ class Transaction:
         """Return the row of an event, where it is on the log."""
         if event_id in self._gathered:
             return self._gathered[event_id]
-        rows = self._statements.by_event_id.run(self.cursor, {"event_id": bytes.fromhex(event_id)})
+        rows = self.statements.by_event_id.run(self.cursor, {"event_id": bytes.fromhex(event_id)})
         return Found(*rows[0]) if rows else None
 
     def fetch(self, reservations: Iterable[str]) -> None:
@@ -129,7 +129,7 @@ class Transaction:
         """Return the hash of a row's bytes as they were sent, and its place; they may have been dropped since."""
         if row.body:
             return digest(row.body), row.placed
-        hashed, leaf = self._statements.dropped.run(self.cursor, {"n": row.n})[0]
+        hashed, leaf = self.statements.dropped.run(self.cursor, {"n": row.n})[0]
         return hashed.hex(), Placed(row.n, row.received_at, leaf)
 
     def _read(self, reservations: set[str]) -> None:

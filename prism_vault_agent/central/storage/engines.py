@@ -26,9 +26,9 @@ def writing_engine(database: str) -> Engine:
     return postgres.writing_engine(database) if is_postgres(database) else sqlite.writing_engine(Path(database))
 
 
-def reading_engine(database: str) -> Engine:
-    """Return an engine whose connections cannot write."""
-    return postgres.reading_engine(database, READERS) if is_postgres(database) else sqlite.reading_engine(Path(database), READERS)
+def reading_engine(database: str, size: int = READERS) -> Engine:
+    """Return an engine of up to ``size`` connections, which cannot write."""
+    return postgres.reading_engine(database, size) if is_postgres(database) else sqlite.reading_engine(Path(database), size)
 
 
 def writing(engine: Engine) -> Writing:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, select
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from prism_vault_agent.central.storage.schema import dropped, event, leaf
+from prism_vault_agent.central.storage.schema import dropped, event, leaf, policy, token
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import leaf_hash
 
@@ -47,6 +47,14 @@ NEWEST_HEAD: Final = (
 DROPPED: Final = (
     select(dropped.c.hash, leaf.c.hash.label("leaf")).join(leaf, leaf.c.n == dropped.c.n).where(dropped.c.n == bindparam("n"))
 )
+POLICY_OF: Final = (
+    select(*policy.columns, event.c.body.label("event"))
+    .outerjoin(event, event.c.n == policy.c.n)
+    .where(policy.c.name == bindparam("name"))
+    .order_by(policy.c.version.desc())
+    .limit(1)
+)
+TOKEN_OF: Final = select(*token.columns).where(token.c.name == bindparam("name"))
 # Texts, because lists and hashes are written differently in the two databases.
 OF_RESERVATIONS: Final = (
     "SELECT n, event_id, host_id, kind, received_at, body, reservation_id FROM event WHERE reservation_id {} ORDER BY n"
@@ -128,3 +136,5 @@ class Statements:
         self.by_event_id = Prepared(BY_EVENT_ID, dialect)
         self.head = Prepared(HEAD, dialect)
         self.dropped = Prepared(DROPPED, dialect)
+        self.policy_of = Prepared(POLICY_OF, dialect)
+        self.token_of = Prepared(TOKEN_OF, dialect)

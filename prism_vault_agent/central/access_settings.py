@@ -1,0 +1,68 @@
+"""Who may speak to central and what may be reserved, as configured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from prism_vault_agent.central.access.policy import Rule
+from prism_vault_agent.central.shapes import Name, Section
+
+NameOrAny = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,99})$")]
+TextOrAny = Annotated[str, Field(min_length=1, max_length=200)]
+SOME: Final = Field(min_length=1, max_length=256)
+
+
+class Issuer(Section):
+    """Whose identity tokens are believed: ``url`` is the exact ``iss``, ``audience`` the exact ``aud``."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+[^\s?#/]$")]
+    audience: Annotated[str, Field(min_length=1)]
+    ca_file: str = ""
+
+
+class Agent(Section):
+    """Which host an identity token's subject is, and for which projects that host may reserve and read."""
+
+    subject: Annotated[str, Field(min_length=1)]
+    host: Name
+    projects: tuple[NameOrAny, ...]
+
+
+class ServiceToken(Section):
+    """A bearer token, known by its SHA-256 only. An agent's token speaks for ``host``; an operator's only reads."""
+
+    name: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    role: Literal["operator", "agent"]
+    host: Name | Literal[""] = ""
+    projects: tuple[NameOrAny, ...]
+
+    @model_validator(mode="after")
+    def _host_of_an_agent(self) -> ServiceToken:
+        if (self.role == "agent") != bool(self.host):
+            raise ValueError("a token of role agent needs a host, and one of role operator has none")
+        return self
+
+
+class PolicyEntry(Section):
+    """What may be reserved. A reservation needs one entry that matches all of it; ``*`` matches anything."""
+
+    project: NameOrAny
+    environment: NameOrAny
+    scopes: Annotated[tuple[NameOrAny, ...], SOME]
+    hosts: Annotated[tuple[NameOrAny, ...], SOME]
+    kinds: Annotated[tuple[Literal["service", "agent", "worker", "operator", "*"], ...], SOME]
+    purposes: Annotated[tuple[TextOrAny, ...], SOME]
+
+    def rule(self) -> Rule:
+        """Return the entry as the pure policy takes it."""
+        return Rule(
+            self.project,
+            self.environment,
+            frozenset(self.scopes),
+            frozenset(self.hosts),
+            frozenset(self.kinds),
+            frozenset(self.purposes),
+        )
