@@ -22,7 +22,8 @@ from prism_vault_agent.central.config import CentralConfig, load
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.protocol import REQUEST_SECONDS, LimitedProtocol
 from prism_vault_agent.central.http.tls import ServerCertificate
-from prism_vault_agent.central.storage.engines import migrate, prepare, reading_engine, require_current
+from prism_vault_agent.central.storage.engines import prepare, reading_engine, require_current
+from prism_vault_agent.central.upgrade import migrate_checked
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     _log_to_stderr()
     certificate = ServerCertificate(config) if config.tls_cert else None
     if migrate_first:
-        migrate(config.database, config.database_owner)
+        migrate_checked(config, None, lambda line: structlog.get_logger("migration").info("migrating", step=line))
     prepare(config.database)
     engine = reading_engine(config.database)
     require_current(engine, config_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism_vault_agent.cli.steps import Steps
+
 if TYPE_CHECKING:
     import argparse
 
@@ -17,18 +19,21 @@ def add(actions: Subparsers) -> None:
         "migrate",
         help="make or upgrade the database",
         description="Make the database, or bring it to this version's schema, in one transaction. Stop central before.",
+        epilog="Where there are events, a backup is taken first, restored to a scratch database and checked there.",
     )
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="central's TOML configuration")
+    parser.add_argument("--backup", type=Path, metavar="FILE", help="where the backup goes (default: beside a database file)")
     parser.set_defaults(act=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Migrate; return the exit status. Raises ``ConfigError`` with what to do next."""
+    """Migrate; return the exit status. Raises what kept it from that, and then nothing was changed."""
     from prism_vault_agent.central.config import load  # noqa: PLC0415 - a second of imports that no other command needs
-    from prism_vault_agent.central.storage.engines import migrate  # noqa: PLC0415 - as above
+    from prism_vault_agent.central.upgrade import migrate_checked  # noqa: PLC0415 - as above
 
     config = load(args.config)
-    before, after = migrate(config.database, config.database_owner)
+    with Steps() as say:
+        before, after = migrate_checked(config, args.backup, say)
     told = "was already at" if before == after else "is now at"
     print(f"{config.database} {told} revision {after}")
     return 0

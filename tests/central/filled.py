@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 OVER, SUCCESS, OPEN, GONE, GONE_TOO, NEW, ADMIN = 1, 2, 3, 4, 5, 6, 7
 
 
-def fill(database: str) -> None:
-    """Append seven events, and rows of what else is told and kept."""
+def fill(database: str, *, node: bool = True) -> None:
+    """Append seven events, and rows of what else is told and kept; a ``node`` is not of the tree, which is too small for one."""
     with OwnLog(database) as log:
         log.render()
         log.render(ending="")
@@ -26,10 +26,15 @@ def fill(database: str) -> None:
         log.sequence()
         log.send(log.make("denied", new_id()))
         log.store.run([partial(drop, doomed=Doomed((GONE, GONE_TOO)), why={"reason": "purged"}), _others])
+        if node:
+            log.store.run([_node])
+
+
+def _node(transaction: Transaction) -> None:
+    transaction.also(schema.node, (8, 0, bytes(32)))
 
 
 def _others(transaction: Transaction) -> None:
-    transaction.also(schema.node, (8, 0, bytes(32)))
     for n in (1, 2):
         transaction.also(schema.policy, (n, f"rule{n}", b"{}", ADMIN, 0))
         transaction.also(schema.token, (f"token{n}", "created", f"{n:064x}", b"{}", ADMIN, 0))

@@ -66,6 +66,13 @@ class Databases:
         self.server.create(name, template="empty")
         return self.server.url(database=name)
 
+    def bare(self) -> str:
+        """Return the service's URL of a new PostgreSQL database without tables."""
+        assert self.server is not None
+        self._made += 1
+        self.server.create(f"log{self._made}")
+        return self.server.url(database=f"log{self._made}")
+
     def owner(self, database: str) -> str:
         """Return the URL of the administrator of a PostgreSQL database, else nothing."""
         return "" if self.server is None else self.server.url("postgres", database.rpartition("/")[2])

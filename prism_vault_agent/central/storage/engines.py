@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from prism_vault_agent.central.storage.schema import REVISION
 from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from prism_vault_agent.central.storage.writing import Writing
 
@@ -83,7 +84,7 @@ def migrate(database: str, owner: str = "") -> tuple[str | None, str]:
     try:
         before = revision(engine)
         if before != REVISION:
-            _upgrade(engine, database)
+            upgrade_to(engine, database, REVISION)
     except SQLAlchemyError as error:
         mend = "give the URL of a role that may: database_owner" if is_postgres(database) else "stop central, and see its disk"
         raise ConfigError(f"the database cannot be migrated ({type(error).__name__})", mend=mend) from None
@@ -92,16 +93,17 @@ def migrate(database: str, owner: str = "") -> tuple[str | None, str]:
     return before, REVISION
 
 
-def _upgrade(engine: Engine, database: str) -> None:
+def upgrade_to(engine: Engine, database: str, version: str, connection: Connection | None = None) -> None:
+    """Bring a database up to the schema ``version``, in one transaction: that of ``connection``, or one of its own."""
     from alembic import command  # noqa: PLC0415 - half a second of imports that serving does without
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    with engine.begin() as connection:
+    with contextlib.nullcontext(connection) if connection is not None else engine.begin() as used:
         if is_postgres(database):
-            postgres.prepare(connection, postgres.service_role(database))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+            postgres.prepare(used, postgres.service_role(database))
+        config.attributes["connection"] = used
+        command.upgrade(config, version)
         if is_postgres(database):
-            postgres.grant(connection, postgres.service_role(database))
+            postgres.grant(used, postgres.service_role(database))

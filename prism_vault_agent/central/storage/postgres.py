@@ -75,8 +75,11 @@ def grant(connection: Connection, service: str) -> None:
     role = sql.Identifier(service)
     raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}, PUBLIC").format(role))
     raw.execute(sql.SQL("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {}").format(role))
-    raw.execute(sql.SQL("REVOKE INSERT ON alembic_version, dropped FROM {}").format(role))
-    raw.execute(sql.SQL("GRANT EXECUTE ON FUNCTION drop_bodies TO {}").format(role))
+    raw.execute(sql.SQL("REVOKE INSERT ON alembic_version FROM {}").format(role))
+    raw.execute("SELECT to_regclass('dropped') IS NOT NULL")
+    if raw.fetchone()[0]:  # a backup may be restored at an older version of the schema
+        raw.execute(sql.SQL("REVOKE INSERT ON dropped FROM {}").format(role))
+        raw.execute(sql.SQL("GRANT EXECUTE ON FUNCTION drop_bodies TO {}").format(role))
     raw.execute(sql.SQL("GRANT USAGE, SELECT ON SEQUENCE event_n_seq TO {}").format(role))
 
 
