@@ -7,14 +7,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.cli import central_backup, central_keygen, central_migrate, central_serve
+from prism_vault_agent.cli import (
+    central_backup,
+    central_keygen,
+    central_migrate,
+    central_revocations,
+    central_revoke,
+    central_rotate,
+    central_serve,
+)
 
 if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
 
-ACTIONS: Final = (central_serve, central_migrate, central_backup, central_keygen)
+ACTIONS: Final = (
+    central_serve,
+    central_migrate,
+    central_backup,
+    central_keygen,
+    central_rotate,
+    central_revoke,
+    central_revocations,
+)
 
 
 def add(subparsers: Subparsers) -> None:
