@@ -34,6 +34,7 @@ PR_SET_DUMPABLE: Final = 4
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75
 MOST_CONNECTIONS: Final = 16_384  # one of each agent is its stream of signals
+OTHER_DESCRIPTORS: Final = 128  # the log's, and room to say no to a connection that is one too many
 # The writer's thread and the loop hand over to each other many times a millisecond; the default of 5 ms makes both wait.
 SWITCH_SECONDS: Final = 0.0005
 
@@ -54,8 +55,7 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     require_current(engine, config_path)
     engine.dispose()
     listening = _listen(config)
-    door = build(config)
-    server = _Server(_settings(door), _url(config, listening), certificate, door)
+    server = _Server(build(config), _url(config, listening), certificate)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)  # uvicorn takes over later, and raises the signal again when it has drained
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -66,11 +66,16 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
 class _Server(uvicorn.Server):
     """Says where it listens, once it does, and takes a new certificate for an old one while it serves."""
 
-    def __init__(self, config: uvicorn.Config, url: str, certificate: ServerCertificate | None, door: Door) -> None:
-        super().__init__(config)
+    def __init__(self, door: Door, url: str, certificate: ServerCertificate | None) -> None:
+        super().__init__(_settings(door))
         self._url = url
         self._certificate = certificate
         self._door = door
+        self._most = min(MOST_CONNECTIONS, max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_DESCRIPTORS, 1))
+        self._refused = door.metrics.connections_refused.inc
+        door.metrics.connections.set_function(lambda: len(self.server_state.connections))
+        if certificate is not None:
+            door.metrics.certificate.set_function(certificate.end)
         self._watching: asyncio.Task[None] | None = None
 
     def end(self, _number: int, _frame: FrameType | None) -> None:
@@ -99,7 +104,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> LimitedProtocol:
-        return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
+        return LimitedProtocol(self, self._most, self._refused)
 
 
 def _harden() -> None:
@@ -145,7 +150,6 @@ def _settings(app: Door) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        limit_concurrency=MOST_CONNECTIONS,
     )
 
 

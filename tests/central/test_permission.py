@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from prism_vault_agent.central.access.identity import Identity
 from prism_vault_agent.central.access.permission import NEEDS, OPEN, SCOPES, Refused, needs, permit
 from prism_vault_agent.central.http.door import Door
+from prism_vault_agent.central.metrics import Metrics
 
 EVERY_SCOPE = sorted(set().union(*SCOPES.values()))
 CLOSED = {route: need for route, need in NEEDS.items() if need is not OPEN}
@@ -89,7 +90,7 @@ def test_a_route_that_was_forgotten_is_not_served():
     app.add_api_route("/v1/audit/everything", lambda: {"told": "all"})
 
     async def ask() -> httpx2.Response:
-        door = Door(app, None, None, None)  # type: ignore[arg-type] # none of them may be asked
+        door = Door(app, None, None, None, Metrics("sqlite"))  # type: ignore[arg-type] # none of them may be asked
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://central") as client:
             return await client.get("/v1/audit/everything")
 
@@ -141,7 +142,7 @@ def test_nobody_behind_the_door_sees_a_claim():
         await send({"type": "http.response.body", "body": b""})
 
     async def ask() -> None:
-        door = Door(app, None, None, None)  # type: ignore[arg-type] # none of them may be asked
+        door = Door(app, None, None, None, Metrics("sqlite"))  # type: ignore[arg-type] # none of them may be asked
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://central") as client:
             await client.get("/healthz", headers={**CLAIMS, "X-Other": "kept"})
 

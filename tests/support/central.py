@@ -36,7 +36,8 @@ class CentralProcess:
 
     ``agents`` maps a host name to its projects: each gets a service token, found in ``agent_tokens``. ``subjects`` are
     ``[[agents]]`` entries for identity tokens and need ``issuer`` (url, audience). ``policies`` allow everything unless given.
-    The log is in a file, or in the database of ``server``.
+    The log is in a file, or in the database of ``server``. ``before`` is a command, by its
+    absolute path, that becomes central.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class CentralProcess:
         reservation_ttl: str = "60s",
         server: PostgresServer | None = None,
         more: dict[str, Any] | None = None,
+        before: list[str] | None = None,
     ) -> None:
         self.directory = directory
         self.config_file = directory / "central.toml"
@@ -73,6 +75,7 @@ class CentralProcess:
             **({"database_owner": server.owner_url, "log": {"key_file": self._key()}} if server else {}),
             **(more or {}),
         }
+        self._before = before or []
         self._reading: threading.Thread | None = None
 
     def __enter__(self) -> Self:

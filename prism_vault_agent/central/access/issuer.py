@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
@@ -22,7 +23,9 @@ REQUIRED: Final = ("exp", "iat", "sub", "aud", "iss")
 LEEWAY: Final = 10.0
 FRESH: Final = 300.0
 FETCHES_A_MINUTE: Final = 6
+PROBE_SECONDS: Final = 5.0
 LARGEST_KEYS: Final = 256 * 1024
+_UNFETCHED: Final = (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError)
 
 
 class IssuerUnavailable(Exception):
@@ -41,6 +44,7 @@ class TokenIssuer:
         self._client = httpx2.AsyncClient(verify=context, timeout=3.0, trust_env=False, follow_redirects=False)
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched = -FRESH
+        self._probed = -PROBE_SECONDS
         self._fetches: deque[float] = deque()
         self._fetching = asyncio.Lock()
 
@@ -74,6 +78,15 @@ class TokenIssuer:
         except jwt.PyJWTError:
             raise Unauthenticated("token_invalid") from None
 
+    async def reachable(self) -> bool:
+        """Tell whether the keys are known, or can be had now; asked at most every five seconds while they cannot."""
+        async with self._fetching:
+            if not self._keys and time.monotonic() - self._probed > PROBE_SECONDS:
+                self._probed = time.monotonic()
+                with contextlib.suppress(*_UNFETCHED):
+                    await self._fetch()
+            return bool(self._keys)
+
     async def close(self) -> None:
         """Close the connection to the issuer."""
         await self._client.aclose()
@@ -84,9 +97,11 @@ class TokenIssuer:
             if (kid not in self._keys or time.monotonic() - self._fetched > FRESH) and self._may_fetch():
                 try:
                     await self._fetch()
-                except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError):
+                except _UNFETCHED:
                     if not self._keys:
                         raise IssuerUnavailable from None
+        if not self._keys:
+            raise IssuerUnavailable
         if kid not in self._keys:
             raise Unauthenticated("unknown_key")
         return self._keys[kid]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.access.identity import Identity
@@ -96,6 +96,13 @@ NEEDS: Final[Mapping[tuple[str, str], Need | None]] = {
 }
 
 
+class Route(NamedTuple):
+    """A route by its template, and what each of its methods needs."""
+
+    template: str
+    methods: Mapping[str, Need | None]
+
+
 def _matching(template: str) -> re.Pattern[str]:
     return re.compile("".join("[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\w+\})", template)))
 
@@ -103,14 +110,20 @@ def _matching(template: str) -> re.Pattern[str]:
 _METHODS: Final[dict[str, dict[str, Need | None]]] = {}
 for (_method, _path), _need in NEEDS.items():
     _METHODS.setdefault(_path, {})[_method] = _need
-_TEMPLATES: Final = tuple((_matching(path), methods) for path, methods in _METHODS.items() if "{" in path)
+_TEMPLATES: Final = tuple((_matching(path), Route(path, methods)) for path, methods in _METHODS.items() if "{" in path)
+_NO_ROUTE: Final = Route("", {})
+
+
+def route(path: str) -> Route:
+    """Return the route at ``path``; one without a method where there is none."""
+    if path in _METHODS and "{" not in path:
+        return Route(path, _METHODS[path])
+    return next((found for pattern, found in _TEMPLATES if pattern.fullmatch(path)), _NO_ROUTE)
 
 
 def needs(path: str) -> Mapping[str, Need | None]:
     """Return what each method of the route at ``path`` needs; nothing where there is no such route."""
-    if path in _METHODS and "{" not in path:
-        return _METHODS[path]
-    return next((methods for pattern, methods in _TEMPLATES if pattern.fullmatch(path)), {})
+    return route(path).methods
 
 
 def permit(identity: Identity, need: Need) -> None:

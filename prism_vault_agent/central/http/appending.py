@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.access.live import Live
     from prism_vault_agent.central.log.receipts import Receipts
     from prism_vault_agent.central.log.writer import Writer
+    from prism_vault_agent.central.metrics import Metrics
 
     Route = Callable[[Scope, Receive, Send, str], Awaitable[None]]
 
@@ -41,11 +42,12 @@ FINALIZE: Final = "/finalize"
 class AppendRoutes:
     """The routes, over one writer."""
 
-    def __init__(self, writer: Writer, live: Live, receipts: Receipts) -> None:
-        """Append through ``writer``, deciding by the policies that ``live`` has; ``receipts`` signs."""
+    def __init__(self, writer: Writer, live: Live, receipts: Receipts, metrics: Metrics) -> None:
+        """Append through ``writer``, deciding by the policies that ``live`` has; ``receipts`` signs, ``metrics`` counts."""
         self._writer = writer
         self._live = live
         self._receipts = receipts
+        self._metrics = metrics
         self._log = structlog.get_logger("audit")
 
     def route(self, path: str) -> Route | None:
@@ -81,11 +83,15 @@ class AppendRoutes:
         await self._one(agent, event, {"success", "failure", "denied"}, send, request_id)
 
     async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
-        """Append durably, and log what was refused."""
+        """Append durably, and log it: one line, and one for each event that was refused or denied."""
         answers = await self._writer.do(
             partial(append, identity=agent, policies=self._live.policies, events=events),
             [event.reservation for event in events if isinstance(event, Event)],
         )
+        self._metrics.appended(events, answers)
+        taken = [answer.n for answer in answers if answer.n is not None]
+        if taken:
+            self._log.info("appended", request_id=request_id, host=agent.host, events=len(taken), n=taken[-1])
         for answer in answers:
             if answer.reason and answer.status != 424:  # that one only follows a refusal, which is told
                 self._log.warning(
@@ -105,7 +111,7 @@ class AppendRoutes:
         (answer,) = await self._append(agent, [event], request_id)
         told = {**answer.plain(), "receipt": await self._receipt([answer])}
         if answer.reason:
-            raise Problem(answer.status, answer.reason, answer.message, more=told)
+            raise Problem(answer.status, answer.reason, answer.message, more=told, told=True)
         await _send(send, answer.status, told)
 
     async def _receipt(self, answers: list[Answer]) -> dict[str, Any] | None:

@@ -85,10 +85,13 @@ CODES: Final[Mapping[str, Code]] = {
     "name_taken": _request(409, "a token of this name is or was there", "choose another name"),
     "changed": _request(412, "the policy is not at the version that the caller has seen", "look at it again"),
     "too_large": Code((413,), "the body, the batch or the event is too large", "send less", of_event=True),
+    "head_too_large": _request(431, "the request's head has more than 32 KiB; the connection is closed", "send less"),
     "internal": _request(500, "a defect of ours, logged with the request's id; nothing was acknowledged", "report it"),
     "integrity": _request(500, "stored hashes of the log's tree are missing", "prism-vault audit verify"),
     "busy": _request(503, "more waits than the disk takes; nothing was queued", "retry"),
     "issuer_unavailable": _request(503, "the issuer's keys cannot be had, so the token is neither believed nor refused", "retry"),
+    "too_many_connections": _request(503, "as many connections are open as there may be; this one is closed", "retry"),
+    "not_ready": _request(503, "a part of central does not work now; `parts` says which", "retry; see central's log"),
     "storage": _request(503, "the log cannot be written or read now; nothing was acknowledged", "retry"),
     # One event, refused: nothing of it is on the log.
     "host_mismatch": _event(403, "the event's host is not the one that the credential speaks for", "a defect or a forgery"),
@@ -115,14 +118,10 @@ CODES: Final[Mapping[str, Code]] = {
     "purpose_not_allowed": _denial("no policy of this kind of caller names this purpose"),
 }
 AUTHENTICATION: Final = tuple(name for name, code in CODES.items() if code.statuses == (401,))
-# What any route can answer that asks who is calling.
+# What any route can answer, and any that asks who is calling.
+ANYONE: Final = ("http", "head_too_large", "too_many_connections", "internal")
 ANY_CALLER: Final = (
-    "http",
-    "two_credentials",
-    *AUTHENTICATION,
-    "role",
-    "insufficient_scope",
-    "internal",
-    "issuer_unavailable",
-    "storage",
+    *ANYONE,
+    *("two_credentials", *AUTHENTICATION, "role", "insufficient_scope"),
+    *("issuer_unavailable", "storage"),
 )

@@ -7,7 +7,9 @@ A route that is not in ``access/permission.py`` is not served, so none can be fo
 from __future__ import annotations
 
 import os
+import time
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -15,7 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
-from prism_vault_agent.central.access.permission import OPEN, Refused, needs, permit
+from prism_vault_agent.central.access.permission import OPEN, Refused, Route, permit
+from prism_vault_agent.central.access.permission import route as known
 from prism_vault_agent.central.http.body import read_body, replayed
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.signals import PATH as SIGNALS
@@ -29,23 +32,28 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.access.identity import Credentials, Identity
     from prism_vault_agent.central.http.appending import AppendRoutes
     from prism_vault_agent.central.http.signals import SignalStreams
+    from prism_vault_agent.central.metrics import Metrics
 
 REQUEST_ID: Final = b"x-request-id"
 # Headers in which proxies tell each other who calls. We believe credentials, and nobody behind us shall believe these.
 CLAIMS: Final = b"x-prism-"
 LARGEST_BODY: Final = 64 * 1024  # of a request that appends nothing
+FORWARDED: Final = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"})
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 
 class Door:
     """An ASGI application: appends go straight to their routes, since each exec waits for two of them; the rest to ``app``."""
 
-    def __init__(self, app: ASGIApp, appends: AppendRoutes, streams: SignalStreams, credentials: Credentials) -> None:
-        """Pass requests of whom ``credentials`` knows to ``appends``, ``streams`` and ``app``."""
+    def __init__(
+        self, app: ASGIApp, appends: AppendRoutes, streams: SignalStreams, credentials: Credentials, metrics: Metrics
+    ) -> None:
+        """Pass requests of whom ``credentials`` knows to ``appends``, ``streams`` and ``app``; count them in ``metrics``."""
         self._app = app
         self._appends = appends
         self.streams = streams
         self._credentials = credentials
+        self.metrics = metrics
         self._log = structlog.get_logger("http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,12 +62,15 @@ class Door:
             await self._app(scope, receive, send)
             return
         request_id = os.urandom(8).hex()
+        route = known(scope["path"])
+        began = time.perf_counter()
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                self.metrics.answered(_named(scope["method"], route), message["status"], time.perf_counter() - began)
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
             await send(message)
 
@@ -67,11 +78,11 @@ class Door:
             scope["headers"] = [header for header in scope["headers"] if not header[0].startswith(CLAIMS)]
             state = scope.setdefault("state", {})
             state["request_id"] = request_id
-            state["identity"] = await self._admit(scope)
-            if scope["method"] == "POST" and (route := self._appends.route(scope["path"])) is not None:
-                await route(scope, receive, send_with_id, request_id)
+            state["identity"] = await self._admit(scope, route)
+            if scope["method"] == "POST" and (appends := self._appends.route(scope["path"])) is not None:
+                await appends(scope, receive, send_with_id, request_id)
             elif scope["path"] == SIGNALS:
-                await self.streams.serve(scope, receive, send_with_id, self._admit)
+                await self.streams.serve(scope, receive, send_with_id, partial(self._admit, route=route))
             elif scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, receive, send_with_id)
             else:
@@ -84,15 +95,15 @@ class Door:
             if not started:
                 await problem.response(request_id)(scope, receive, send_with_id)
 
-    async def _admit(self, scope: Scope) -> Identity | None:
+    async def _admit(self, scope: Scope, route: Route) -> Identity | None:
         """Return who calls, or None where anyone may. Raises what keeps the caller from the route."""
-        methods = needs(scope["path"])
+        methods = route.methods
         if not methods:
             raise Problem(404, "no_such_route", "see /openapi.json")
         if scope["method"] not in methods:
             raise Problem(405, "method", "see /openapi.json", headers={"Allow": ", ".join(sorted(methods))})
         need = methods[scope["method"]]
-        if need is OPEN or (need.loopback and scope["client"] is not None and scope["client"][0] in LOOPBACK):
+        if need is OPEN or (need.loopback and _of_this_machine(scope)):
             return None
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) > 1:
@@ -104,6 +115,9 @@ class Door:
     def _told(self, error: Exception, request_id: str, path: str) -> Problem:
         """Return the problem that ``error`` is to the caller, and log it; a defect of ours with its place."""
         problem = as_problem(error)
+        self.metrics.problem(problem.code)
+        if problem.told:
+            return problem
         ours = problem.code == "internal"
         log = self._log.error if problem.status >= 500 else self._log.warning
         log(
@@ -115,6 +129,17 @@ class Door:
             **({"error": type(error).__name__, "where": _where(error)} if ours else {}),
         )
         return problem
+
+
+def _named(method: str, route: Route) -> str:
+    """Return what figures call a route: nothing that a caller has made up."""
+    return f"{method} {route.template}" if method in route.methods else "other"
+
+
+def _of_this_machine(scope: Scope) -> bool:
+    """Tell whether a process of this machine calls, and not a proxy here for somebody elsewhere."""
+    client = scope["client"]
+    return client is not None and client[0] in LOOPBACK and not any(name in FORWARDED for name, _ in scope["headers"])
 
 
 def as_problem(error: Exception) -> Problem:

@@ -16,7 +16,10 @@ ALWAYS: Final[dict[int, dict[str, str]]] = {
 
 
 class Problem(Exception):
-    """An answer that is not the one asked for. ``code`` is one of :data:`~prism_vault_agent.central.http.codes.CODES`."""
+    """An answer that is not the one asked for. ``code`` is one of :data:`~prism_vault_agent.central.http.codes.CODES`.
+
+    ``told`` says that the log has its line already.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,7 @@ class Problem(Exception):
         *,
         more: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        told: bool = False,
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -33,6 +37,7 @@ class Problem(Exception):
         self.detail = detail
         self.more = more or {}
         self.headers = headers or {}
+        self.told = told
 
     def response(self, request_id: str) -> Response:
         """Return the problem as an HTTP response."""

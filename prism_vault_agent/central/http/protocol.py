@@ -12,8 +12,10 @@ from prism_vault_agent.central.http.problem import Problem
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from starlette.responses import Response
+    from uvicorn import Server
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 LARGEST_HEAD: Final = 32 * 1024
@@ -29,7 +31,13 @@ def as_bytes(response: Response) -> bytes:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is too large, whose request is not there in time, or who does not read answers."""
+    """Refuses a connection too many, a head too large, a request not there in time, and a client that does not read answers."""
+
+    def __init__(self, server: Server, most: int, refused: Callable[[], None]) -> None:
+        """Serve one connection of ``server``, unless it has more than ``most``; ``refused`` is told of one too many."""
+        super().__init__(server.config, server.server_state, server.lifespan.state)
+        self._most = most
+        self._refused = refused
 
     _head_bytes = 0
     _in_head = True
@@ -39,7 +47,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._wait()
+        if len(self.connections) > self._most:
+            self._refused()
+            self.refuse(Problem(503, "too_many_connections", "as many connections are open as there may be; retry"))
+        else:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -63,8 +75,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > LARGEST_HEAD:
-            self.transport.close()
+        if self._in_head and self._head_bytes > LARGEST_HEAD and not self.transport.is_closing():
+            self.refuse(Problem(431, "head_too_large", f"at most {LARGEST_HEAD} bytes"))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - what the parser says is told in our words
         """Answer what is not HTTP with a problem, unless an answer has begun, and close."""

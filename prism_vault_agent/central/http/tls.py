@@ -35,10 +35,14 @@ class ServerCertificate:
         self._key = Path(config.tls_key)
         self._log = structlog.get_logger("tls")
         self._content = self._read()
-        self.ends = self._end()
+        self._ends = self._end()
         self.context = self._newest = self._load()
         # TLS has no other moment at which a connection can still be given another context; it comes without SNI too.
         self.context.sni_callback = self._give_newest
+
+    def end(self) -> float:
+        """Return when the certificate that is served ends, in seconds since 1970."""
+        return self._ends.timestamp()
 
     def reload(self) -> None:
         """Use the files as they are now for new connections, where they hold a pair that can be used; log it either way."""
@@ -50,7 +54,7 @@ class ServerCertificate:
         except ConfigError as error:
             self._log.error("certificate_refused", cause=error.message, mend=error.mend)
             return
-        self._content, self.ends, self._newest = content, ends, newest
+        self._content, self._ends, self._newest = content, ends, newest
         self._log.info("certificate_applied", ends=ends.isoformat())
 
     async def watch(self) -> None:

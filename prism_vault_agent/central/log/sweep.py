@@ -17,6 +17,8 @@ from prism_vault_agent.central.log.writer import Busy
 from prism_vault_agent.central.storage.schema import ENDINGS, event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Engine
 
     from prism_vault_agent.central.log.writer import Writer
@@ -38,11 +40,12 @@ _OPEN: Final = (
 class Sweeper:
     """Looks for open reservations, on the rows themselves, so any number of replicas may sweep: the first one ends each."""
 
-    def __init__(self, engine: Engine, writer: Writer, lifetime: float) -> None:
-        """Read through ``engine``; end what is older than ``lifetime`` seconds through ``writer``."""
+    def __init__(self, engine: Engine, writer: Writer, lifetime: float, ended: Callable[[float], None]) -> None:
+        """Read through ``engine``; end what is older than ``lifetime`` seconds through ``writer``; tell ``ended`` how many."""
         self._engine = engine
         self._writer = writer
         self._lifetime = lifetime
+        self._ended = ended
         self._ended_up_to = 0
 
     async def run(self) -> None:
@@ -52,6 +55,7 @@ class Sweeper:
             try:
                 count = await self.sweep()
                 if count:
+                    self._ended(count)
                     log.warning("reservations_abandoned", count=count)
             except (StorageError, SQLAlchemyError, Busy) as error:
                 log.error("sweep_failed", error=type(error).__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -41,14 +42,21 @@ class Writer:
         """Write to ``store``; ``failed`` is told, in the writer's thread, of each transaction that did not succeed.
 
         ``news`` is called, in the callers' loop, when events are durably on the log; ``told`` with each channel on which
-        a durable transaction has told something.
+        a durable transaction has told something. ``done`` is called in the writer's thread after each durable transaction, with
+        the number of its works and the seconds that it took.
         """
         self._store = store
         self._failed = failed
         self.news = news
         self.told: Callable[[str], None] = lambda _channel: None
+        self.done: Callable[[int, float], None] = lambda _works, _seconds: None
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="audit-writer")
+
+    @property
+    def waiting(self) -> int:
+        """Return how many works wait."""
+        return self._waiting.qsize()
 
     def start(self) -> None:
         """Start the thread."""
@@ -91,11 +99,13 @@ class Writer:
     def _write(self, jobs: list[_Job]) -> None:
         outcome: list[object] | StorageError
         appended, told = False, frozenset[str]()
+        began = time.perf_counter()
         try:
             if any(job.work is _PROBE for job in jobs):
                 self._store.probe()
             outcome = self._store.run([job.work for job in jobs], [each for job in jobs for each in job.reservations])
             appended, told = self._store.appended, self._store.told
+            self.done(len(jobs), time.perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - a defect in one work must not end the thread that serves all
             self._failed(error)
             outcome = error if isinstance(error, StorageError) else StorageError(type(error).__name__)
