@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from docs_tools.markdown import GENERATED, code, table
 from prism_vault_agent.config import schema as model
+from prism_vault_agent.config.fields import Section
 from prism_vault_agent.config.load import VARIABLES
 
 EXAMPLE: Final = """\
@@ -82,11 +83,11 @@ def _heading(place: tuple[str, ...]) -> str:
     return f"`[{'.'.join(place).replace('*', 'NAME')}]`"
 
 
-def _told(section: type[model.Section]) -> str:
+def _told(section: type[Section]) -> str:
     return " ".join((section.__doc__ or "").split())
 
 
-def _keys(section: type[model.Section]) -> str:
+def _keys(section: type[Section]) -> str:
     described = section.model_json_schema()["properties"]
     rows = [
         (f"`{key}`", _type(described[key]), _default(key, field), field.description or "")

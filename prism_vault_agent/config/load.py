@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from prism_vault_agent.config import schema, sources
 from prism_vault_agent.config.accounts import Accounts
+from prism_vault_agent.config.auth import METHODS
 from prism_vault_agent.config.convert import Conversion
 from prism_vault_agent.config.convert import settings as convert
 from prism_vault_agent.config.problems import MISSING, Origin, Problem, problems_of
@@ -113,7 +114,7 @@ def _read(
         return kind.model_validate(raw), origin
     except ValidationError as error:
         # In the order of the file; what is missing comes last, since it may only be misspelt.
-        found = problems_of(error, known, schema.METHODS)
+        found = problems_of(error, known, METHODS)
         found.sort(key=lambda problem: (problem.what == MISSING, origin.line(problem.path)))
         errors += [origin.error(problem) for problem in found]
         return None, origin

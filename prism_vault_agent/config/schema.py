@@ -8,26 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from prism_vault_agent.config import shapes
-
-Name = Annotated[str, AfterValidator(shapes.name)]
-Path = Annotated[str, AfterValidator(shapes.path)]
-Text = Annotated[str, AfterValidator(shapes.text)]
-Namespace = Annotated[str, AfterValidator(shapes.namespace)]
-Url = Annotated[str, AfterValidator(shapes.url)]
-LogKey = Annotated[str, AfterValidator(shapes.log_key)]
-Duration = Annotated[str, AfterValidator(shapes.duration)]
-Timeout = Annotated[str, AfterValidator(shapes.timeout)]
-Mode = Annotated[str, AfterValidator(shapes.mode)]
-Id = Annotated[int, Field(ge=0, le=2**32 - 2)]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, strict types, unknown keys refused, values never repeated in an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+from prism_vault_agent.config.auth import METHODS, AnyAuth
+from prism_vault_agent.config.fields import Duration, Id, LogKey, Mode, Name, Namespace, Path, Section, Text, Timeout, Url
 
 
 class Agent(Section):
@@ -49,72 +34,6 @@ class Agent(Section):
     connections_per_user: int = Field(64, ge=1, le=10_000, description="Connections that one user may hold at a time.")
     log_format: Literal["json", "console"] = Field("json", description="One JSON object, or one readable line, per event.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is logged.")
-
-
-class Auth(Section):
-    """What every method has."""
-
-    mount: Text | None = Field(None, description="Path of the auth method at the provider. Default: the method's usual one.")
-    on_failure: Literal["keep-trying", "exit"] = Field(
-        "keep-trying",
-        description="What the agent does when the provider refuses its login: try again with backoff, or exit.",
-    )
-
-
-class AppRole(Auth):
-    """AppRole: a role id and a secret id, each in a file."""
-
-    method: Literal["approle"] = Field(description="This method.")
-    role_id_file: Path = Field(description="File that holds the role id.")
-    secret_id_file: Path = Field(description="File that holds the secret id, or its wrapping token.")
-    secret_id_wrapped_by: Text | None = Field(
-        None,
-        description="Where set, the secret-id file holds a response-wrapping token that must have been created at this "
-        "path, for instance `auth/approle/role/web1/secret-id`.",
-    )
-
-
-class Jwt(Auth):
-    """JWT: a signed token in a file."""
-
-    method: Literal["jwt"] = Field(description="This method.")
-    role: Text = Field(description="Role at the provider.")
-    jwt_file: Path = Field(description="File that holds the token.")
-
-
-class Kubernetes(Auth):
-    """Kubernetes: the pod's service account token."""
-
-    method: Literal["kubernetes"] = Field(description="This method.")
-    role: Text = Field(description="Role at the provider.")
-    jwt_file: Path = Field(
-        "/var/run/secrets/kubernetes.io/serviceaccount/token", description="File that holds the service account token."
-    )
-
-
-class Certificate(Auth):
-    """TLS certificate: the one named by `cert_file` and `key_file` in `[vault]`."""
-
-    method: Literal["cert"] = Field(description="This method.")
-    role: Text | None = Field(None, description="Role at the provider. Default: the one that matches the certificate.")
-
-
-class Userpass(Auth):
-    """User name and password; the password is in a file."""
-
-    method: Literal["userpass"] = Field(description="This method.")
-    username: Text = Field(description="User name at the provider.")
-    password_file: Path = Field(description="File that holds the password.")
-
-
-class TokenFile(Auth):
-    """A token that something else keeps in a file. The only way to hand the agent a token."""
-
-    method: Literal["token_file"] = Field(description="This method.")
-    token_file: Path = Field(description="File that holds the token.")
-
-
-AnyAuth = Annotated[AppRole | Jwt | Kubernetes | Certificate | Userpass | TokenFile, Field(discriminator="method")]
 
 
 class Vault(Section):
@@ -236,15 +155,6 @@ class ScopesDocument(Section):
 
     scopes: dict[Name, ScopeEntry] = Field(default_factory=dict, description="The scopes, by name.")
 
-
-METHODS: dict[str, type[Auth]] = {
-    "approle": AppRole,
-    "jwt": Jwt,
-    "kubernetes": Kubernetes,
-    "cert": Certificate,
-    "userpass": Userpass,
-    "token_file": TokenFile,
-}
 
 # Sections by where they are; "*" is any name or any entry of a list, and a method stands behind vault.auth.
 SECTIONS: dict[tuple[str, ...], type[Section]] = {

@@ -149,6 +149,10 @@ def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield action
 
 
+# The key that verifies what central signs is there to be told to everybody.
+PUBLIC = {"--log-key"}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_option_takes_a_secret(command: str):
     """Whatever is secret is named by a file: an argument can be read by every user of the host (T3)."""
@@ -157,7 +161,7 @@ def test_no_option_takes_a_secret(command: str):
     assert isinstance(commands.choices, dict)
     for action in options_of(commands.choices[command]):
         for option in action.option_strings or [action.dest]:
-            if re.search(r"secret|token|pass|credential|\bkey", option):
+            if option not in PUBLIC and re.search(r"secret|token|pass|credential|\bkey", option):
                 assert option.endswith("-file"), f"{command} {option}"
                 assert action.metavar in ("FILE", "PATH")
 
