@@ -11,10 +11,12 @@ from prism_vault_agent.cli import (
     central_backup,
     central_keygen,
     central_migrate,
+    central_policy,
     central_revocations,
     central_revoke,
     central_rotate,
     central_serve,
+    central_token,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ ACTIONS: Final = (
     central_rotate,
     central_revoke,
     central_revocations,
+    central_token,
+    central_policy,
 )
 
 

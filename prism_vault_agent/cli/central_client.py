@@ -54,11 +54,15 @@ class CentralClient:
         self._client = httpx2.Client(base_url=where, headers=headers, verify=verify, trust_env=False, timeout=SECONDS)
         self._errors = (httpx2.HTTPError, httpx2.InvalidURL)
 
-    def answer(self, method: str, path: str, *, json: Any = None, **query: object) -> tuple[int, Json]:
+    def answer(
+        self, method: str, path: str, *, json: Any = None, headers: dict[str, str] | None = None, **query: object
+    ) -> tuple[int, Json]:
         """Return the status and the JSON of an answer, be it a problem. Raises ``AuditUnavailable`` and ``ProtocolError``."""
         params = {name.rstrip("_"): str(value) for name, value in query.items() if value is not None}
         try:
-            answer = self._client.request(method, path, params=params, **({} if json is None else {"json": json}))
+            answer = self._client.request(
+                method, path, params=params, headers=headers, **({} if json is None else {"json": json})
+            )
         except self._errors as error:
             raise AuditUnavailable(f"central does not answer ({type(error).__name__})", mend="check its URL and state") from None
         try:
@@ -69,9 +73,9 @@ class CentralClient:
             raise ProtocolError("central's answer is not one of central's", mend="is the URL that of central?")
         return answer.status_code, content
 
-    def ask(self, method: str, path: str, *, json: Any = None, **query: object) -> Json:
+    def ask(self, method: str, path: str, *, json: Any = None, headers: dict[str, str] | None = None, **query: object) -> Json:
         """Return the JSON of an answer. Raises the error that a problem is to the one who asked; ``reason`` is its code."""
-        status, content = self.answer(method, path, json=json, **query)
+        status, content = self.answer(method, path, json=json, headers=headers, **query)
         if status < 400:
             return content
         code, told = str(content.get("code", "")), str(content.get("detail", ""))[:300]
@@ -87,7 +91,7 @@ class CentralClient:
                 raise AuditUnavailable(f"central answered with status {status}: {told}", mend=mend, reason=code)
         raise UsageError(f"central refused the question with status {status}: {told}", reason=code)
 
-    def events(self, **filters: object) -> Iterator[Json]:
+    def events(self, **filters: Any) -> Iterator[Json]:
         """Yield all matching events in the order of their index."""
         after: int | None = 0
         while after is not None:
@@ -95,7 +99,7 @@ class CentralClient:
             yield from _list(page, "events")
             after = page["next"]
 
-    def log(self, **query: object) -> tuple[list[Json], int, Json]:
+    def log(self, **query: Any) -> tuple[list[Json], int, Json]:
         """Return rows of the log in its final order, from which leaf to go on, and the answer as a whole."""
         page = self.ask("GET", "/v1/audit/log", **query)
         rows = _list(page, "rows")
