@@ -27,6 +27,7 @@ from prism_vault_agent.central.log.feed import Feed
 from prism_vault_agent.central.log.proofs import Proofs, origin_of
 from prism_vault_agent.central.log.receipts import Receipts
 from prism_vault_agent.central.log.releases import Revocations
+from prism_vault_agent.central.log.retention import Retention
 from prism_vault_agent.central.log.sequencer import Sequencer
 from prism_vault_agent.central.log.signals import CHANNEL
 from prism_vault_agent.central.log.store import Store
@@ -78,6 +79,8 @@ def build(config: CentralConfig) -> Door:
     writer.told = feed.told
     told = ToldRows(feed, writer)
     works: list[Loop] = [live.run, sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
+    if config.retention.bodies_after is not None:
+        works.append(Retention(readers, writer, config.retention.bodies_after).run)
     if config.log.anchor is not None:
         works.append(Anchoring(proofs, places(config.log.anchor), config.log.anchor.every).run)
     if shared:

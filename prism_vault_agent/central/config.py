@@ -23,6 +23,12 @@ LARGEST_FILE: Final = 1 << 20
 _LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 
+class Retention(Section):
+    """How long the bodies of events are kept; without it, for ever. Their rows, leaves and proofs always are."""
+
+    bodies_after: Duration | None = None
+
+
 class CentralConfig(Section):
     """One valid configuration of central as a whole."""
 
@@ -30,6 +36,7 @@ class CentralConfig(Section):
     database: str
     database_owner: str = ""
     log: Log = Log()
+    retention: Retention = Retention()
     reservation_ttl: Duration = 60.0
     tls_cert: str = ""
     tls_key: str = ""
