@@ -13,7 +13,8 @@ any process of the same machine (not through a proxy: a request that says for wh
 replica counts for itself; what is about the log as a whole (leaves, checkpoint) is the same from every replica.
 
 No label names a host, a project, a scope, a run or a caller. A histogram has `_bucket`, `_sum` and `_count`. The usual
-`process_*` (memory, processor time, descriptors, start) are there too.
+`process_*` (memory, processor time, descriptors, start) are there too where `/proc/stat` can be read, which `ProcSubset=pid` of
+the unit forbids: systemd's own accounting has them.
 """
 _REFUSED: Final = 'code=~"unknown_token|token_.*|unknown_subject"'
 _ALARMS: Final = (
