@@ -66,3 +66,10 @@ class PolicyEntry(Section):
             frozenset(self.kinds),
             frozenset(self.purposes),
         )
+
+
+class Limits(Section):
+    """How much each host and each operator may ask: so many events or requests a second, and so many at once."""
+
+    rate: Annotated[float, Field(gt=0, le=1_000_000)] = 5_000
+    burst: Annotated[int, Field(ge=256, le=10_000_000)] = 20_000

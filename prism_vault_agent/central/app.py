@@ -96,4 +96,4 @@ def build(config: CentralConfig) -> Door:
     )
     running = Running({writer, sequencing}, live.follow, works, [live.close, readers.dispose, signs.close], issuer)
     app = Api(running.lifespan, [each.router() for each in routes])
-    return Door(app, AppendRoutes(writer, live, receipts, metrics), SignalStreams(feed), credentials, metrics)
+    return Door(app, AppendRoutes(writer, live, receipts, metrics, credentials.rates), SignalStreams(feed), credentials, metrics)

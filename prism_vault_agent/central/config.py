@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import ValidationError, model_validator
 
-from prism_vault_agent.central.access_settings import Agent, Issuer, PolicyEntry, ServiceToken
+from prism_vault_agent.central.access_settings import Agent, Issuer, Limits, PolicyEntry, ServiceToken
 from prism_vault_agent.central.log_settings import Log
 from prism_vault_agent.central.shapes import Duration, Section, is_loopback
 from prism_vault_agent.errors import ConfigError
@@ -44,6 +44,7 @@ class CentralConfig(Section):
     agents: tuple[Agent, ...] = ()
     tokens: tuple[ServiceToken, ...] = ()
     policies: tuple[PolicyEntry, ...] = ()
+    limits: Limits = Limits()
 
     @property
     def address(self) -> tuple[str, int]:

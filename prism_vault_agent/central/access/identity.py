@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from prism_vault_agent.central.access.permission import SCOPES
 from prism_vault_agent.central.access.policy import ANY
+from prism_vault_agent.central.access.rate import Rates
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.access.issuer import TokenIssuer
@@ -71,6 +72,7 @@ class Credentials:
     def __init__(self, config: CentralConfig, issuer: TokenIssuer | None, live: Live) -> None:
         """Believe the tokens of ``config`` and of ``live``, and identity tokens where there is an ``issuer``."""
         self._live = live
+        self.rates = Rates(config.limits.rate, config.limits.burst)
         self._tokens = [(token.sha256, _configured(token)) for token in config.tokens]
         self._agents = {agent.subject: _of_issuer(agent) for agent in config.agents}
         self._issuer = issuer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.central.access.rate import Turns
 from prism_vault_agent.central.http.body import read_body
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.answer import Answer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.central.access.identity import Identity
     from prism_vault_agent.central.access.live import Live
+    from prism_vault_agent.central.access.rate import Rates
     from prism_vault_agent.central.log.receipts import Receipts
     from prism_vault_agent.central.log.writer import Writer
     from prism_vault_agent.central.metrics import Metrics
@@ -42,9 +44,14 @@ FINALIZE: Final = "/finalize"
 class AppendRoutes:
     """The routes, over one writer."""
 
-    def __init__(self, writer: Writer, live: Live, receipts: Receipts, metrics: Metrics) -> None:
-        """Append through ``writer``, deciding by the policies that ``live`` has; ``receipts`` signs, ``metrics`` counts."""
+    def __init__(self, writer: Writer, live: Live, receipts: Receipts, metrics: Metrics, rates: Rates) -> None:
+        """Append through ``writer``, deciding by the policies that ``live`` has, within ``rates``.
+
+        ``receipts`` signs, ``metrics`` counts.
+        """
         self._writer = writer
+        self._rates = rates
+        self._turns = Turns()
         self._live = live
         self._receipts = receipts
         self._metrics = metrics
@@ -84,10 +91,12 @@ class AppendRoutes:
 
     async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
         """Append durably, and log it: one line, and one for each event that was refused or denied."""
-        answers = await self._writer.do(
-            partial(append, identity=agent, policies=self._live.policies, events=events),
-            [event.reservation for event in events if isinstance(event, Event)],
-        )
+        self._rates.take(agent, len(events) - 1)  # the door has taken one
+        async with self._turns.turn(agent.host, len(events)):
+            answers = await self._writer.do(
+                partial(append, identity=agent, policies=self._live.policies, events=events),
+                [event.reservation for event in events if isinstance(event, Event)],
+            )
         self._metrics.appended(events, answers)
         taken = [answer.n for answer in answers if answer.n is not None]
         if taken:

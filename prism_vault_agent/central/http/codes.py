@@ -86,6 +86,7 @@ CODES: Final[Mapping[str, Code]] = {
     "changed": _request(412, "the policy is not at the version that the caller has seen", "look at it again"),
     "too_large": Code((413,), "the body, the batch or the event is too large", "send less", of_event=True),
     "head_too_large": _request(431, "the request's head has more than 32 KiB; the connection is closed", "send less"),
+    "rate_limited": _request(429, "the host or operator asks for more than its share; nothing was queued", "retry after that"),
     "internal": _request(500, "a defect of ours, logged with the request's id; nothing was acknowledged", "report it"),
     "integrity": _request(500, "stored hashes of the log's tree are missing", "prism-vault audit verify"),
     "busy": _request(503, "more waits than the disk takes; nothing was queued", "retry"),

@@ -6,6 +6,7 @@ A route that is not in ``access/permission.py`` is not served, so none can be fo
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import traceback
@@ -19,6 +20,7 @@ from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
 from prism_vault_agent.central.access.permission import OPEN, Refused, Route, permit
 from prism_vault_agent.central.access.permission import route as known
+from prism_vault_agent.central.access.rate import RateLimited
 from prism_vault_agent.central.http.body import read_body, replayed
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.http.signals import PATH as SIGNALS
@@ -151,6 +153,9 @@ def as_problem(error: Exception) -> Problem:
             problem = Problem(401, error.reason, "the credential does not hold; get a new one")
         case Refused():
             problem = Problem(error.status, error.reason, error.message)
+        case RateLimited():
+            headers = {"Retry-After": str(math.ceil(error.seconds))}
+            problem = Problem(429, "rate_limited", "more than the caller's share; nothing was queued", headers=headers)
         case IssuerUnavailable():
             problem = Problem(503, "issuer_unavailable", "the issuer's keys cannot be had; retry")
         case StorageError():
