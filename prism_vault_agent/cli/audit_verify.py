@@ -52,6 +52,9 @@ def verify(args: argparse.Namespace) -> int:
     _tell(verdict, keys, pinned=bool(args.log_key), as_json=args.json)
     if verdict.fault is not None:
         raise IntegrityError(f"the log is not whole: first bad index {verdict.fault.n}: {verdict.fault.what}", mend=_MEND)
+    if verdict.unguarded:
+        gone = ", ".join(verdict.unguarded)
+        raise IntegrityError(f"every row is whole, but guards of the tables are gone: {gone}", mend="find out who dropped them")
     return 0
 
 
@@ -61,7 +64,11 @@ def _tell(verdict: Verdict, keys: Sequence[VerifyingKey], *, pinned: bool, as_js
     if as_json:
         counted: dict[str, Any] = {name: getattr(verdict, name) for name in COUNTED}
         signed = {"keys": [str(key) for key in keys], "pinned": pinned, "origins": sorted(verdict.signers)}
-        wrong = {"first_bad": fault.n if fault else None, "what": fault.what if fault else None}
+        wrong = {
+            "unguarded": list(verdict.unguarded),
+            "first_bad": fault.n if fault else None,
+            "what": fault.what if fault else None,
+        }
         print(json.dumps(counted | signed | wrong))
     elif fault is None:
         counts = (_many(verdict.chains, "chain"), _many(verdict.leaves, "leaf"), _many(verdict.checkpoints, "checkpoint"))

@@ -62,6 +62,10 @@ class CentralLog:
         """Return nothing: stored nodes are not shown."""
         return {}
 
+    def unguarded(self) -> list[str]:
+        """Return nothing: central's guards are not seen from here."""
+        return []
+
     def seal(self) -> Sealed:
         """Return the checkpoint."""
         return sealed(self.size, self.note, "central's answer")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -72,6 +74,20 @@ class Databases:
         self._made += 1
         self.server.create(f"log{self._made}")
         return self.server.url(database=f"log{self._made}")
+
+    def copy(self, database: str) -> str:
+        """Return the path or the service's URL of a copy of a database, to which nobody else may be connected."""
+        self._made += 1
+        name = f"log{self._made}"
+        if self.server is None:
+            path = self.directory / name / "audit.db"
+            path.parent.mkdir(mode=0o700)
+            with contextlib.closing(sqlite3.connect(database)) as source, contextlib.closing(sqlite3.connect(path)) as copy:
+                source.backup(copy)
+            path.chmod(0o600)
+            return str(path)
+        self.server.create(name, template=database.rpartition("/")[2])
+        return self.server.url(database=name)
 
     def owner(self, database: str) -> str:
         """Return the URL of the administrator of a PostgreSQL database, else nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import urllib.parse
 from abc import ABC, abstractmethod
@@ -42,6 +43,9 @@ _NOTHING_DROPPED: Final = {"dropped": "NULL, NULL", "join": ""}
 def open_database(where: str) -> Database:
     """Open the log in the PostgreSQL database or file that ``where`` names. Raises as the classes below do."""
     return PostgresDatabase(where) if where.startswith(POSTGRESQL) else DatabaseFile(Path(where))
+
+
+_GUARD: Final = re.compile(r"BEFORE (UPDATE|DELETE|INSERT) ON (\w+)")
 
 
 class Damaged(Exception):
@@ -108,6 +112,10 @@ class Database(ABC):
         statement = "SELECT idx, hash FROM node WHERE level = {}"
         return {level: self._each(statement.format(level), "idx") for level in TILE_LEVELS}
 
+    @abstractmethod
+    def unguarded(self) -> list[str]:
+        """Return which tables have no guard against which change."""
+
     def seal(self) -> Sealed | None:
         """Return None: a database has its checkpoints beside the rows."""
         return None
@@ -172,6 +180,22 @@ class DatabaseFile(Database):
     def _unreadable(self, error: Exception) -> ConfigError:
         return ConfigError(f"{self._path} is not a readable audit database: {error}")
 
+    def unguarded(self) -> list[str]:
+        """Return which tables have no guard against which change. REPLACE is an insert that the third one refuses."""
+        made = self._all("SELECT type, name, sql FROM sqlite_master WHERE name NOT IN ('alembic_version')")
+        guards = {
+            (match[2], match[1])
+            for kind, _, text in made
+            if kind == "trigger" and "RAISE(ABORT" in text and (match := _GUARD.search(text))
+        }
+        tables = sorted(name for kind, name, _ in made if kind == "table" and not name.startswith("sqlite_"))
+        return [
+            f"{table} against {what}"
+            for table in tables
+            for what in ("UPDATE", "DELETE", "INSERT")
+            if (table, what) not in guards
+        ]
+
     def _has_dropped(self) -> bool:
         return bool(self._all("SELECT 1 FROM sqlite_master WHERE name = 'dropped'"))
 
@@ -218,6 +242,20 @@ class PostgresDatabase(Database):
             if (error.sqlstate or "").startswith("XX"):  # internal error, data corrupted, index corrupted
                 raise Damaged(type(error).__name__) from None
             raise ConfigError(f"the database is not a readable audit database ({type(error).__name__})") from None
+
+    def unguarded(self) -> list[str]:
+        """Return which tables have no guard against which change, by whomever (pg_trigger.h, ``tgtype``)."""
+        tables = self._all("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+        guards = self._all(
+            "SELECT relname, tgtype FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+            "WHERE tgenabled = 'A' AND tgtype & 2 > 0"
+        )
+        return [
+            f"{table} against {what}"
+            for (table,) in sorted(tables)
+            for what, bit in (("UPDATE", 16), ("DELETE", 8), ("TRUNCATE", 32))
+            if not any(of == table and kind & bit for of, kind in guards)
+        ]
 
     def _has_dropped(self) -> bool:
         return self._all("SELECT to_regclass('public.dropped') IS NOT NULL")[0][0] is True

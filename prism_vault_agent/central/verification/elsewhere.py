@@ -22,10 +22,6 @@ class Elsewhere:
     heads: dict[Chain, dict[int, tuple[str, str]]] = field(default_factory=dict)
     leaves: dict[int, tuple[bytes, str]] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
-        """Tell whether rows must be compared."""
-        return bool(self.heads or self.leaves)
-
     def compare(self, row: Looked, findings: Findings) -> None:
         """Compare a row with what is held of it."""
         if (promised := self.leaves.pop(row.n, None)) is not None and row.leaf not in (None, promised[0]):

@@ -84,6 +84,10 @@ class Export:
         """Return nothing: an export has no stored nodes."""
         return {}
 
+    def unguarded(self) -> list[str]:
+        """Return nothing: an export has no guards."""
+        return []
+
     def seal(self) -> Sealed | None:
         """Return the checkpoint of the last line."""
         return self._sealed

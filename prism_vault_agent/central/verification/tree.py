@@ -55,7 +55,8 @@ class Tree:
         self._frontier = Frontier()
         self._gathered: list[bytes] = []
         self._sound = True
-        self._first = 0  # the first row behind the last checkpoint that was true
+        self._first = 0  # the first row of those that no checkpoint has proved yet; where all are, of those that the last one has
+        self._proved = True
         self._last = 0
 
     def add(self, idx: int, n: int, leaf: bytes | None) -> None:
@@ -67,7 +68,8 @@ class Tree:
             self._out_of_place(idx, n)
             return
         self._gathered.append(leaf)
-        self._first = self._first or n
+        if self._proved:
+            self._first, self._proved = n, False
         self._last = n
         self.size += 1
         if self._ahead is not None and self._ahead.size <= self.size:
@@ -84,7 +86,9 @@ class Tree:
             said = Checkpoint.parse(text)
         except (PrismVaultError, TypeError, AttributeError) as error:
             why = error.message if isinstance(error, PrismVaultError) else "it is not text"
-            self._findings.add(self._last, f"the checkpoint of {sealed.size} leaves in {sealed.where}: {why}")
+            rows = f"rows {self._first} to {self._last}"
+            what = f"{rows} have no true checkpoint in {sealed.where}: that of {sealed.size} leaves: {why}"
+            self._findings.add_stretch(self._first, self._last, what)
             return
         self.signers.add(said.origin)
         if (said.size, said.root) != (sealed.size, sealed.root):
@@ -101,7 +105,7 @@ class Tree:
             what = f"rows {self._first} to {self._last} are not those of the checkpoint of {said.size} leaves in {sealed.where}"
             self._findings.add_stretch(self._first, self._last, what)
         else:
-            self._first = 0
+            self._proved = True
 
     def end(self) -> None:
         """Tell what only shows when no leaf follows."""
@@ -134,4 +138,4 @@ class Tree:
 
     def _wrong_node(self, level: int, position: int) -> None:
         what = f"the stored node {position} of level {level} is not what the leaves below it make"
-        self._findings.add_stretch(self._first or self._last, self._last, what)
+        self._findings.add_stretch(self._first, self._last, what)

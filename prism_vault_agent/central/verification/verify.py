@@ -51,6 +51,9 @@ class Log(Protocol):
     def nodes(self) -> Mapping[int, Iterator[tuple[int, bytes]]]:
         """Return for each level of stored nodes their positions and hashes, in order; nothing where none are stored."""
 
+    def unguarded(self) -> list[str]:
+        """Return which guards against changes are not there, where the log's form has such."""
+
     def seal(self) -> Sealed | None:
         """Return the checkpoint of exactly the rows that were yielded, once they were, where the log's form has one."""
 
@@ -60,6 +63,7 @@ class Verdict:
     """How much was looked at, and the fault with the lowest index, or None.
 
     Rows beyond ``leaves`` have none yet; the bodies of ``dropped`` ones are gone. ``signers`` are the origins of the checkpoints.
+    ``unguarded`` says which tables no longer refuse which change: nothing need have been changed yet.
     """
 
     rows: int
@@ -68,6 +72,7 @@ class Verdict:
     checkpoints: int
     dropped: int
     signers: frozenset[str]
+    unguarded: tuple[str, ...]
     fault: Fault | None
 
 
@@ -84,12 +89,13 @@ def verify(
     Signatures are verified where there are ``keys``. ``progress`` is told how many rows are done. Raises what reading the log
     raises.
     """
-    held = elsewhere or Elsewhere()
+    held = Elsewhere() if elsewhere is None else elsewhere
     findings = Findings()
     chains, reservations, drops = Chains(findings), Reservations(findings), Drops(findings)
     sealed = merge(log.checkpoints(), sorted(held.checkpoints, key=attrgetter("size")), key=attrgetter("size"))
     tree = Tree(findings, sealed, log.nodes(), keys)
     rows = last = 0
+    compared = bool(held.heads or held.leaves)
     for looked in spread(log.look, log.parts()):
         for row in looked:
             last = row.n or last + 1
@@ -102,7 +108,7 @@ def verify(
                 reservations.add(row)
             if row.by is not None or row.drops is not None:
                 drops.add(row)
-            if held:
+            if compared:
                 held.compare(row, findings)
         rows += len(looked)
         progress(rows)
@@ -115,4 +121,5 @@ def verify(
     reservations.end()
     drops.end()
     held.end(last, findings)
-    return Verdict(rows, len(chains), tree.size, tree.checkpoints, drops.count, frozenset(tree.signers), findings.first())
+    signers, unguarded = frozenset(tree.signers), tuple(log.unguarded())
+    return Verdict(rows, len(chains), tree.size, tree.checkpoints, drops.count, signers, unguarded, findings.first())
