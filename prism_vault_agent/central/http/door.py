@@ -80,7 +80,7 @@ class Door:
             scope["headers"] = [header for header in scope["headers"] if not header[0].startswith(CLAIMS)]
             state = scope.setdefault("state", {})
             state["request_id"] = request_id
-            state["identity"] = await self._admit(scope, route)
+            state["identity"] = await self._enter(scope, route)
             if scope["method"] == "POST" and (appends := self._appends.route(scope["path"])) is not None:
                 await appends(scope, receive, send_with_id, request_id)
             elif scope["path"] == SIGNALS:
@@ -96,6 +96,13 @@ class Door:
             problem = self._told(error, request_id, scope["path"])
             if not started:
                 await problem.response(request_id)(scope, receive, send_with_id)
+
+    async def _enter(self, scope: Scope, route: Route) -> Identity | None:
+        """Return who calls, whose share the request is taken from."""
+        identity = await self._admit(scope, route)
+        if identity is not None:
+            self._credentials.rates.take(identity, 1)
+        return identity
 
     async def _admit(self, scope: Scope, route: Route) -> Identity | None:
         """Return who calls, or None where anyone may. Raises what keeps the caller from the route."""
