@@ -61,8 +61,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def needs(item: pytest.Item) -> set[str]:
-    """Return what a test needs of the machine; one with ``postgresql`` for a parameter needs PostgreSQL's server."""
+    """Return what a test needs of the machine."""
     tools = {str(mark.args[0]) for mark in item.iter_markers("tool")}
-    parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
-    tools |= {"initdb" for parameter in parameters if parameter == "postgresql"}
+    if isinstance(item, pytest.Function) and asks_for_postgresql(item):
+        tools.add("initdb")
     return tools | {marker for marker in ("root", "namespaces") if item.get_closest_marker(marker)}
+
+
+def asks_for_postgresql(item: pytest.Function) -> bool:
+    """Tell whether a test has ``postgresql`` for a parameter, or a fixture that is a server of it."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    fixtures = [definitions[-1].func for definitions in item._fixtureinfo.name2fixturedefs.values()]
+    return any(parameter == "postgresql" for parameter in parameters) or any(
+        "PostgresServer" in str(fixture.__annotations__.get("return", "")) for fixture in fixtures
+    )
