@@ -110,7 +110,7 @@ class Witness:
 
 
 @settings(
-    max_examples=count(4, 100),
+    max_examples=count(4, 25),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
