@@ -67,6 +67,9 @@ def _append(transaction: Transaction, identity: Identity, policies: Policies, ev
     answer = _place(transaction, identity, policies, event)
     if not answer.appended and transaction.look_again(event.reservation):
         answer = _place(transaction, identity, policies, event)
+    # Another replica may have taken this very event since: then it is answered as there.
+    if not answer.appended and (row := transaction.by_event_id(event.event_id)) is not None:
+        return _again(transaction, event, row)
     return answer
 
 

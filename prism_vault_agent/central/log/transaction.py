@@ -41,6 +41,8 @@ class Memory:
             self.heads[key] = head
             self.heads.move_to_end(key)
         for reservation, rows in transaction.reservations.items():
+            if not rows:  # that there are none is no guess to build on: another replica may have them by now
+                continue
             self.reservations[reservation] = rows
             self.reservations.move_to_end(reservation)
         while len(self.heads) > MOST_HEADS:
