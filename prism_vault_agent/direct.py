@@ -12,15 +12,16 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.exec_request import reference, total_room
 from prism_vault_agent.agent.peer import Peer
-from prism_vault_agent.audit.answers import AWAY, BATCH, Answer, results
+from prism_vault_agent.audit.answers import AWAY, BATCH, REFUSED, Answer, Check, results
 from prism_vault_agent.audit.direct_log import DirectLog
 from prism_vault_agent.audit.replicas import Replica, Replicas
 from prism_vault_agent.config.compiled import load_fast
-from prism_vault_agent.errors import AuditUnavailable, ConfigError, PrismVaultError
+from prism_vault_agent.errors import AuditUnavailable, ConfigError, IntegrityError, PrismVaultError
 from prism_vault_agent.exec import Failure, client, environment
 from prism_vault_agent.exec.launch import Launch
 from prism_vault_agent.exec.wire import decode_block
@@ -203,12 +204,15 @@ class Central:
     settings: CentralSettings
     vault: Vault
     replicas: Replicas = field(init=False)
+    check: Check | None = None
     connections: dict[Replica, Connection] = field(default_factory=dict)
     _credential: str = ""
 
     def __post_init__(self) -> None:
         """Nothing is sent yet."""
         self.replicas = Replicas(self.settings)
+        if self.settings.log_key:
+            self._demand_receipts()
 
     def post(self, body: bytes, deadline: float) -> Answer:
         """Send one sealed event and return the answer to it; what is not an answer leaves it unknown.
@@ -229,7 +233,18 @@ class Central:
             raise AuditUnavailable(broken.error.message) from None
         if reply.status == AWAY:
             self.replicas.failed(replica)
-        return results(reply.status, reply.body, 1)[0]
+        return results(reply.status, reply.body, [body], self.check)[0]
+
+    def _demand_receipts(self) -> None:
+        """Believe central's signature only. Raises ``IntegrityError`` where this configuration's agent has refused the log."""
+        from prism_vault_agent.audit.held import WitnessFiles  # noqa: PLC0415 - 5 ms, for those who set the key
+        from prism_vault_agent.audit.receipts import promise  # noqa: PLC0415 - as above
+        from prism_vault_agent.proof.keys import VerifyingKey  # noqa: PLC0415 - as above
+
+        key = VerifyingKey.parse(self.settings.log_key)
+        if found := WitnessFiles(self.vault.settings.agent.state, key.name).accused():
+            raise IntegrityError(found, mend=REFUSED)
+        self.check = partial(promise, key)
 
     def _connection(self, replica: Replica) -> Connection:
         if replica not in self.connections:

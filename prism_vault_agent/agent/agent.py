@@ -26,14 +26,17 @@ from prism_vault_agent.agent.watch import Watch
 from prism_vault_agent.agent.workers import Workers
 from prism_vault_agent.audit.central_log import CentralLog
 from prism_vault_agent.audit.event import Chain, new_id
+from prism_vault_agent.audit.held import WitnessFiles
 from prism_vault_agent.audit.http import CentralHttp
 from prism_vault_agent.audit.journal import Journal
 from prism_vault_agent.audit.outbox import Outbox
 from prism_vault_agent.audit.replicas import Replicas
 from prism_vault_agent.audit.stream import SignalStream
+from prism_vault_agent.audit.witness import Unwitnessed, Witness
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import Hardening, harden
+from prism_vault_agent.proof.keys import VerifyingKey
 
 if TYPE_CHECKING:
     from prism_vault_agent.config.settings import Settings
@@ -73,13 +76,16 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     workers = Workers(settings.vault, settings.agent.workers)
     session = Session(workers, settings.vault.auth)
     replicas, credential = Replicas(settings.central), credential_of(settings.central, session)
-    central = CentralHttp(replicas, credential, settings.central.timeout)
+    proving = CentralHttp(replicas, credential, settings.central.timeout)
+    witness = _witness(settings, proving)
+    central = CentralHttp(replicas, credential, settings.central.timeout, witness.heard)
     journal = Journal(str(Path(settings.agent.state) / "journal"))
     chain = Chain(settings.agent.host, new_id())
     outbox = Outbox(chain, central.post, journal)
-    audit = CentralLog(outbox, settings.central.timeout)
+    audit = CentralLog(outbox, settings.central.timeout, witness)
+    witness.note = audit.note
     runs = Runs(audit.clear)
-    status = Status(session, outbox, workers, runs, listener, hardening)
+    status = Status(session, outbox, witness, workers, runs, listener, hardening)
     mounts = Mounts()
     front = Front(settings, audit=audit, workers=workers, session=session, mounts=mounts, runs=runs, status=status)
     watch = Watch(workers, session, runs, mounts, settings.vault.poll)
@@ -104,6 +110,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                     group.create_task(reload.watch({os.path.dirname(file) for file in settings.files})),
                     group.create_task(watch.run()),
                     group.create_task(signals.run()),
+                    group.create_task(witness.run()),
                     group.create_task(_hang_ups(hang_up, reload)),
                     group.create_task(_heartbeat(notifier, status)),
                 ]
@@ -116,10 +123,20 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                     task.cancel()
         finally:
             await outbox.flush(FLUSH_SECONDS)
+            await witness.close()
             await session.revoke()
             await central.close()
+            await proving.close()
             for task in lasting:
                 task.cancel()
+
+
+def _witness(settings: Settings, proving: CentralHttp) -> Witness | Unwitnessed:
+    """Return the witness that the configuration asks for."""
+    if not settings.central.log_key:
+        return Unwitnessed()
+    key = VerifyingKey.parse(settings.central.log_key)
+    return Witness(key, proving.get, WitnessFiles(settings.agent.state, key.name))
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:

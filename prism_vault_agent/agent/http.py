@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST_HEAD: Final = 16 * 1024
 LARGEST_BODY: Final = 64 * 1024
 READ_SECONDS: Final = 2.0
-HTTP_STATUS: Final = {64: 400, 66: 404, 75: 503, 77: 403}
+HTTP_STATUS: Final = {64: 400, 65: 503, 66: 404, 75: 503, 77: 403}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 import prism_vault_agent
+from prism_vault_agent.errors import IntegrityError
 from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.audit.outbox import Outbox
+    from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Scope
     from prism_vault_agent.process import Hardening
@@ -30,6 +32,7 @@ class Status:
 
     session: Session
     outbox: Outbox
+    witness: Witness | Unwitnessed
     workers: Workers
     runs: Runs
     listener: Listener
@@ -59,9 +62,10 @@ class Status:
                 "state": "reachable" if self.outbox.reachable else "away",
                 "queued": self.outbox.queued,
                 "lost": self.outbox.lost,
-                "last_error": self.outbox.last_error,
+                "last_error": self.outbox.trouble.message if self.outbox.trouble else "",
             },
             "signals": self.signals.describe() if self.signals else {},
+            "log": self.witness.tell(),
             "workers": {"idle": self.workers.idle},
             "scopes": [
                 {
@@ -86,11 +90,14 @@ class Status:
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""
         provider = self.session.state == "logged_in" and self.session.reachable
-        return provider and self.outbox.reachable and not self.outbox.refusal and self.listener.ours()
+        log = self.outbox.reachable and not self.outbox.refusal and not self.witness.refusal
+        return provider and log and self.listener.ours()
 
     def line(self) -> str:
         """Return one line for systemd's STATUS=."""
-        return f"{self.session.state}, central {'reachable' if self.outbox.reachable else 'away'}, {len(list(self.runs))} runs"
+        central = f"central {'reachable' if self.outbox.reachable else 'away'}"
+        refused = ", its log refused" if isinstance(self.witness.refusal, IntegrityError) else ""
+        return f"{self.session.state}, {central}{refused}, {len(list(self.runs))} runs"
 
     def shows(self, scope: Scope, asker: Caller) -> bool:
         """Tell whether a scope is the asker's business: it names them, or they are root or the agent's user."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.audit.answers import Answer
     from prism_vault_agent.audit.outbox import Outbox
+    from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.model import Caller, Grant, Receipt, Request, Resolution
     from prism_vault_agent.policy.decide import Denial
 
@@ -29,13 +30,15 @@ PATIENCE: Final = 1.5
 class CentralLog:
     """Central's audit log, as a render uses it. ``seconds`` is the longest wait for one answer of central's."""
 
-    def __init__(self, outbox: Outbox, seconds: float) -> None:
-        """Send through ``outbox``."""
+    def __init__(self, outbox: Outbox, seconds: float, witness: Witness | Unwitnessed) -> None:
+        """Send through ``outbox``; what ``witness`` does not vouch for is asked for nothing, and releases nothing."""
         self._outbox = outbox
+        self._witness = witness
         self._seconds = seconds * PATIENCE
 
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
+        await self._witness.vouch(self._seconds)
         reservation = ReservationId(new_id())
         answer = await self._outbox.send(rows.reserved(grant, reservation), self._seconds)
         check_reserved(answer, reservation)
@@ -43,8 +46,12 @@ class CentralLog:
 
     async def succeed(self, resolution: Resolution) -> Receipt:
         """Record durably that the values are about to be released."""
+        await self._witness.vouch(self._seconds)
         answer = await self._outbox.send(rows.success(resolution), self._seconds)
-        return check_success(answer, resolution)
+        receipt = check_success(answer, resolution)
+        if refusal := self._witness.refusal:  # found while central was asked
+            raise refusal
+        return receipt
 
     def fail(self, reservation: Reservation, error: BaseException) -> None:
         """Record that nothing was released. Where a success whose answer was lost stands, say that it was not delivered."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import Answer, check_reserved, check_success
+from prism_vault_agent.audit.answers import Answer, check_reserved, check_success, not_taken
 from prism_vault_agent.audit.event import Chain, Fields, audit_id, new_id
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 from prism_vault_agent.model import Caller, Grant, Receipt, Request, Reservation, ReservationId, Resolution
@@ -80,8 +80,7 @@ class DirectLog:
                 answer = self._post(body, deadline)
             except AuditUnavailable as error:
                 if time.monotonic() + PAUSE >= deadline:
-                    why = f"central did not take the audit record ({error.message})"
-                    raise AuditUnavailable(why, mend="retry when central is up") from None
+                    raise not_taken("central did not take the audit record", error) from None
                 time.sleep(PAUSE)
                 continue
             self._in_doubt = b""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import h11
 
-from prism_vault_agent.audit.answers import AWAY, BATCH, LARGEST, Answer, results
+from prism_vault_agent.audit.answers import AWAY, BATCH, LARGEST, Answer, Check, results
 from prism_vault_agent.errors import AuditUnavailable
 
 if TYPE_CHECKING:
@@ -39,17 +39,18 @@ class CentralHttp:
     A replica that cannot be reached, is late, or answers 503 is left for the next one, which is asked with the same bytes.
     """
 
-    def __init__(self, replicas: Replicas, credential: Credential, seconds: float) -> None:
-        """Wait ``seconds`` at most for one answer of one replica."""
+    def __init__(self, replicas: Replicas, credential: Credential, seconds: float, check: Check | None = None) -> None:
+        """Wait ``seconds`` at most for one answer of one replica; ``check`` looks at receipts."""
         self._replicas = replicas
         self._seconds = seconds
         self._credential = credential
+        self._check = check
         self._open: tuple[Replica, asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
 
     async def post(self, bodies: Sequence[bytes]) -> list[Answer]:
         """Send one batch and return central's answer to each event, or raise ``AuditUnavailable``."""
         content = json.dumps({"events": [body.decode() for body in bodies]}, ensure_ascii=False).encode()
-        return results(*await self._ask("POST", BATCH, content), len(bodies))
+        return results(*await self._ask("POST", BATCH, content), bodies, self._check)
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of central's answer, whatever it is, or raise ``AuditUnavailable``."""

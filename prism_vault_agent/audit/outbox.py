@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.audit import rows
+from prism_vault_agent.audit.answers import WRONG, not_taken
 from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
@@ -46,8 +47,7 @@ class Outbox:
     chain: Chain
     post: Post
     journal: Journal
-    reachable: bool = True
-    last_error: str = ""
+    trouble: PrismVaultError | None = None
     lost: int = 0
     _unkept: bool = False
     _waiting: deque[Entry] = field(default_factory=deque)
@@ -55,6 +55,11 @@ class Outbox:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether central took what was sent last."""
+        return self.trouble is None
 
     @property
     def queued(self) -> int:
@@ -82,10 +87,7 @@ class Outbox:
             async with asyncio.timeout(seconds):
                 return await entry.answer
         except TimeoutError:
-            why = f" ({self.last_error})" if self.last_error else ""
-            raise AuditUnavailable(
-                f"central did not take the audit record in {seconds:g} s{why}", mend="retry when central is up"
-            ) from None
+            raise not_taken(f"central did not take the audit record in {seconds:g} s", self.trouble) from None
         finally:
             entry.answer.cancel()
 
@@ -130,7 +132,7 @@ class Outbox:
                 pause = await self._pause(pause)
                 continue
             self._in_doubt = None
-            self.reachable, self.last_error, pause = True, "", PAUSE_FIRST
+            self.trouble, pause = None, PAUSE_FIRST
             await self._settle(*batch, answers)
 
     async def _wait(self) -> None:
@@ -180,9 +182,12 @@ class Outbox:
 
     async def _away(self, error: PrismVaultError) -> None:
         """Note that central did not answer, and keep durably what nobody waits for."""
-        if self.reachable:
-            log.warning("central.away", reason=error.reason, message=error.message)
-        self.reachable, self.last_error = False, error.message
+        if self.trouble is None or self.trouble.reason != error.reason:
+            if error.reason == WRONG:
+                log.critical("receipt.wrong", message=error.line())
+            else:
+                log.warning("central.away", reason=error.reason, message=error.message)
+        self.trouble = error
         await self._keep_all()
 
     async def _keep_all(self) -> None:

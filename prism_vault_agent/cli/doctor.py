@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-    from prism_vault_agent.config.settings import Settings
+    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.config.settings import CentralSettings, Settings
 
 
 def add(commands: Subparsers) -> None:
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     found = [*host.checks(units=any(rule.unit or rule.container for rule in rules)), config]
     if settings is not None:
         found += [*files(settings), *reach.vault(settings.vault), *reach.central(settings.central)]
-    found.append(agent(args.socket or (settings.agent.socket if settings else None)))
+    status, serves = agent(args.socket or (settings.agent.socket if settings else None))
+    found += [*([proved(settings.central, status)] if settings else []), serves]
     if args.json:
         print(show.dump([dataclasses.asdict(check) for check in found]))
     else:
@@ -101,14 +103,32 @@ def credential(path: Path) -> Check:
     return judge(name, "G4", holds=safe, why=why, mend=f"chmod go= {path}", needed=True)
 
 
-def agent(path: str | None) -> Check:
-    """Return whether an agent serves here, on a socket that is still its own."""
+def agent(path: str | None) -> tuple[Json, Check]:
+    """Return the agent's status, empty without one, and whether one serves here, on a socket that is still its own."""
     name = "the agent serves on its own socket"
     try:
         place = socket.find(path)
         status = socket.ask(place, "GET", "/v1/status")[1]
     except PrismVaultError as error:
-        return Check(name, "G7", "does not hold", error.message, error.mend)
+        return {}, Check(name, "G7", "does not hold", error.message, error.mend)
     ours = bool(status.get("socket", {}).get("ours"))
     why = f"pid {status.get('pid')} on {place}" + ("" if ours else ", which leads elsewhere now")
-    return judge(name, "G7", holds=ours, why=why, mend="restart the agent")
+    return status, judge(name, "G7", holds=ours, why=why, mend="restart the agent")
+
+
+def proved(central: CentralSettings, status: Json) -> Check:
+    """Return whether central's log is known to be whole, from what the agent tells; ``status`` is empty without one."""
+    name = "central's records are proved"
+    if not central.log_key:
+        mend = "set it to the key that central's operator gives"
+        return Check(name, "G8", "does not hold", "[central] log_key is not set, so central is believed", mend)
+    log = status.get("log", {})
+    state, why = log.get("state"), str(log.get("last_error") or "")
+    if state is None:
+        return Check(name, "G8", "unknown", "no agent tells", "start it")
+    if state == "believed":
+        return Check(name, "G8", "does not hold", "the agent runs without log_key", "restart it", needed=True)
+    if state == "refused":
+        return Check(name, "G8", "does not hold", why, "settle it: see prism-vault witness show", needed=True)
+    holds = f"{log.get('size')} rows of {log.get('origin')}"
+    return judge(name, "G8", holds=state == "proved", why=why or holds, mend="see the agent's log and central's", needed=True)

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "plan": ("prism_vault_agent.cli.plan", "show what a scope would give you, and why it would be denied"),
     "revoke": ("prism_vault_agent.cli.revoke", "end the processes of an agent run"),
     "doctor": ("prism_vault_agent.cli.doctor", "check which guarantees hold on this host, and how to mend the others"),
+    "witness": ("prism_vault_agent.cli.witness", "show what this host holds of central's log, or accept another one"),
     "config": ("prism_vault_agent.cli.config", "check, show or describe the configuration"),
     "central": ("prism_vault_agent.cli.central", "run the central service, and what its operators do"),
     "audit": ("prism_vault_agent.cli.audit", "read and verify the audit log"),

@@ -60,6 +60,7 @@ def page(status: Json, path: str) -> str:
         f"central  {_state(central)}, {central.get('queued', 0)} records waiting"
         + (f", {central['lost']} denials or reloads only counted" if central.get("lost") else ""),
         f"signals  {_signals(status.get('signals', {}))}",
+        f"log      {_log(status.get('log', {}))}",
         f"workers  {status.get('workers', {}).get('idle', 0)} ready",
         f"memory   {status.get('process', {}).get('memory_bytes', 0) / 1_048_576:.0f} MiB in the front",
     ]
@@ -90,6 +91,18 @@ def _signals(part: Json) -> str:
     last = f", last {part['last']}" if part.get("last") else ""
     waiting = f", {part['unanswered']} not answered yet" if part.get("unanswered") else ""
     return _state({**part, "state": "connected" if part.get("connected") else "away"}) + last + waiting
+
+
+def _log(log: Json) -> str:
+    """Return how central's log is known to be whole."""
+    state, why = log.get("state"), show.text(log.get("last_error"))
+    if state == "refused":
+        return f"REFUSED, nothing is released: {why}; see prism-vault witness show"
+    if state == "believed":
+        return "central is believed, since [central] log_key is not set"
+    checked = log.get("checked_at")
+    proved = f"{log.get('size')} rows, proved {show.age(time.time() - checked)} ago" if checked else "not proved yet"
+    return proved + (f" ({why})" if log.get("last_error") else "")
 
 
 def _count(status: Json, what: str) -> str:

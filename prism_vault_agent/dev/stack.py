@@ -7,6 +7,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.central.signing import BESIDE_DATABASE, read_key
 from prism_vault_agent.cli.socket import ask
 from prism_vault_agent.dev import openbao, seed, texts
 from prism_vault_agent.dev.command import attend
@@ -71,8 +72,9 @@ class Stack:
         self._wait(central, lambda: _LISTENING.search(central.printed()))
         url = _listening(central)
         tell(f"central answers on {url}")
-        # 3. The agent, which logs in by AppRole.
-        config = place.write("agent.toml", texts.agent(place, HOST, server.address, url))
+        # 3. The agent, which logs in by AppRole, and believes central's key only.
+        key = read_key(place.directory / "central" / BESIDE_DATABASE).verifying_key
+        config = place.write("agent.toml", texts.agent(place, HOST, server.address, url, str(key)))
         agent = self._add("agent", ours("agent", "--config", str(config)))
         self._wait(agent, lambda: _ready(place))
         tell(f"the agent answers on {place.socket}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WRITTEN: Final = "# Written by prism-vault dev at each start.\n"
 
 
-def agent(place: Place, host: str, vault: str, central: str) -> str:
+def agent(place: Place, host: str, vault: str, central: str, log_key: str) -> str:
     """Return the agent's configuration."""
     return f"""{WRITTEN}
 [agent]
@@ -36,6 +36,7 @@ secret_id_file = {_quoted(place.openbao / "secret-id")}
 
 [central]
 url = {_quoted(central)}
+log_key = {_quoted(log_key)}
 identity_role = {_quoted(ROLE)}
 """
 

@@ -12,6 +12,7 @@ from prism_vault_agent.audit import outbox as module
 from prism_vault_agent.audit.central_log import CentralLog
 from prism_vault_agent.audit.event import Chain, Fields, new_id, parse
 from prism_vault_agent.audit.outbox import Outbox
+from prism_vault_agent.audit.witness import Unwitnessed
 from prism_vault_agent.errors import AuditUnavailable, Denied
 from tests.audit.log_in_memory import Kept, LogInMemory, event, play_with
 from tests.audit.nouns import grant, reservation, resolution
@@ -39,7 +40,7 @@ def test_f20_f21_f23_f24_a_lost_request_or_answer_is_asked_for_again(fault: str,
         receipt = await audit.succeed(_for(held))
         assert receipt.n == 2
 
-    play_with(log, lambda outbox: work(CentralLog(outbox, 5)))
+    play_with(log, lambda outbox: work(CentralLog(outbox, 5, Unwitnessed())))
     assert [each["kind"] for each in log.fields] == ["reserved", "success"]
 
 
@@ -60,7 +61,7 @@ def test_f24_a_success_whose_answer_never_came_is_taken_back(fault: str) -> None
             await audit.succeed(_for(held))
         audit.fail(held, raised.value)
 
-    play_with(log, lambda outbox: work(CentralLog(outbox, 5)))
+    play_with(log, lambda outbox: work(CentralLog(outbox, 5, Unwitnessed())))
     assert [each["kind"] for each in log.fields] == ["reserved", "success", "cleared"]
     assert log.fields[-1]["reason"] == "not_delivered"
 
@@ -77,7 +78,7 @@ def test_f25_a_success_after_the_reservation_has_ended_is_refused() -> None:
         assert raised.value.reason == "reservation_ended"
         audit.fail(held, raised.value)
 
-    play_with(log, lambda outbox: work(CentralLog(outbox, 5)))
+    play_with(log, lambda outbox: work(CentralLog(outbox, 5, Unwitnessed())))
     assert [each["kind"] for each in log.fields] == ["reserved", "abandoned"]
 
 
@@ -93,7 +94,7 @@ def test_central_denies_by_its_own_policy() -> None:
         outbox = Outbox(Chain("h", new_id()), denies, Kept())
         running = asyncio.create_task(outbox.run())
         with pytest.raises(Denied, match="central denied it: no policy allows it") as raised:
-            await CentralLog(outbox, 5).reserve(grant())
+            await CentralLog(outbox, 5, Unwitnessed()).reserve(grant())
         running.cancel()
         assert raised.value.reason == "not_allowed"
         assert raised.value.audit_id == f"pva_{parse(log.bodies[0])['reservation']}"
@@ -113,7 +114,7 @@ def test_what_an_earlier_agent_kept_is_told_once_and_taken_back_where_needed() -
         audit._outbox.journal.events[str(fields["event_id"])] = fields  # type: ignore[attr-defined]  # ours is in memory
         audit.resume([fields])
 
-    play_with(log, lambda outbox: work(CentralLog(outbox, 5)), journal)
+    play_with(log, lambda outbox: work(CentralLog(outbox, 5, Unwitnessed())), journal)
     assert [each["kind"] for each in log.fields] == ["success", "cleared"]
     assert log.fields[1]["scopes"] == ["web"]
     assert not journal.events

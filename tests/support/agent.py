@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from prism_vault_agent.central.signing import read_key
 from tests.support.processes import start_tied
 from tests.support.waiting import wait_until
 
@@ -44,11 +45,13 @@ class AgentProcess:
         vault: str = "",
         auth: str = "",
         central_lines: str = "",
+        log_key: bool = True,
         role: str = "server1",
         before: Sequence[str] = (),
     ) -> None:
         """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
 
+        ``log_key`` tells whether central must prove its log, where it has a key.
         ``before`` are words that go before the agent's command: a program that changes something and becomes it.
         """
         self.before = list(before)
@@ -71,6 +74,8 @@ class AgentProcess:
             f'[vault]\naddress = "{vault_address or openbao.address}"\n{vault}\n[vault.auth]\n{auth}\n'
             f'[central]\nurl = "{central_url or central.url}"\n{central_lines}\n'
         )
+        if log_key and central.key_file.exists():
+            self.main += f'log_key = "{read_key(central.key_file).verifying_key}"\n'
         if "identity_role" not in central_lines:
             self.main += f'token_file = "{token_file}"\n'
         _private(self.config, self.main)

@@ -51,7 +51,7 @@ class Fault:
     """How a request goes wrong. ``forwarded`` tells whether the server acts on it first; ``until`` holds the request back.
 
     ``hang`` never answers, ``reset`` ends the connection with a RST, ``drip`` gives the answer byte by byte, ``answer`` gives
-    one of ours: the bytes ``raw``, else one with ``status`` and ``body``, else the server's own.
+    one of ours: the bytes ``raw``, else one with ``status`` and ``body``, else the server's own, its body as ``change`` makes it.
     """
 
     way: Way
@@ -59,6 +59,7 @@ class Fault:
     status: int = 0
     body: bytes = b"{}"
     raw: bytes = b""
+    change: Callable[[bytes], bytes] | None = None
     until: threading.Event | None = None
 
 
@@ -130,7 +131,7 @@ class FaultProxy:
         if seen.path.startswith("/v1/signals") and fault == Fault("answer", forwarded=True):
             self._stream(connection, seen)
             return False
-        answer = self._forward(seen) if fault.forwarded else b""
+        answer = self._forward(seen, fault.change) if fault.forwarded else b""
         if fault.way == "hang":
             return bool(connection.recv(1))  # until the other side or the test has had enough
         if fault.way == "reset":
@@ -159,8 +160,8 @@ class FaultProxy:
                 connection.sendall(content)
             self._open.discard(server)
 
-    def _forward(self, seen: Seen) -> bytes:
-        """Have the server answer and return its response."""
+    def _forward(self, seen: Seen, change: Callable[[bytes], bytes] | None) -> bytes:
+        """Have the server answer and return its response, its body changed."""
         if self.ca_file:
             context = ssl.create_default_context(cafile=str(self.ca_file))
             server: http.client.HTTPConnection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
@@ -169,7 +170,9 @@ class FaultProxy:
         try:
             server.request(seen.method, seen.path, seen.body or None, seen.headers | {"connection": "close"})
             answer = server.getresponse()
-            return response(answer.status, answer.read(), answer.getheader("Content-Type", "application/json"))
+            body = answer.read()
+            kind = answer.getheader("Content-Type", "application/json")
+            return response(answer.status, change(body) if change else body, kind)
         finally:
             server.close()
 

@@ -1,0 +1,57 @@
+"""Rows of this host that central has signed for, and which of them is to be proved: that is drawn by lot, so nobody can know."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from prism_vault_agent.audit.receipts import Promise
+
+_LOT: Final = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of ours that central has signed for, and the receipt that says so."""
+
+    n: int
+    leaf: bytes
+    promise: Promise
+
+
+class OurRows:
+    """Which of our rows is to be proved: since the last one each was as likely to be drawn."""
+
+    def __init__(self) -> None:
+        self.asked: Row | None = None
+        self.newest: Row | None = None
+        self._drawn: Row | None = None
+        self._count = 0
+        self._since = 0.0
+
+    def add(self, given: Promise) -> None:
+        """Add the rows of a receipt."""
+        for n, leaf in given.rows:
+            self.newest = Row(n, leaf, given)
+            self._count += 1
+            if _LOT.randrange(self._count) == 0:
+                self._drawn = self.newest
+
+    def resume(self, row: Row | None) -> None:
+        """Begin with the newest row that an earlier agent knew of."""
+        self.asked, self._since = row, time.monotonic()
+        self.newest = self.newest or row
+
+    def draw(self) -> Row | None:
+        """Return the row that is being proved, or else the next one; none where there is no new one."""
+        if self.asked is None:
+            self.asked, self._since = self._drawn, time.monotonic()
+            self._drawn, self._count = None, 0
+        return self.asked
+
+    def waiting(self) -> float:
+        """Return for how many seconds a proof of the row has been asked for."""
+        return time.monotonic() - self._since
