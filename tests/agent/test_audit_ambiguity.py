@@ -44,7 +44,7 @@ def test_one_lost_exchange_at_a_step_that_nobody_waits_for(stacked: Stack, step:
         else:
             stacked.works()
         wait_until(lambda: [row["kind"] for row in stacked.rows(before)] == EXPECTED[step], 20)
-        assert stacked.to_central.count(lambda seen: step in seen.kinds) >= 2
+        wait_until(lambda: stacked.to_central.count(lambda seen: step in seen.kinds) >= 2)
     stacked.settle()
     assert [row["kind"] for row in stacked.rows(before)] == EXPECTED[step]
     released = history.released(stacked.central.events()[before:])
