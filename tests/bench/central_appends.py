@@ -164,7 +164,6 @@ def main() -> None:
 
 def _postgres(directory: Path, seconds: float) -> None:
     (directory / "server").mkdir()
-    directory.chmod(0o711)
     with PostgresServer(directory / "server") as server:
         migrate(server.url(), server.owner_url)
         with psycopg.connect(server.owner_url, autocommit=True) as admin:

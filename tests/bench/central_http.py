@@ -96,7 +96,6 @@ def main() -> None:
     rate = 0.0
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        directory.chmod(0o711)
         (directory / "server").mkdir()
         with PostgresServer(directory / "server") as server:
             for kind in ("SQLite", "PostgreSQL"):

@@ -128,7 +128,6 @@ def main() -> None:
     hosts = {f"server{number}": ["*"] for number in range(AGENTS)}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        directory.chmod(0o711)
         signers(directory)
         (directory / "server").mkdir()
         with PostgresServer(directory / "server") as server:
