@@ -22,11 +22,35 @@ class Issuer(Section):
     ca_file: str = ""
 
 
-class Agent(Section):
-    """Which host an identity token's subject is, and for which projects that host may reserve and read."""
+class Mtls(Section):
+    """Whose client certificates are believed: those of the authorities in ``ca_file``, and of no others."""
 
-    subject: Annotated[str, Field(min_length=1)]
+    ca_file: Annotated[str, Field(min_length=1)]
+
+
+class Agent(Section):
+    """Which host an identity token's subject or a client certificate is, and for which projects that host may reserve and read.
+
+    ``certificate`` is a URI or a DNS name in its subject alternative name.
+    """
+
+    subject: str = ""
+    certificate: str = ""
     host: Name
+    projects: tuple[NameOrAny, ...]
+
+    @model_validator(mode="after")
+    def _known_by_one(self) -> Agent:
+        if bool(self.subject) == bool(self.certificate):
+            raise ValueError("an agent is known by either subject or certificate")
+        return self
+
+
+class Operator(Section):
+    """Which operator a client certificate is, by a URI or a DNS name in its subject alternative name."""
+
+    certificate: Annotated[str, Field(min_length=1)]
+    name: Name
     projects: tuple[NameOrAny, ...]
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import ValidationError, model_validator
 
-from prism_vault_agent.central.access_settings import Agent, Issuer, Limits, PolicyEntry, ServiceToken
+from prism_vault_agent.central.access_settings import Agent, Issuer, Limits, Mtls, Operator, PolicyEntry, ServiceToken
 from prism_vault_agent.central.log_settings import Log
 from prism_vault_agent.central.shapes import Duration, Section, is_loopback
 from prism_vault_agent.errors import ConfigError
@@ -40,8 +40,10 @@ class CentralConfig(Section):
     reservation_ttl: Duration = 60.0
     tls_cert: str = ""
     tls_key: str = ""
+    mtls: Mtls | None = None
     issuer: Issuer | None = None
     agents: tuple[Agent, ...] = ()
+    operators: tuple[Operator, ...] = ()
     tokens: tuple[ServiceToken, ...] = ()
     policies: tuple[PolicyEntry, ...] = ()
     limits: Limits = Limits()
@@ -69,9 +71,21 @@ class CentralConfig(Section):
             raise ValueError("database_owner is the postgresql:// URL of another role, where database is one")
         if shared and not self.log.has_key:
             raise ValueError("[log] needs a key where the database is a server: prism-vault central keygen FILE makes one")
-        if self.agents and self.issuer is None:
-            raise ValueError("agents are known by identity tokens, so an [issuer] is needed")
-        _unique("subject of agents", [agent.subject for agent in self.agents])
+        return self
+
+    @model_validator(mode="after")
+    def _callers(self) -> CentralConfig:
+        subjects = [agent.subject for agent in self.agents if agent.subject]
+        if subjects and self.issuer is None:
+            raise ValueError("a subject is one of identity tokens, so an [issuer] is needed")
+        certificates = [agent.certificate for agent in self.agents if agent.certificate]
+        certificates += [operator.certificate for operator in self.operators]
+        if certificates and self.mtls is None:
+            raise ValueError("certificates are believed of an authority only, so [mtls] ca_file is needed")
+        if self.mtls is not None and not self.tls_cert:
+            raise ValueError("[mtls] needs tls_cert and tls_key: there are no client certificates without TLS")
+        _unique("subject of agents", subjects)
+        _unique("certificate of agents and operators", certificates)
         _unique("name of tokens", [token.name for token in self.tokens])
         _unique("sha256 of tokens", [token.sha256 for token in self.tokens])
         hosts = [agent.host for agent in self.agents] + [token.host for token in self.tokens if token.host]

@@ -42,9 +42,11 @@ def told(answer: httpx2.Response) -> dict[str, Any]:
 class Host:
     """Makes events of one host and sends them with one credential."""
 
-    def __init__(self, central: CentralProcess, name: str = "server1", token: str | None = None) -> None:
+    def __init__(
+        self, central: CentralProcess, name: str = "server1", token: str | None = None, client: httpx2.Client | None = None
+    ) -> None:
         self.chain = Chain(name, new_id())
-        self.client: httpx2.Client = central.client(central.agent_tokens[name] if token is None else token)
+        self.client = client or central.client(central.agent_tokens[name] if token is None else token)
         OPEN.append(self.client)
 
     def make(self, kind: str, reservation: str | None = None, **more: Any) -> bytes:

@@ -85,6 +85,15 @@ BAD = {
     "host called central": (GOOD.replace('"server1"\nprojects', '"central"\nprojects'), "central"),
     "another kind": (GOOD.replace('kinds = ["service"]', 'kinds = ["root"]'), "kinds"),
     "issuer with a slash behind": (GOOD.replace("identity/oidc", "identity/oidc/"), "issuer.url"),
+    "an agent known by nothing": (GOOD.replace('subject = "entity-1"\n', ""), "either subject or certificate"),
+    "an agent known by both": (GOOD.replace('"entity-1"\n', '"entity-1"\ncertificate = "a"\n'), "either subject or certificate"),
+    "certificate without an authority": (GOOD + '[[agents]]\ncertificate="a"\nhost="b"\nprojects=["*"]\n', "[mtls] ca_file"),
+    "authority without tls": (GOOD + '[mtls]\nca_file = "/ca.pem"\n', "needs tls_cert"),
+    "the same certificate twice": (
+        GOOD.replace("[issuer]", 'tls_cert = "/c"\ntls_key = "/k"\n[mtls]\nca_file = "/ca.pem"\n[issuer]')
+        + '[[agents]]\ncertificate="a"\nhost="b"\nprojects=["*"]\n[[operators]]\ncertificate="a"\nname="b"\nprojects=["*"]\n',
+        "twice",
+    ),
     "agents without issuer": (
         GOOD.replace('[issuer]\nurl = "http://127.0.0.1:8200/v1/identity/oidc"\naudience = "client"\n', ""),
         "issuer",

@@ -1,4 +1,7 @@
-"""Who is calling: from the credential and nothing else. A service token known by its hash, or an identity token of the issuer."""
+"""Who is calling: from the credential and nothing else.
+
+A service token known by its hash, an identity token of the issuer, or a client certificate that TLS has verified.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from prism_vault_agent.central.access.permission import SCOPES
+from prism_vault_agent.central.access.certificate import known_names
+from prism_vault_agent.central.access.permission import SCOPES, Refused
 from prism_vault_agent.central.access.policy import ANY
 from prism_vault_agent.central.access.rate import Rates
 
 if TYPE_CHECKING:
+    from prism_vault_agent.central.access.certificate import PeerCertificate
     from prism_vault_agent.central.access.issuer import TokenIssuer
     from prism_vault_agent.central.access.live import Live
     from prism_vault_agent.central.access.permission import Role, Scope
-    from prism_vault_agent.central.access_settings import Agent, ServiceToken
+    from prism_vault_agent.central.access_settings import Agent, Operator, ServiceToken
     from prism_vault_agent.central.config import CentralConfig
 
 By = Literal["configured_token", "stored_token", "identity_token", "certificate", "database"]
@@ -74,11 +79,40 @@ class Credentials:
         self._live = live
         self.rates = Rates(config.limits.rate, config.limits.burst)
         self._tokens = [(token.sha256, _configured(token)) for token in config.tokens]
-        self._agents = {agent.subject: _of_issuer(agent) for agent in config.agents}
+        self._agents = {agent.subject: _agent(agent, "identity_token") for agent in config.agents if agent.subject}
+        self._certified = {agent.certificate: _agent(agent, "certificate") for agent in config.agents if agent.certificate}
+        self._certified |= {operator.certificate: _operator(operator) for operator in config.operators}
         self._issuer = issuer
         self._verified: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
 
-    async def identify(self, authorization: str) -> Identity:
+    async def identify(self, authorization: str, certificate: PeerCertificate | None = None) -> Identity:
+        """Return who calls with an ``Authorization`` header, a verified client certificate, or both.
+
+        With both it is the header's, which may be narrower. Raises :class:`Unauthenticated` where one of them does not hold, and
+        :class:`Refused` where they speak for different callers.
+        """
+        if certificate is None:
+            return await self._bearer(authorization)
+        certified = self._of(certificate)
+        if not authorization:
+            return certified
+        identity = await self._bearer(authorization)
+        if (identity.role, identity.host or identity.name) != (certified.role, certified.host or certified.name):
+            raise Refused(400, "two_credentials", "the client certificate and the bearer credential speak for different callers")
+        return identity
+
+    def _of(self, certificate: PeerCertificate) -> Identity:
+        """Return whom a certificate speaks for. It may have ended since its connection began."""
+        names = known_names(certificate, self._certified)
+        if not names:
+            raise Unauthenticated("unknown_certificate")
+        if len(names) > 1:
+            raise Unauthenticated("ambiguous_certificate")
+        if certificate.ends <= time.time():
+            raise Unauthenticated("certificate_ended")
+        return self._certified[names[0]]
+
+    async def _bearer(self, authorization: str) -> Identity:
         """Return who holds the credential of an ``Authorization`` header, or raise :class:`Unauthenticated`."""
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() != "bearer" or not credential:
@@ -104,8 +138,8 @@ class Credentials:
         """Return the projects of all credentials that speak for a host now."""
         now = time.time()
         stored = [token.identity for token in self._live.tokens if token.believed and token.revoked_at is None]
-        known = [*(identity for _, identity in self._tokens), *self._agents.values(), *stored]
-        found = [identity.projects for identity in known if identity.host == host and identity.expires > now]
+        configured = [*(identity for _, identity in self._tokens), *self._agents.values(), *self._certified.values()]
+        found = [identity.projects for identity in (*configured, *stored) if identity.host == host and identity.expires > now]
         return frozenset().union(*found)
 
     def _stored(self, digest: str) -> Identity:
@@ -138,5 +172,10 @@ def _configured(token: ServiceToken) -> Identity:
     return Identity(token.name, token.role, token.host, frozenset(token.projects), SCOPES[token.role], "configured_token")
 
 
-def _of_issuer(agent: Agent) -> Identity:
-    return Identity(agent.subject, "agent", agent.host, frozenset(agent.projects), SCOPES["agent"], "identity_token")
+def _agent(agent: Agent, by: By) -> Identity:
+    name = agent.subject or agent.certificate
+    return Identity(name, "agent", agent.host, frozenset(agent.projects), SCOPES["agent"], by)
+
+
+def _operator(operator: Operator) -> Identity:
+    return Identity(operator.name, "operator", "", frozenset(operator.projects), SCOPES["operator"], "certificate")

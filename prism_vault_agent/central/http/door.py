@@ -1,7 +1,8 @@
 """The outermost layer of the HTTP door: who calls and whether they may, an id for each request, a problem for every error.
 
 A route that is not in ``access/permission.py`` is not served, so none can be forgotten there. What a route finds in
-``scope["state"]["identity"]`` is who calls (``request.state.identity`` in FastAPI's routes).
+``scope["state"]["identity"]`` is who calls (``request.state.identity`` in FastAPI's routes); ``certificate`` beside it is
+what TLS has verified, if anything.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ class Door:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) > 1:
             raise Problem(400, "two_credentials", "one Authorization header, please")
-        identity = await self._credentials.identify(given[0].decode("latin-1") if given else "")
+        identity = await self._credentials.identify(
+            given[0].decode("latin-1") if given else "", scope["state"].get("certificate")
+        )
         permit(identity, need)
         return identity
 

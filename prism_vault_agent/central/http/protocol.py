@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from prism_vault_agent.central.access.certificate import verified
 from prism_vault_agent.central.http.problem import Problem
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from uvicorn import Server
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from prism_vault_agent.central.access.certificate import PeerCertificate
 
 LARGEST_HEAD: Final = 32 * 1024
 REQUEST_SECONDS: Final = 15.0
@@ -43,10 +46,12 @@ class LimitedProtocol(HttpToolsProtocol):
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _certificate: PeerCertificate | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self._certificate = verified(transport.get_extra_info("peercert"))
         if len(self.connections) > self._most:
             self._refused()
             self.refuse(Problem(503, "too_many_connections", "as many connections are open as there may be; retry"))
@@ -91,8 +96,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the rest of a request."""
+        """Begin to wait for the rest of a request, which is its connection's certificate's."""
         super().on_message_begin()
+        self.scope["state"]["certificate"] = self._certificate
         self._in_head = True
         self._head_bytes = 0
         self._wait()

@@ -26,13 +26,15 @@ OTHERS: Final = 0o077
 class ServerCertificate:
     """A certificate and its key in two files, and the context for a listening socket, whose new connections get the newest.
 
-    A connection that is open keeps the certificate with which it began.
+    A connection that is open keeps the certificate with which it began. With ``[mtls]``, a client is asked for one of its own,
+    which it may not have; one that does not verify ends the handshake.
     """
 
     def __init__(self, config: CentralConfig) -> None:
         """Read the files that ``config`` names. Raises :class:`ConfigError` where they cannot be used."""
         self._cert = Path(config.tls_cert)
         self._key = Path(config.tls_key)
+        self._clients = Path(config.mtls.ca_file) if config.mtls is not None else None
         self._log = structlog.get_logger("tls")
         self._content = self._read()
         self._ends = self._end()
@@ -58,8 +60,8 @@ class ServerCertificate:
         self._log.info("certificate_applied", ends=ends.isoformat())
 
     async def watch(self) -> None:
-        """Reload when a file beside the certificate or the key changes (directories, since renewal replaces files)."""
-        directories = {self._cert.parent, self._key.parent}
+        """Reload when a file beside one of ours changes (directories, since renewal replaces files)."""
+        directories = {each.parent for each in (self._cert, self._key, self._clients) if each is not None}
         try:
             async for _ in awatch(*directories, step=SETTLE_MS, recursive=False, rust_timeout=1000):
                 await asyncio.to_thread(self.reload)
@@ -73,9 +75,13 @@ class ServerCertificate:
         """Return what tells the files' content apart from another. Raises :class:`ConfigError`."""
         try:
             check_ours(self._key, self._key.stat(), forbidden=OTHERS)
-            return hashlib.sha256(self._cert.read_bytes() + b"\0" + self._key.read_bytes()).digest()
+            content = [self._cert.read_bytes(), self._key.read_bytes()]
+            if self._clients is not None:
+                check_ours(self._clients, self._clients.stat())
+                content.append(self._clients.read_bytes())
+            return hashlib.sha256(b"\0".join(content)).digest()
         except OSError as error:
-            raise ConfigError(f"tls_cert and tls_key cannot be read: {error.strerror}") from None
+            raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from None
 
     def _end(self) -> datetime:
         """Return when the certificate ends. Raises :class:`ConfigError` where it is none, or has ended."""
@@ -96,4 +102,18 @@ class ServerCertificate:
         except (OSError, ssl.SSLError) as error:
             told = error.reason if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(f"tls_cert and tls_key cannot be used together: {told}") from None
+        if self._clients is not None:
+            _ask_for_certificates(context, self._clients)
         return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, authorities: Path) -> None:
+    """Verify clients' certificates by ``authorities`` only. Raises :class:`ConfigError` where there are none in the file."""
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # A resumed session would bring a certificate along without its being verified again; only TLS 1.3 can be told to have none.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    try:
+        context.load_verify_locations(cafile=authorities)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"[mtls] ca_file {authorities} is not certificates in PEM") from None
