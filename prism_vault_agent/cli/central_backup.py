@@ -21,7 +21,7 @@ def add(actions: Subparsers) -> None:
     verify = _add(
         actions, "verify-backup", verify_backup, "tell whether a backup is whole; exit status 65 names the first bad index"
     )
-    verify.add_argument("--key", metavar="KEY", help="the key that verifies its checkpoint (default: that of the configuration)")
+    verify.add_argument("--log-key", metavar="KEY", help="verifies its checkpoint (default: the configured key)")
     _add(actions, "restore", restore, "bring a backup back into the configured database, which has to be empty")
 
 
@@ -56,7 +56,7 @@ def verify_backup(args: argparse.Namespace) -> int:
     from prism_vault_agent.central.upgrade import verifying_key  # noqa: PLC0415 - as above
     from prism_vault_agent.proof.keys import VerifyingKey  # noqa: PLC0415 - as above
 
-    key = VerifyingKey.parse(args.key) if args.key else verifying_key(load(args.config))
+    key = VerifyingKey.parse(args.log_key) if args.log_key else verifying_key(load(args.config))
     with Steps() as say, opened(args.file) as engine:
         count = check(engine, key, say)
     signed = f"signed by {key.name}" if key else "not signed yet"

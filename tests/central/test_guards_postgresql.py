@@ -276,8 +276,8 @@ def test_every_connection_keeps_what_it_acknowledges(postgres, url):
 
 def test_a_server_that_may_lose_what_it_acknowledges_is_refused(tmp_path):
     """Central does not serve from a server that runs without fsync or full page writes; one line names the setting."""
-    server = PostgresServer(tmp_path)
     for setting in ("fsync", "full_page_writes"):
+        server = PostgresServer(tmp_path)
         server.settings = {setting: "off"}
         with server as careless, pytest.raises(ConfigError, match=f"{setting}=off"):
             prepare(careless.url("postgres"))

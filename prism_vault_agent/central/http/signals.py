@@ -16,7 +16,7 @@ from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import IssuerUnavailable
 from prism_vault_agent.central.access.permission import Refused
 from prism_vault_agent.central.http.problem import Problem
-from prism_vault_agent.central.log.feed import Follower
+from prism_vault_agent.central.log.follower import Follower
 from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:

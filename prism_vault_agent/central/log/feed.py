@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
 
     from prism_vault_agent.central.access.identity import Identity
+    from prism_vault_agent.central.log.follower import Follower
 
 # Seconds after which the rows are looked at without having been told: another process may have written them.
 LOOK_SECONDS: Final = 1.0
@@ -58,40 +59,6 @@ class Signal:
             return False
         host: str = (self.body.get("target") or {}).get("host", "")
         return not host or identity.host in ("", host)
-
-
-class Follower:
-    """One who waits for signals."""
-
-    __slots__ = ("_waiting", "gone", "identity")
-
-    def __init__(self, identity: Identity) -> None:
-        """Wait for those that concern ``identity``."""
-        self.identity = identity
-        self.gone = False
-        self._waiting: asyncio.Future[bool] | None = None
-
-    def wake(self) -> None:
-        """Let it look again."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(True)
-
-    def leave(self) -> None:
-        """Let it end."""
-        self.gone = True
-        self.wake()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait to be woken, for ``seconds`` at most; tell whether it was."""
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[bool] = loop.create_future()
-        self._waiting = waiting
-        timer = loop.call_later(seconds, _time_out, waiting)
-        try:
-            return await waiting
-        finally:
-            timer.cancel()
-            self._waiting = None
 
 
 class Feed:
@@ -209,11 +176,6 @@ def as_signal(row: Row[Any]) -> Signal:
     body = json.loads(row.body)
     data = json.dumps({**body, "n": row.n, "made_at": row.made_at}, ensure_ascii=False)
     return Signal(row.id, row.kind, body, row.n, row.made_at, f"id: {row.id}\nevent: {row.kind}\ndata: {data}\n\n".encode())
-
-
-def _time_out(waiting: asyncio.Future[bool]) -> None:
-    if not waiting.done():
-        waiting.set_result(False)
 
 
 def _read(engine: Engine, position: int) -> list[Signal]:
