@@ -13,19 +13,24 @@ from prism_vault_agent.audit.event import FIRST
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.verification.fault import Findings
-    from prism_vault_agent.central.verification.row import Chain, Looked
+    from prism_vault_agent.central.verification.row import Chain
 
 # Of one chain. Those that come too early are of one transaction; more than that have lost the row that they wait for.
 MOST_WAITING: Final = 10_000
+Waiting = tuple[int, str, str, bool]  # n, the hash that it names, the one that it has, whether it is wrong by itself
 
 
 @dataclass(slots=True)
 class _Link:
-    """The last row of a chain, and which row must be bad if the next one agrees with it (0: none)."""
+    """The last row of a chain, and which row must be bad if the next one agrees with it (0: none).
+
+    ``told`` says that something is wrong with the row by itself, so that nothing need be told of its links.
+    """
 
     n: int = 0
     seq: int = 0
     hash: str = FIRST
+    told: bool = False
     suspect: int = 0
 
 
@@ -36,23 +41,26 @@ class Chains:
         """Tell faults to ``findings``."""
         self._findings = findings
         self._links: dict[Chain, _Link] = {}
-        self._waiting: dict[Chain, dict[int, Looked]] = {}
+        self._waiting: dict[Chain, dict[int, Waiting]] = {}
 
     def __len__(self) -> int:
         """Return how many chains there are."""
         return len(self._links)
 
-    def add(self, row: Looked) -> None:
-        """Take the next row."""
-        link = self._links.get(row.chain)
+    def add(self, n: int, chain: Chain, seq: int, prev: str, hashed: str, *, told: bool = False) -> None:
+        """Take the next row: its place in its chain, the hash that it names and the one that it has.
+
+        ``told`` says that something is wrong with the row by itself.
+        """
+        link = self._links.get(chain)
         if link is None:
-            link = self._links[row.chain] = _Link()
-        if row.seq != link.seq + 1:
-            self._misplaced(link, row)
+            link = self._links[chain] = _Link()
+        if seq != link.seq + 1:
+            self._misplaced(link, chain, seq, (n, prev, hashed, told))
             return
-        self._follow(link, row)
-        if row.chain in self._waiting:
-            self._go_on(link, self._waiting[row.chain])
+        self._follow(link, n, prev, hashed, told)
+        if chain in self._waiting:
+            self._go_on(link, self._waiting[chain])
 
     def end(self) -> None:
         """Tell what only shows when no row follows."""
@@ -63,39 +71,39 @@ class Chains:
             if link.suspect:
                 self._findings.add(link.suspect, "its bytes are not those that the next event of its host was linked to")
 
-    def _follow(self, link: _Link, row: Looked) -> None:
-        if row.prev != link.hash or link.suspect:
-            self._mend(link, row)
-        else:
-            link.n, link.seq, link.hash = row.n, row.seq, row.hash
+    def _follow(self, link: _Link, n: int, prev: str, hashed: str, told: bool) -> None:  # noqa: FBT001 - as it waited
+        if told or link.told:
+            link.suspect = 0
+        elif prev != link.hash or link.suspect:
+            self._mend(link, n, linked=prev == link.hash)
+        link.n, link.seq, link.hash, link.told = n, link.seq + 1, hashed, told
 
-    def _mend(self, link: _Link, row: Looked) -> None:
-        """Link a row where something was changed: the row behind it tells which of the two."""
-        linked = row.prev == link.hash
-        suspect = 0 if linked else link.n or row.n
+    def _mend(self, link: _Link, n: int, *, linked: bool) -> None:
+        """Find out what was changed, where a row is not linked: the row behind it tells which of the two."""
+        suspect = 0 if linked else link.n or n
         if link.suspect:
             # The row before did not link to the one before it. If this one links to it, it is as it was sent.
             self._findings.add(link.suspect if linked else link.n, "its bytes are not those that its neighbours are linked to")
             suspect = 0
-        link.n, link.seq, link.hash, link.suspect = row.n, row.seq, row.hash, suspect
+        link.suspect = suspect
 
-    def _misplaced(self, link: _Link, row: Looked) -> None:
-        waiting = self._waiting.setdefault(row.chain, {})
-        if row.seq <= link.seq or row.seq in waiting:
-            self._findings.add(row.n, f"event {row.seq} of host {row.chain[0]} is there once more, or in another's place")
+    def _misplaced(self, link: _Link, chain: Chain, seq: int, row: Waiting) -> None:
+        waiting = self._waiting.setdefault(chain, {})
+        if seq <= link.seq or seq in waiting:
+            self._findings.add(row[0], f"event {seq} of host {chain[0]} is there once more, or in another's place")
             return
-        waiting[row.seq] = row
+        waiting[seq] = row
         if len(waiting) > MOST_WAITING:
-            self._missing(row.chain[0], link, waiting)
+            self._missing(chain[0], link, waiting)
             link.seq = min(waiting) - 1
-            link.hash = waiting[link.seq + 1].prev
+            link.hash = waiting[link.seq + 1][1]
             self._go_on(link, waiting)
 
-    def _go_on(self, link: _Link, waiting: dict[int, Looked]) -> None:
+    def _go_on(self, link: _Link, waiting: dict[int, Waiting]) -> None:
         """Take the rows that waited for the one that came."""
         while (row := waiting.pop(link.seq + 1, None)) is not None:
-            self._follow(link, row)
+            self._follow(link, *row)
 
-    def _missing(self, host: str, link: _Link, waiting: dict[int, Looked]) -> None:
+    def _missing(self, host: str, link: _Link, waiting: dict[int, Waiting]) -> None:
         seq, row = min(waiting.items())
-        self._findings.add(row.n, f"events {link.seq + 1} to {seq - 1} of host {host} before it are missing")
+        self._findings.add(row[0], f"events {link.seq + 1} to {seq - 1} of host {host} before it are missing")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.verification.fault import Findings
-    from prism_vault_agent.central.verification.row import Looked
+    from prism_vault_agent.central.verification.row import Dropping
 
 
 @dataclass(slots=True)
@@ -34,21 +34,23 @@ class Drops:
         self._findings = findings
         self._remaining: dict[int, _Remaining] = {}
 
-    def add(self, row: Looked) -> None:
+    def add(self, n: int, dropping: Dropping) -> None:
         """Take a row whose body was dropped, or an event that drops."""
-        if row.by is not None:
-            remaining = self._remaining.setdefault(row.by, _Remaining(row.n))
-            remaining.last = row.n
+        by, line, *dropped = dropping
+        if by is not None:
+            remaining = self._remaining.setdefault(by, _Remaining(n))
+            remaining.last = n
             remaining.count += 1
-            remaining.lines.update(row.remains)
+            remaining.lines.update(line)
             self.count += 1
             return
-        remaining = self._remaining.pop(row.n, _Remaining(row.n, row.n))
-        if (remaining.count, remaining.lines.hexdigest()) != row.drops:
-            what = f"rows from {remaining.first} to {remaining.last} are not what remained where event {row.n} dropped bodies"
+        remaining = self._remaining.pop(n, _Remaining(n, n))
+        if [remaining.count, remaining.lines.hexdigest()] != dropped:
+            what = f"rows from {remaining.first} to {remaining.last} are not what remained where event {n} dropped bodies"
             self._findings.add_stretch(remaining.first, remaining.last, what)
 
     def end(self) -> None:
         """Tell what only shows when no row follows."""
         for by, remaining in self._remaining.items():
-            self._findings.add(remaining.first, f"its bytes are gone, and event {by} did not drop them")
+            what = f"the bytes of rows from {remaining.first} to {remaining.last} are gone, and event {by} did not drop them"
+            self._findings.add_stretch(remaining.first, max(by, remaining.last), what)

@@ -24,11 +24,12 @@ class Elsewhere:
 
     def compare(self, row: Looked, findings: Findings) -> None:
         """Compare a row with what is held of it."""
-        if (promised := self.leaves.pop(row.n, None)) is not None and row.leaf not in (None, promised[0]):
-            findings.add(row.n, f"it is not the one that the receipt in {promised[1]} promises")
-        heads = self.heads.get(row.chain)
-        if heads is not None and (head := heads.pop(row.seq, None)) is not None and head[0] != row.hash:
-            findings.add(row.n, f"it is not event {row.seq} of host {row.chain[0]} that {head[1]} holds")
+        _, n, leaf, chain, seq, _, hashed, *_ = row
+        if (promised := self.leaves.pop(n, None)) is not None and leaf not in (None, promised[0]):
+            findings.add(n, f"it is not the one that the receipt in {promised[1]} promises")
+        heads = self.heads.get(chain)
+        if heads is not None and (head := heads.pop(seq, None)) is not None and head[0] != hashed:
+            findings.add(n, f"it is not event {seq} of host {chain[0]} that {head[1]} holds")
 
     def end(self, last: int, findings: Findings) -> None:
         """Tell what is held elsewhere and was not on the log, whose last row is ``last``."""

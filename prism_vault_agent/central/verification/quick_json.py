@@ -41,11 +41,8 @@ def canonical_fields(body: bytes) -> dict[str, Any]:
 
 
 def _has_float(values: Iterable[Any]) -> bool:
-    kinds = set(map(type, values))
-    if float in kinds:
-        return True
-    if dict in kinds or list in kinds:
-        return any(
-            _has_float(value.values() if type(value) is dict else value) for value in values if type(value) in (dict, list)
-        )
+    for value in values:
+        kind = type(value)
+        if kind is float or (kind is dict and _has_float(value.values())) or (kind is list and _has_float(value)):
+            return True
     return False

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prism_vault_agent.central.verification.fault import Findings
-    from prism_vault_agent.central.verification.row import Looked
 
 NEED_OPENING: Final = frozenset({"success", "failure", "abandoned"})
 ENDINGS: Final = NEED_OPENING | {"denied"}
@@ -55,17 +54,16 @@ class Reservations:
         self._opened = _Once()
         self._ended = _Once()
 
-    def add(self, row: Looked) -> None:
+    def add(self, n: int, reservation: str, kind: str) -> None:
         """Take the next row. One that ends a reservation may come before the one that opens it: see ``chains.py``."""
-        reservation, kind = row.reservation, row.kind
         if kind == "reserved":
-            self._opened.add(reservation, row.n)
+            self._opened.add(reservation, n)
             if self._early.pop(reservation, None) is None:
-                self._open[reservation] = row.n
+                self._open[reservation] = n
         elif kind in ENDINGS:
-            self._ended.add(reservation, row.n)
+            self._ended.add(reservation, n)
             if self._open.pop(reservation, None) is None and kind in NEED_OPENING:
-                self._early.setdefault(reservation, (row.n, kind))
+                self._early.setdefault(reservation, (n, kind))
                 if len(self._early) > MOST_EARLY:
                     self._not_open(*self._early.pop(next(iter(self._early))))
 

@@ -30,7 +30,9 @@ COLUMNS: Final = (
 )
 _SAID: Final = itemgetter(*(name for _, name in COLUMNS))
 Chain = tuple[str, str]
+LARGEST: Final = 2**63  # what a database can count to
 NO_CHAIN: Final[Chain] = ("", "")
+_INDEX: Final = (int, type(None))
 _TYPES: Final = (str, str, str, int, str, str, str)
 
 NO_EVENT: Final = "its leaf is there, and no event"
@@ -63,28 +65,16 @@ class Row(NamedTuple):
     was: bytes | None = None
 
 
-class Looked(NamedTuple):
-    """What the checks across rows need of one, and what is ``wrong`` with it by itself, or nothing.
+# What a row has to do with dropped bodies. Its own is gone: the event that dropped it, and the line that remains. Or it dropped
+# others': None, an empty line, how many, and the hash of their lines.
+Dropping = tuple[int | None, bytes, int, str]
 
-    ``chain`` is its host and epoch, NO_CHAIN where there is no event; ``hash`` is that of its bytes. Where those are canonical,
-    the rest is what they say, whatever the columns do. ``n`` is 0 where it cannot be told: then it is behind the row before.
-
-    Of a row whose body was dropped ``by`` an event, ``remains`` is its line; what an event ``drops`` is a count and a hash.
-    """
-
-    idx: int | None
-    n: int
-    leaf: bytes | None
-    chain: Chain
-    seq: int
-    prev: str
-    hash: str
-    reservation: str
-    kind: str
-    wrong: str
-    by: int | None = None
-    remains: bytes = b""
-    drops: tuple[int, str] | None = None
+# What the checks across rows need of one, and what is wrong with it by itself, or nothing:
+# idx, n, leaf, chain, seq, prev, hash, reservation, kind, wrong, dropping.
+# The chain is host and epoch, or NO_CHAIN where there is no event; the hash is that of its bytes. Where those are canonical, all
+# of it is what they say, whatever the columns do. n is 0 where it cannot be told: then it is behind the row before. These are
+# plain tuples, because they go from process to process as marshal writes them.
+Looked = tuple[int | None, int, bytes | None, Chain, int, str, str, str, str, str, Dropping | None]
 
 
 def look(rows: Iterable[tuple[Any, ...]]) -> list[Looked]:
@@ -98,13 +88,13 @@ def _look(row: tuple[Any, ...]) -> Looked:
     except (AttributeError, TypeError, ValueError, struct.error):
         idx, n, leaf, event_id, *_ = row
         wrong = NO_EVENT if event_id is None else NOT_COLUMNS
-        idx, n = (idx if type(idx) is int else None), (n if type(n) is int else 0)
-        return Looked(idx, n, leaf, NO_CHAIN, 0, "", "", "", "", wrong)
+        idx, n = (idx if type(idx) is int else None), (n if type(n) is int and 0 < n < LARGEST else 0)
+        return idx, n, leaf, NO_CHAIN, 0, "", "", "", "", wrong, None
 
 
 def _look_at_event(row: tuple[Any, ...]) -> Looked:
     idx, n, leaf, event_id, host_id, host_epoch, host_seq, prev_hash, reservation_id, kind, received_at, body, by, was = row
-    if type(n) is not int or type(host_seq) is not int or (idx is not None and type(idx) is not int):
+    if type(n) is not int or not 0 < n < LARGEST or type(host_seq) is not int or type(idx) not in _INDEX:
         raise TypeError
     columns: tuple[Any, ...] = (
         event_id.hex(),
@@ -132,8 +122,8 @@ def _look_at_event(row: tuple[Any, ...]) -> Looked:
     elif by is not None and body:
         wrong = STILL_THERE
     _, host, epoch, seq, prev, reservation, what = said
-    drops = _drops(body) if host == OWN_HOST and what == "admin" else None
-    return Looked(idx, n, leaf, (host, epoch), seq, prev, hashed, reservation, what, wrong, None, b"", drops)
+    dropping = _dropping(body) if host == OWN_HOST and what == "admin" and not wrong else None
+    return idx, n, leaf, (host, epoch), seq, prev, hashed, reservation, what, wrong, dropping
 
 
 def _look_at_remains(row: tuple[Any, ...], columns: tuple[Any, ...]) -> Looked:
@@ -141,15 +131,15 @@ def _look_at_remains(row: tuple[Any, ...], columns: tuple[Any, ...]) -> Looked:
     idx, n, leaf, *_, received_at, _body, by, was = row
     _, host, epoch, seq, prev, reservation, kind = columns
     line = remains_line(Remains._make((n, received_at, *columns, was.hex())))
-    return Looked(idx, n, leaf, (host, epoch), seq, prev, was.hex(), reservation, kind, "", by, line)
+    return idx, n, leaf, (host, epoch), seq, prev, was.hex(), reservation, kind, "", (by, line, 0, "")
 
 
-def _drops(body: bytes) -> tuple[int, str] | None:
+def _dropping(body: bytes) -> Dropping | None:
     """Return what an event of central's says that it dropped, or None for one about something else."""
     fields = canonical_fields(body)
     if "dropped" not in fields or "remains" not in fields:
         return None
-    return int(fields["dropped"]), str(fields["remains"])
+    return None, b"", int(fields["dropped"]), str(fields["remains"])
 
 
 def _said(body: bytes) -> tuple[Any, ...] | None:

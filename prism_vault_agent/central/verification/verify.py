@@ -98,16 +98,17 @@ def verify(
     compared = bool(held.heads or held.leaves)
     for looked in spread(log.look, log.parts()):
         for row in looked:
-            last = row.n or last + 1
-            if row.wrong:
-                findings.add(last, row.wrong)
-            if row.idx is not None:
-                tree.add(row.idx, row.n, row.leaf)
-            if row.chain != NO_CHAIN:
-                chains.add(row)
-                reservations.add(row)
-            if row.by is not None or row.drops is not None:
-                drops.add(row)
+            idx, n, leaf, chain, seq, prev, hashed, reservation, kind, wrong, dropping = row
+            last = n or last + 1
+            if wrong:
+                findings.add(last, wrong)
+            if idx is not None:
+                tree.add(idx, n, leaf)
+            if chain != NO_CHAIN:
+                chains.add(n, chain, seq, prev, hashed, told=bool(wrong))
+                reservations.add(n, reservation, kind)
+            if dropping is not None:
+                drops.add(n, dropping)
             if compared:
                 held.compare(row, findings)
         rows += len(looked)
