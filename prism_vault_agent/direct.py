@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.exec_request import reference, total_room
 from prism_vault_agent.agent.peer import Peer
+from prism_vault_agent.audit.direct_http import DirectHttp
 from prism_vault_agent.audit.direct_log import DirectLog
 from prism_vault_agent.config.compiled import load_fast
-from prism_vault_agent.direct_central import DirectCentral
 from prism_vault_agent.errors import ConfigError, PrismVaultError
 from prism_vault_agent.exec import Failure, client, environment
 from prism_vault_agent.exec.launch import Launch
@@ -34,7 +34,7 @@ from prism_vault_agent.model import (
     ScopeName,
 )
 from prism_vault_agent.render import foretell, render, run_blocking
-from prism_vault_agent.vault import login, reading
+from prism_vault_agent.vault import credentials, login, reading
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Room
@@ -58,7 +58,7 @@ def run(options: ExecOptions, command: list[str]) -> NoReturn:
         sys.stdout.write(foretell(settings.scopes, caller, _request(options, launch)))
         sys.exit(0)
     vault = Vault(settings, deadline)
-    central = DirectCentral(settings.central, vault)
+    central = DirectHttp(settings.central, settings.agent.state, Bearer(vault))
     rooms = _rooms(launch, pristine=options.pristine)
     sink = OwnEnvironment()
     try:
@@ -191,3 +191,21 @@ class OwnEnvironment:
         assert isinstance(resolution.held, bytes)
         self.block = resolution.held
         return Render(resolution.reservation, resolution.names, resolution.leases)
+
+
+@dataclass(slots=True)
+class Bearer:
+    """Our credential for central, had once: an identity token of our login, or the service token's file."""
+
+    vault: Vault
+    _credential: str = ""
+
+    def __call__(self) -> str:
+        """Return it."""
+        central = self.vault.settings.central
+        if not self._credential and central.identity_role:
+            minted = login.identity_token(self.vault.transport, self.vault.token, central.identity_role, self.vault.deadline)
+            self._credential = minted.value
+        elif not self._credential:
+            self._credential = credentials.read(central.token_file)
+        return self._credential

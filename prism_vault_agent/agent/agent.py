@@ -133,10 +133,10 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
 
 def _witness(settings: Settings, proving: CentralHttp) -> Witness | Unwitnessed:
     """Return the witness that the configuration asks for."""
-    if not settings.central.log_key:
+    if not settings.central.log_keys:
         return Unwitnessed()
-    key = VerifyingKey.parse(settings.central.log_key)
-    return Witness(key, proving.get, WitnessFiles(settings.agent.state, key.name))
+    keys = [VerifyingKey.parse(text) for text in settings.central.log_keys]
+    return Witness(keys, proving.get, WitnessFiles(settings.agent.state, keys[0].name))
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:

@@ -20,11 +20,11 @@ log = structlog.get_logger()
 class Alarm:
     """``found`` is what is wrong, in words; empty while nothing is."""
 
-    def __init__(self, files: WitnessFiles, key: str) -> None:
-        """Keep evidence in ``files``; ``key`` is the text of the key that the log was judged with."""
+    def __init__(self, files: WitnessFiles, keys: list[str]) -> None:
+        """Keep evidence in ``files``; ``keys`` are the texts of those that the log was judged with."""
         self.found = ""
         self._files = files
-        self._key = key
+        self._keys = keys
         self._unwritten: dict[str, Any] | None = None
 
     @property
@@ -43,7 +43,7 @@ class Alarm:
         self.found = found
         self._unwritten = {
             "found": found,
-            "key": self._key,
+            "keys": self._keys,
             "given": given.decode("utf-8", "replace"),
             "row": {"n": row.n, "receipt": row.promise.plain()} if row else None,
         }

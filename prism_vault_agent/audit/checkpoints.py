@@ -14,6 +14,8 @@ from prism_vault_agent.proof.merkle import verify_inclusion
 from prism_vault_agent.proof.note import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prism_vault_agent.proof.keys import VerifyingKey
 
 CHECKPOINT: Final = "/v1/audit/checkpoint?from={size}"
@@ -22,8 +24,10 @@ LONGEST_PROOF: Final = 128
 UNPROVED: Final = "unproved"
 
 
-def grown(key: VerifyingKey, held: Checkpoint | None, status: int, content: bytes) -> tuple[Checkpoint, str] | None:
-    """Return the newest checkpoint, shown to extend ``held``, and its note; None where the log has none yet.
+def grown(keys: Sequence[VerifyingKey], held: Checkpoint | None, status: int, content: bytes) -> tuple[Checkpoint, str] | None:
+    """Return the newest checkpoint, signed by one of ``keys`` and shown to extend ``held``, and its note.
+
+    None where the log has none yet.
 
     Raises ``IntegrityError`` or ``AuditUnavailable``.
     """
@@ -32,11 +36,11 @@ def grown(key: VerifyingKey, held: Checkpoint | None, status: int, content: byte
     if status == 404 and code == "no_checkpoint" and held is None:
         return None
     if held is not None and (status, code) in ((404, "no_checkpoint"), (409, "ahead")):
-        size = _opened(key, answer).size if answer.get("note") is not None else 0
+        size = _opened(keys, answer).size if answer.get("note") is not None else 0
         raise IntegrityError(f"the log went back to {size} rows, after a checkpoint about {held.size}")
     if status != 200:
         raise unproved(f"asked for its checkpoint, central answered with status {status}")
-    newer = _opened(key, answer)
+    newer = _opened(keys, answer)
     if held is not None:
         check_growth(held, newer, _proof(answer))
     return newer, answer["note"]
@@ -68,11 +72,11 @@ def unproved(why: str, mend: str = "see central's log") -> AuditUnavailable:
     return AuditUnavailable(f"central's log is not proved: {why}", mend=mend, reason=UNPROVED)
 
 
-def _opened(key: VerifyingKey, answer: dict[str, Any]) -> Checkpoint:
+def _opened(keys: Sequence[VerifyingKey], answer: dict[str, Any]) -> Checkpoint:
     note = answer.get("note")
     if not isinstance(note, str):
         raise unproved("central's answer has no checkpoint")
-    return open_checkpoint(note, key.name, key)
+    return open_checkpoint(note, keys[0].name, *keys)
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

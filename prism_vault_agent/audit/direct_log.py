@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import Answer, check_reserved, check_success, not_taken
+from prism_vault_agent.audit.answers import MISSING, WRONG, Answer, check_reserved, check_success, not_taken
 from prism_vault_agent.audit.event import Chain, Fields, audit_id, new_id
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 from prism_vault_agent.model import Caller, Grant, Receipt, Request, Reservation, ReservationId, Resolution
@@ -75,12 +75,15 @@ class DirectLog:
     def _exchange(self, body: bytes, deadline: float) -> Answer:
         """Return central's answer, asking with the same bytes again until there is one."""
         self._in_doubt = body
+        last: AuditUnavailable | None = None
         while True:
             try:
                 answer = self._post(body, deadline)
             except AuditUnavailable as error:
+                # The last attempt is cut short by the deadline: what a wrong receipt was about says more.
+                last = last if last is not None and last.reason in (MISSING, WRONG) else error
                 if time.monotonic() + PAUSE >= deadline:
-                    raise not_taken("central did not take the audit record", error) from None
+                    raise not_taken("central did not take the audit record", last) from None
                 time.sleep(PAUSE)
                 continue
             self._in_doubt = b""

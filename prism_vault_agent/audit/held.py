@@ -4,7 +4,7 @@ Two files for each log (its name is hashed into theirs) in the agent's own direc
 
 * ``checkpoint-XXXXXXXX.json``: ``note``, the signed checkpoint; ``kept_at``, milliseconds since 1970; ``row``, the newest row of
   ours that central had signed for, as its receipt;
-* ``evidence-XXXXXXXX.json``: ``found``, in words; ``key``; ``held``, what the other file held; ``given``, central's answer;
+* ``evidence-XXXXXXXX.json``: ``found``, in words; ``keys``; ``held``, what the other file held; ``given``, central's answer;
   ``row``, the receipt of the row that is missing. While it is there nothing is released.
 """
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.audit.answers import MISSING, WRONG
-from prism_vault_agent.errors import AuditUnavailable, IntegrityError
+from prism_vault_agent.errors import AuditUnavailable
 from prism_vault_agent.proof.keys import from_base64
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import leaf_hash
-from prism_vault_agent.proof.receipt import check_receipt
+from prism_vault_agent.proof.receipt import receipt_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +43,11 @@ class Promise:
         return {"origin": self.origin, "at": self.at, "signature": self.signature, "rows": rows}
 
 
-def promise(key: VerifyingKey, bodies: Sequence[bytes], answers: Sequence[Answer], receipt: Any) -> Promise | None:
+def promise(keys: Sequence[VerifyingKey], bodies: Sequence[bytes], answers: Sequence[Answer], receipt: Any) -> Promise | None:
     """Return what central promises about those of ``bodies`` that it appended; None where it appended none.
 
-    Raises ``AuditUnavailable``, with a reason of its own, unless ``key`` has signed for exactly these rows.
+    Raises ``AuditUnavailable``, with a reason of its own, unless one of ``keys``, which have one name, has signed for exactly
+    these rows.
     """
     appended = [(body, answer) for body, answer in zip(bodies, answers, strict=True) if answer.get("appended") is True]
     if not appended:
@@ -59,12 +60,12 @@ def promise(key: VerifyingKey, bodies: Sequence[bytes], answers: Sequence[Answer
         signature = from_base64(given.signature)
     except (ValueError, KeyError, TypeError):
         raise _wrong("central's receipt is not about the record that was sent") from None
-    if given.origin != key.name:
+    if given.origin != keys[0].name:
         raise _wrong("central's receipt is of another log")
-    try:
-        check_receipt(key, signature, given.origin, given.at, given.rows)
-    except IntegrityError as error:
-        raise _wrong(error.message) from None
+    text = receipt_text(given.origin, given.at, given.rows)
+    if not any(key.verifies(text, signature) for key in keys):
+        known = " or ".join(f"{key.name}+{key.key_hash.hex()}" for key in keys)
+        raise _wrong(f"central's receipt does not verify with {known}")
     return given
 
 

@@ -57,13 +57,13 @@ class Note(Protocol):
 class Witness:
     """What this host knows of the log, and whether it may be believed now."""
 
-    def __init__(self, key: VerifyingKey, get: Get, files: WitnessFiles) -> None:
-        """Believe ``key``, ask with ``get``, remember in ``files``. Set ``note`` before it runs."""
+    def __init__(self, keys: Sequence[VerifyingKey], get: Get, files: WitnessFiles) -> None:
+        """Believe these ``keys``, all of one name, ask with ``get``, remember in ``files``. Set ``note`` before it runs."""
         self.note: Note = lambda _reason, _message: None
-        self._key = key
+        self._keys = keys
         self._get = get
         self._files = files
-        self._alarm = Alarm(files, str(key))
+        self._alarm = Alarm(files, list(map(str, keys)))
         self._held: Held | None = None  # before it was looked up
         self._given = b""
         self._ours = OurRows()
@@ -78,7 +78,7 @@ class Witness:
     def heard(self, bodies: Sequence[bytes], answers: Sequence[Answer], receipt: Any) -> None:
         """Take note of central's answer to a batch. Raises ``AuditUnavailable`` unless its receipt verifies."""
         self._news.set()  # a receipt that does not verify is news too
-        if given := promise(self._key, bodies, answers, receipt):
+        if given := promise(self._keys, bodies, answers, receipt):
             self._ours.add(given)
 
     @property
@@ -105,7 +105,7 @@ class Witness:
         tree = self._held.checkpoint if self._held else None
         return {
             "state": "refused" if self._alarm.found else "unproved" if self.refusal else "proved",
-            "origin": self._key.name,
+            "origin": self._keys[0].name,
             "size": tree.size if tree else 0,
             "checked_at": None if self._checked_at is None else int(self._checked_at),
             "last_error": self._alarm.found or (self._trouble.message if self._trouble else ""),
@@ -178,7 +178,7 @@ class Witness:
     async def _grow(self, held: Held) -> Held:
         """Have central show a checkpoint that extends the one held; keep it in its place and return it."""
         status, self._given = await self._get(CHECKPOINT.format(size=held.checkpoint.size if held.checkpoint else 0))
-        newer = grown(self._key, held.checkpoint, status, self._given)
+        newer = grown(self._keys, held.checkpoint, status, self._given)
         if newer is not None and newer[0] != held.checkpoint:
             held = Held(*newer, self._ours.newest)
             await asyncio.to_thread(self._files.keep, held)

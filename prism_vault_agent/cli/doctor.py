@@ -119,7 +119,7 @@ def agent(path: str | None) -> tuple[Json, Check]:
 def proved(central: CentralSettings, status: Json) -> Check:
     """Return whether central's log is known to be whole, from what the agent tells; ``status`` is empty without one."""
     name = "central's records are proved"
-    if not central.log_key:
+    if not central.log_keys:
         mend = "set it to the key that central's operator gives"
         return Check(name, "G8", "does not hold", "[central] log_key is not set, so central is believed", mend)
     log = status.get("log", {})

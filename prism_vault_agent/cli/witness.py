@@ -65,7 +65,7 @@ def _files(config: str | None) -> tuple[WitnessFiles, str]:
     from prism_vault_agent.proof.keys import VerifyingKey  # noqa: PLC0415 - as above
 
     settings = load(config, os.environ)
-    if not settings.central.log_key:
+    if not settings.central.log_keys:
         raise ConfigError("this host is no witness: [central] log_key is not set", mend="set it to the key of central's operator")
-    origin = VerifyingKey.parse(settings.central.log_key).name
+    origin = VerifyingKey.parse(settings.central.log_keys[0]).name
     return WitnessFiles(settings.agent.state, origin), origin

@@ -133,8 +133,22 @@ def _central(section: schema.Central, conversion: Conversion) -> CentralSettings
         tls=_tls(section, "central", conversion),
         timeout=seconds(section.timeout),
         replicas=tuple(section.replicas),
-        log_key=section.log_key or "",
+        log_keys=_log_keys(section, conversion),
     )
+
+
+def _log_keys(section: schema.Central, conversion: Conversion) -> tuple[str, ...]:
+    """Return the keys of the log, which has one name."""
+    if section.log_key is None:
+        if section.further_log_keys:
+            conversion.wrong(("central", "further_log_keys"), "needs a key beside which they are further ones", "set log_key")
+        return ()
+    name = section.log_key.partition("+")[0]
+    for place, key in enumerate(section.further_log_keys):
+        if key.partition("+")[0] != name:
+            what = "is the key of another log: its name is not that of log_key"
+            conversion.wrong(("central", "further_log_keys", place), what, "a log keeps its name when its key is replaced")
+    return (section.log_key, *section.further_log_keys)
 
 
 def _tls(section: schema.Vault | schema.Central, table: str, conversion: Conversion) -> TlsFiles:

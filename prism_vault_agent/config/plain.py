@@ -32,7 +32,14 @@ def from_plain(plain: Plain) -> Settings:
     return Settings(
         agent=AgentSettings(**plain["agent"]),
         vault=VaultSettings(**{**vault, "auth": AuthSettings(**vault["auth"]), "tls": TlsFiles(**vault["tls"])}),
-        central=CentralSettings(**{**central, "tls": TlsFiles(**central["tls"]), "replicas": tuple(central["replicas"])}),
+        central=CentralSettings(
+            **{
+                **central,
+                "tls": TlsFiles(**central["tls"]),
+                "replicas": tuple(central["replicas"]),
+                "log_keys": tuple(central["log_keys"]),
+            }
+        ),
         scopes={name: _scope(scope) for name, scope in plain["scopes"].items()},
         files=tuple(plain["files"]),
     )

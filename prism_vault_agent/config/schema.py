@@ -66,6 +66,10 @@ class Central(Section):
         description="Key that verifies what central signs, as its operator gives it: `name+hash+base64`. With it, nothing is "
         "released without central's signed receipt, and this host is a witness of the log. Without it, central is believed.",
     )
+    further_log_keys: list[LogKey] = Field(
+        default_factory=list,
+        description="Further keys of the same name, while the log's key is being replaced: what any of them signed counts.",
+    )
     audit: Literal["strict"] = Field(
         "strict", description="Both audit steps are acknowledged before anything is released. There is no other value."
     )

@@ -64,7 +64,7 @@ class VaultSettings:
 class CentralSettings:
     """Where the audit log is. Our credential: the provider's token of ``identity_role``, or ``token_file``.
 
-    ``log_key`` is the text of the key that verifies what central signs; empty where central is believed.
+    ``log_keys`` are the texts of the keys that verify what central signs, all of one name; none where central is believed.
     """
 
     url: str
@@ -73,7 +73,7 @@ class CentralSettings:
     tls: TlsFiles = field(default_factory=TlsFiles)
     timeout: float = 5.0
     replicas: tuple[str, ...] = ()
-    log_key: str = ""
+    log_keys: tuple[str, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -46,21 +46,21 @@ def test_a_log_that_grew_is_the_one_that_we_know(old: int, new: int) -> None:
     """Central's own answer leads from any checkpoint, or from none, to its newest one, which is returned with its note."""
     log = _log(new)
     held = log.checkpoint(old) if old else None
-    assert grown(PUBLIC, held, *_asked(log, CHECKPOINT.format(size=old))) == (log.checkpoint(new), log.note(new))
+    assert grown([PUBLIC], held, *_asked(log, CHECKPOINT.format(size=old))) == (log.checkpoint(new), log.note(new))
 
 
 def test_an_empty_log_has_no_checkpoint_yet() -> None:
     """Before the first row there is nothing to hold; after it, a log without a checkpoint has gone back to nothing."""
     answer = _asked(SignedLog(), CHECKPOINT.format(size=0))
-    assert grown(PUBLIC, None, *answer) is None
+    assert grown([PUBLIC], None, *answer) is None
     with pytest.raises(IntegrityError, match="went back to 0 rows, after a checkpoint about 3"):
-        grown(PUBLIC, _log(3).checkpoint(3), *_asked(SignedLog(), CHECKPOINT.format(size=3)))
+        grown([PUBLIC], _log(3).checkpoint(3), *_asked(SignedLog(), CHECKPOINT.format(size=3)))
 
 
 def test_a_log_that_went_back_is_another() -> None:
     """Central says that it has fewer rows than we know: its log went back, by its own signature."""
     with pytest.raises(IntegrityError, match="went back to 2 rows, after a checkpoint about 3"):
-        grown(PUBLIC, _log(3).checkpoint(3), *_asked(_log(2), CHECKPOINT.format(size=3)))
+        grown([PUBLIC], _log(3).checkpoint(3), *_asked(_log(2), CHECKPOINT.format(size=3)))
 
 
 @pytest.mark.parametrize("size", [3, 4, 9])
@@ -69,7 +69,7 @@ def test_a_fork_is_another_log(size: int) -> None:
     ours, theirs = _log(3), SignedLog()
     theirs.append(*(b"other %d" % number for number in range(size)))
     with pytest.raises(IntegrityError, match=r"two logs|is not shown to begin"):
-        grown(PUBLIC, ours.checkpoint(3), *_asked(theirs, CHECKPOINT.format(size=3)))
+        grown([PUBLIC], ours.checkpoint(3), *_asked(theirs, CHECKPOINT.format(size=3)))
 
 
 def test_a_checkpoint_of_another_key_or_origin_is_another_log() -> None:
@@ -77,11 +77,11 @@ def test_a_checkpoint_of_another_key_or_origin_is_another_log() -> None:
     forged = SignedLog(key=SigningKey.generate(NAME))
     forged.append(b"x")
     with pytest.raises(IntegrityError, match="not signed by"):
-        grown(PUBLIC, None, *_asked(forged, CHECKPOINT.format(size=0)))
+        grown([PUBLIC], None, *_asked(forged, CHECKPOINT.format(size=0)))
     renamed = SignedLog(origin="log.example/two")
     renamed.append(b"x")
     with pytest.raises(IntegrityError, match=f"not of the log {NAME}"):
-        grown(PUBLIC, None, *_asked(renamed, CHECKPOINT.format(size=0)))
+        grown([PUBLIC], None, *_asked(renamed, CHECKPOINT.format(size=0)))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
@@ -91,7 +91,7 @@ def test_any_other_status_proves_nothing(status: int) -> None:
     for content in (b"", b"{}", b"[]", b'{"code": "unknown"}', b"[" * 100_000):
         for checkpoint in (held, None):
             with pytest.raises(AuditUnavailable):
-                grown(PUBLIC, checkpoint, status, content)
+                grown([PUBLIC], checkpoint, status, content)
         with pytest.raises(AuditUnavailable):
             included(1, bytes(32), held, status, content)
 
@@ -103,7 +103,7 @@ def test_any_answer_is_one_of_the_three(status: int, content: Any) -> None:
     held = _log(3).checkpoint(3)
     for checkpoint in (held, None):
         with contextlib.suppress(AuditUnavailable, IntegrityError):
-            assert grown(PUBLIC, checkpoint, status, body) is None
+            assert grown([PUBLIC], checkpoint, status, body) is None
     with contextlib.suppress(AuditUnavailable, IntegrityError):
         assert included(1, bytes(32), held, status, body) is False
 

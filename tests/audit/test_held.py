@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _held(size: int = 3) -> Held:
     log = SignedLog()
-    given = promise(KEY.verifying_key, *log.append(*(b"%d" % number for number in range(size))))
+    given = promise([KEY.verifying_key], *log.append(*(b"%d" % number for number in range(size))))
     assert given is not None
     return Held(log.checkpoint(size), log.note(size), Row(*given.rows[-1], given), 7)
 

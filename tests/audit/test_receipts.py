@@ -34,7 +34,7 @@ def _answer() -> Answer:
 def test_a_receipt_for_what_was_sent_is_a_promise(count: int) -> None:
     """The numbers and leaves of every appended row are in the promise, in their order."""
     log = SignedLog()
-    given = promise(PUBLIC, *log.append(*(b"%d" % number for number in range(count))))
+    given = promise([PUBLIC], *log.append(*(b"%d" % number for number in range(count))))
     assert given is not None
     assert list(given.rows) == log.rows
     assert given.origin == NAME
@@ -43,17 +43,17 @@ def test_a_receipt_for_what_was_sent_is_a_promise(count: int) -> None:
 def test_what_was_not_appended_needs_no_receipt() -> None:
     """A refused event is in no receipt: with others it is left out, alone there is no promise."""
     bodies, answers, receipt = _answer()
-    given = promise(PUBLIC, [*bodies, b"refused"], [*answers, REFUSED], receipt)
+    given = promise([PUBLIC], [*bodies, b"refused"], [*answers, REFUSED], receipt)
     assert given is not None
     assert len(given.rows) == 2
-    assert promise(PUBLIC, [b"refused"], [REFUSED], None) is None
+    assert promise([PUBLIC], [b"refused"], [REFUSED], None) is None
 
 
 def test_an_answer_without_a_receipt_is_none() -> None:
     """Rows that central has appended and not signed for are unknown: the error says that the receipt is missing."""
     bodies, answers, _ = _answer()
     with pytest.raises(AuditUnavailable, match="no receipt") as raised:
-        promise(PUBLIC, bodies, answers, None)
+        promise([PUBLIC], bodies, answers, None)
     assert raised.value.reason == "receipt_missing"
 
 
@@ -85,16 +85,25 @@ def test_a_receipt_for_anything_else_is_wrong(change: str) -> None:
     answer = copy.deepcopy(_answer())
     CHANGES[change](answer)
     with pytest.raises(AuditUnavailable) as raised:
-        promise(PUBLIC, *answer)
+        promise([PUBLIC], *answer)
     assert raised.value.reason == "receipt_wrong"
 
 
 def test_a_receipt_of_another_key_is_wrong() -> None:
     """A signature by another key of the same name promises nothing."""
     with pytest.raises(AuditUnavailable, match=f"does not verify with {NAME}") as raised:
-        promise(SigningKey.generate(NAME).verifying_key, *_answer())
+        promise([SigningKey.generate(NAME).verifying_key], *_answer())
     assert raised.value.reason == "receipt_wrong"
     assert "log_key" in raised.value.mend
+
+
+def test_while_a_key_is_replaced_both_count() -> None:
+    """A receipt by either of two keys of one name is a promise; one by a third is not."""
+    new = SigningKey.generate(NAME)
+    for signer in (KEY, new):
+        assert promise([PUBLIC, new.verifying_key], *SignedLog(key=signer).append(*BODIES)) is not None
+    with pytest.raises(AuditUnavailable, match=r"does not verify with .* or "):
+        promise([PUBLIC, new.verifying_key], *SignedLog(key=SigningKey.generate(NAME)).append(*BODIES))
 
 
 @given(
@@ -105,4 +114,4 @@ def test_any_other_receipt_is_an_error_of_ours(receipt: Any) -> None:
     """Whatever stands in the place of a receipt: it is refused as unavailable, and nothing else is ever raised."""
     bodies, answers, _ = _answer()
     with pytest.raises(AuditUnavailable):
-        promise(PUBLIC, bodies, answers, receipt)
+        promise([PUBLIC], bodies, answers, receipt)

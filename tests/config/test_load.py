@@ -13,11 +13,14 @@ from prism_vault_agent.config.load import load
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.model import Binding, CallerRule, SecretReference
+from prism_vault_agent.proof.keys import SigningKey
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+KEY = SigningKey.from_seed("prism.lan/log", bytes(32)).verifying_key
+OTHER = SigningKey.from_seed("prism.lan/other", bytes(32)).verifying_key
 WHOLE = """\
 [agent]
 host = "server1"
@@ -93,7 +96,7 @@ def test_everything_that_is_written_is_in_the_settings(tmp_path: Path):
         60.0,
     )
     assert central.urls == ("https://server1.lan:8310", "https://server2.lan:8310", "https://server3.lan:8310")
-    assert central.log_key == "prism.lan/log+dc1a04ad+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
+    assert central.log_keys == ("prism.lan/log+dc1a04ad+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop",)
     assert (scope.project, scope.environment, scope.purposes) == ("prism", "lan", ("service", "deploy-check"))
     assert scope.callers == (
         CallerRule("service", uid=0),
@@ -154,6 +157,8 @@ def test_certificate_login_needs_a_certificate(tmp_path: Path):
         ("identity_role", "token_file = '/t'\nidentity_role", 9, "central", "needs one credential"),
         ('identity_role = "agent"', "", 9, "central", "needs one credential"),
         ("[central]", "[central]\nlog_key = 'log+00+AA=='", 10, "central.log_key", "is not a whole verifying key"),
+        ("[central]", f"[central]\nfurther_log_keys = ['{KEY}']", 10, "central.further_log_keys", "needs a key beside which"),
+        ("[central]", f"[central]\nlog_key = '{KEY}'\nfurther_log_keys = ['{OTHER}']", 11, "central.further_log_keys[0]", "is"),
         ("[central]", "[central]\nreplicas = ['http://h']", 10, "central.replicas[0]", "would send credentials in clear"),
         ("[central]", "[central]\nreplicas = ['http://127.0.0.1:8310']", 10, "central.replicas[0]", "names an address twice"),
         ("[vault.auth]", 'key_file = "/k"\n[vault.auth]', 1, "vault.cert_file", "is missing"),
