@@ -94,6 +94,7 @@ def build(config: CentralConfig) -> Door:
         TokenRoutes(readers, writer, live, config.tokens),
         HealthRoutes(Readiness(writer, readers, issuer, receipts), metrics),
     )
-    running = Running({writer, sequencing}, live.follow, works, [live.close, readers.dispose, signs.close], issuer)
+    closing = [live.close, readers.dispose, signs.close]
+    running = Running({writer, sequencing}, works, first=live.follow, last=sequencer.finish, closing=closing, issuer=issuer)
     app = Api(running.lifespan, [each.router() for each in routes])
     return Door(app, AppendRoutes(writer, live, receipts, metrics, credentials.rates), SignalStreams(feed), credentials, metrics)

@@ -25,15 +25,18 @@ class Running:
     def __init__(
         self,
         writers: Collection[Writer],
-        first: Loop,
         loops: Sequence[Loop],
+        *,
+        first: Loop,
+        last: Loop,
         closing: Sequence[Callable[[], None]],
         issuer: TokenIssuer | None,
     ) -> None:
-        """Run ``first`` to its end, then ``loops``; ``closing`` may block. Nothing is begun yet."""
+        """Run ``first`` to its end, then ``loops``, and ``last`` after them; ``closing`` may block. Nothing is begun yet."""
         self._writers = writers
         self._first = first
         self._loops = loops
+        self._last = last
         self._closing = closing
         self._issuer = issuer
 
@@ -50,6 +53,7 @@ class Running:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._last()
             for writer in self._writers:
                 await asyncio.to_thread(writer.stop)
             for close in self._closing:
