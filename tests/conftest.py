@@ -24,7 +24,7 @@ for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQ
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)
 
-TOOLS: Final = ("strace", "setpriv", "systemd-analyze")
+TOOLS: Final = ("strace", "setpriv", "systemd-analyze", "node")
 
 
 def lacking() -> dict[str, str]:

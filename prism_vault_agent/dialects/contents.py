@@ -1,0 +1,47 @@
+"""From the values of a scope to the contents of its files, all of them or an error that names a variable. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from prism_vault_agent.dialects import quoting
+from prism_vault_agent.errors import ConfigError
+from prism_vault_agent.policy.names import fault, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+# What systemd takes of all credentials of a unit together; a file of secrets that is larger is a mistake.
+LARGEST_FILE: Final = 1024 * 1024
+
+
+def contents(form: Format, path: str, values: Mapping[str, str]) -> dict[str, bytes]:
+    """Return what stands in the file at ``path``: one, or for ``dir`` one below it for each value, bytes as they are.
+
+    Raises ``ConfigError`` for what the format cannot carry or what is over 1 MiB; it names the variable, never a value.
+    """
+    if form == "dir":
+        found = {f"{path}/{_file_name(name)}": value.encode("utf-8", "surrogatepass") for name, value in values.items()}
+    elif form == "json":
+        # In ASCII: it spells a lone surrogate too, and every reader of JSON knows it.
+        found = {path: (json.dumps(dict(values), indent=1) + "\n").encode()}
+    else:
+        found = {path: "".join(quoting.line(form, name, value) for name, value in values.items()).encode()}
+    for file, content in found.items():
+        if len(content) > LARGEST_FILE:
+            raise ConfigError(
+                f"the file {file} would have {len(content)} bytes; {LARGEST_FILE} is the most",
+                mend="store less in it, or split the scope",
+                reason="unrepresentable",
+            )
+    return found
+
+
+def _file_name(name: str) -> str:
+    """Return the name of a variable as that of its file."""
+    if (why := fault(name)) is not None:
+        raise ConfigError(f"the name {shown(name)} {why}", mend="rename it", reason="bad_name")
+    return name
