@@ -86,8 +86,9 @@ def build(config: CentralConfig) -> Door:
     if shared:
         works.append(partial(listen, config.database, CHANNEL, feed.told))
 
+    reads, streams = ReadRoutes(readers, sequencer.grown), SignalStreams(feed)
     routes = (
-        ReadRoutes(readers, sequencer.grown),
+        reads,
         ProofRoutes(proofs, signs.verifying_key),
         OrderRoutes(writer, Revocations(readers, feed.hosts)),
         PolicyRoutes(readers, writer, live, credentials, configured),
@@ -97,4 +98,5 @@ def build(config: CentralConfig) -> Door:
     closing = [live.close, readers.dispose, signs.close]
     running = Running({writer, sequencing}, works, first=live.follow, last=sequencer.finish, closing=closing, issuer=issuer)
     app = Api(running.lifespan, [each.router() for each in routes])
-    return Door(app, AppendRoutes(writer, live, receipts, metrics, credentials.rates), SignalStreams(feed), credentials, metrics)
+    appends = AppendRoutes(writer, live, receipts, metrics, credentials.rates)
+    return Door(app, appends, streams, credentials, metrics, waited_for=(streams.end, reads.end))

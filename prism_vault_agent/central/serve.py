@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,14 +25,15 @@ from prism_vault_agent.central.http.protocol import REQUEST_SECONDS, LimitedProt
 from prism_vault_agent.central.http.tls import ServerCertificate
 from prism_vault_agent.central.storage.engines import prepare, reading_engine, require_current
 from prism_vault_agent.central.upgrade import migrate_checked
-from prism_vault_agent.errors import CannotCreate, PrismVaultError
+from prism_vault_agent.errors import CannotCreate, PrismVaultError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
 PR_SET_DUMPABLE: Final = 4
-DRAIN_SECONDS: Final = 10
+DRAIN_SECONDS: Final = 10  # for the requests under way
+FINISH_SECONDS: Final = 8  # then for what waits for the disk, and the last checkpoint
 KEEP_ALIVE_SECONDS: Final = 75
 MOST_CONNECTIONS: Final = 16_384  # one of each agent is its stream of signals
 OTHER_DESCRIPTORS: Final = 128  # the log's, and room to say no to a connection that is one too many
@@ -100,7 +102,10 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        self._door.streams.end()  # they have no end of their own
+        self._door.end()
+        deadline = threading.Timer(DRAIN_SECONDS + FINISH_SECONDS, _give_up)
+        deadline.daemon = True
+        deadline.start()
         await super().shutdown(sockets)
 
     def _protocol(self) -> LimitedProtocol:
@@ -114,6 +119,15 @@ def _harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _give_up() -> None:
+    """End the process though a thread of it still waits for the database, and nothing else can end that.
+
+    What was acknowledged is durable; what the database does with the rest, nobody was told.
+    """
+    structlog.get_logger("central").error("ended_unfinished", mend="see whether the database works")
+    os._exit(Unavailable.exit_status)
 
 
 def _listen(config: CentralConfig) -> socket.socket:

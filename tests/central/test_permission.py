@@ -90,7 +90,7 @@ def test_a_route_that_was_forgotten_is_not_served():
     app.add_api_route("/v1/audit/everything", lambda: {"told": "all"})
 
     async def ask() -> httpx2.Response:
-        door = Door(app, None, None, None, Metrics("sqlite"))  # type: ignore[arg-type] # none of them may be asked
+        door = Door(app, None, None, None, Metrics("sqlite"), waited_for=())  # type: ignore[arg-type] # none of them may be asked
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://central") as client:
             return await client.get("/v1/audit/everything")
 
@@ -142,7 +142,7 @@ def test_nobody_behind_the_door_sees_a_claim():
         await send({"type": "http.response.body", "body": b""})
 
     async def ask() -> None:
-        door = Door(app, None, None, None, Metrics("sqlite"))  # type: ignore[arg-type] # none of them may be asked
+        door = Door(app, None, None, None, Metrics("sqlite"), waited_for=())  # type: ignore[arg-type] # none of them may be asked
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://central") as client:
             await client.get("/healthz", headers={**CLAIMS, "X-Other": "kept"})
 

@@ -6,16 +6,13 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 
-import httpx2
 import psutil
 import pytest
 
 from prism_vault_agent.audit.event import new_id
 from tests.central.host import Host
 from tests.support.central import CentralProcess
-from tests.support.stored import stored, verdict_of
 from tests.support.waiting import wait_until
 
 
@@ -59,34 +56,6 @@ def test_nothing_of_a_request_is_logged(central):
     assert canary not in "".join(central.log)
     assert not [token for token in (*central.agent_tokens.values(), central.operator_token) if token in "".join(central.log)]
     assert canary not in "".join(answer.text for answer in answers[2:])
-
-
-def test_central_drains_when_it_is_told_to_end(tmp_path):
-    """At SIGTERM under load every request is answered or refused, what was acknowledged has its leaf, and the status is 0."""
-    with CentralProcess(tmp_path) as central:
-        acknowledged: list[int] = []
-
-        def load(host: Host) -> None:
-            try:
-                while True:
-                    acknowledged.append(host.send(host.make("reserved")).json()["n"])
-            except httpx2.HTTPError:
-                return
-
-        threads = [threading.Thread(target=load, args=(Host(central),)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: len(acknowledged) > 50)
-        status = central.stop()
-        for thread in threads:
-            thread.join()
-    rows = stored(central.database)
-    verdict = verdict_of(central.database)
-
-    assert status == 0
-    assert set(acknowledged) <= {row.n for row in rows}
-    assert (verdict.fault, verdict.leaves) == (None, len(rows))
-    assert not central.database.with_name("audit.db-wal").exists()
 
 
 def cut_off(client: socket.socket) -> bool:

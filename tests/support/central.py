@@ -202,7 +202,7 @@ class CentralProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
-        status = self.process.wait(20)
+        status = self.process.wait(40)
         if self._reading is not None:
             self._reading.join(5)
         for stream in (self.process.stdout, self.process.stderr):

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from tests.support.as_user import NOBODY
+from tests.support.processes import stop_running
 from tests.support.waiting import wait_until
 
 SERVICE = "prism_vault_central"
@@ -95,15 +96,30 @@ class PostgresServer:
         """End the server as a service manager does, without waiting for its clients."""
         self._end(signal.SIGINT)
 
+    def pause(self) -> None:
+        """Make the server hang: it takes connections and bytes as the kernel does for it, and answers nothing."""
+        for each in self._everyone():
+            stop_running(each.pid)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        for each in self._everyone():
+            each.resume()
+
     def kill(self) -> None:
         """End the server and all its processes at once; what is not in its files is gone."""
-        assert self.process is not None
-        everyone = psutil.Process(self.process.pid).children(recursive=True)
+        everyone = self._everyone()[1:]
         self._end(signal.SIGKILL)
         for each in everyone:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
         psutil.wait_procs(everyone, 10)
+
+    def _everyone(self) -> list[psutil.Process]:
+        """Return the server's first process, and then those that it has started."""
+        assert self.process is not None
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
 
     def _end(self, number: signal.Signals) -> None:
         if self.process is not None:

@@ -93,6 +93,7 @@ CODES: Final[Mapping[str, Code]] = {
     "internal": _request(500, "a defect of ours, logged with the request's id; nothing was acknowledged", "report it"),
     "integrity": _request(500, "stored hashes of the log's tree are missing", "prism-vault audit verify"),
     "busy": _request(503, "more waits than the disk takes; nothing was queued", "retry"),
+    "ending": _request(503, "central ends, and the request took longer than it waits; nothing was acknowledged", "retry"),
     "issuer_unavailable": _request(503, "the issuer's keys cannot be had, so the token is neither believed nor refused", "retry"),
     "too_many_connections": _request(503, "as many connections are open as there may be; this one is closed", "retry"),
     "not_ready": _request(503, "a part of central does not work now; `parts` says which", "retry; see central's log"),
@@ -123,7 +124,7 @@ CODES: Final[Mapping[str, Code]] = {
 }
 AUTHENTICATION: Final = tuple(name for name, code in CODES.items() if code.statuses == (401,))
 # What any route can answer, and any that asks who is calling.
-ANYONE: Final = ("http", "head_too_large", "too_many_connections", "internal")
+ANYONE: Final = ("http", "head_too_large", "too_many_connections", "ending", "internal")
 ANY_CALLER: Final = (
     *ANYONE,
     *("two_credentials", *AUTHENTICATION, "role", "insufficient_scope"),

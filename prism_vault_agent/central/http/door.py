@@ -7,6 +7,7 @@ what TLS has verified, if anything.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import time
@@ -30,6 +31,8 @@ from prism_vault_agent.central.log.writer import Busy
 from prism_vault_agent.errors import IntegrityError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from prism_vault_agent.central.access.identity import Credentials, Identity
@@ -49,15 +52,31 @@ class Door:
     """An ASGI application: appends go straight to their routes, since each exec waits for two of them; the rest to ``app``."""
 
     def __init__(
-        self, app: ASGIApp, appends: AppendRoutes, streams: SignalStreams, credentials: Credentials, metrics: Metrics
+        self,
+        app: ASGIApp,
+        appends: AppendRoutes,
+        streams: SignalStreams,
+        credentials: Credentials,
+        metrics: Metrics,
+        *,
+        waited_for: Sequence[Callable[[], None]],
     ) -> None:
-        """Pass requests of whom ``credentials`` knows to ``appends``, ``streams`` and ``app``; count them in ``metrics``."""
+        """Pass requests of whom ``credentials`` knows to ``appends``, ``streams`` and ``app``; count them in ``metrics``.
+
+        ``waited_for`` end what is open until there is news.
+        """
         self._app = app
         self._appends = appends
-        self.streams = streams
+        self._streams = streams
+        self._waited_for = waited_for
         self._credentials = credentials
         self.metrics = metrics
         self._log = structlog.get_logger("http")
+
+    def end(self) -> None:
+        """End what waits for news, now and from now on: it may have no end of its own."""
+        for end in self._waited_for:
+            end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; nothing that goes wrong in it reaches the server."""
@@ -85,7 +104,7 @@ class Door:
             if scope["method"] == "POST" and (appends := self._appends.route(scope["path"])) is not None:
                 await appends(scope, receive, send_with_id, request_id)
             elif scope["path"] == SIGNALS:
-                await self.streams.serve(scope, receive, send_with_id, partial(self._admit, route=route))
+                await self._streams.serve(scope, receive, send_with_id, partial(self._admit, route=route))
             elif scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, receive, send_with_id)
             else:
@@ -93,7 +112,7 @@ class Door:
                 await self._app(scope, replayed(body, receive), send_with_id)
         except ClientDisconnect:
             return
-        except Exception as error:  # noqa: BLE001 - the last resort must not let a traceback with values out
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last resort must not let a traceback with values out
             problem = self._told(error, request_id, scope["path"])
             if not started:
                 await problem.response(request_id)(scope, receive, send_with_id)
@@ -124,7 +143,7 @@ class Door:
         permit(identity, need)
         return identity
 
-    def _told(self, error: Exception, request_id: str, path: str) -> Problem:
+    def _told(self, error: BaseException, request_id: str, path: str) -> Problem:
         """Return the problem that ``error`` is to the caller, and log it; a defect of ours with its place."""
         problem = as_problem(error)
         self.metrics.problem(problem.code)
@@ -154,7 +173,7 @@ def _of_this_machine(scope: Scope) -> bool:
     return client is not None and client[0] in LOOPBACK and not any(name in FORWARDED for name, _ in scope["headers"])
 
 
-def as_problem(error: Exception) -> Problem:
+def as_problem(error: BaseException) -> Problem:
     """Return the problem that tells a caller of ``error``."""
     match error:
         case Problem():
@@ -170,6 +189,8 @@ def as_problem(error: Exception) -> Problem:
             problem = Problem(503, "issuer_unavailable", "the issuer's keys cannot be had; retry")
         case StorageError():
             problem = Problem(503, "storage", "the log cannot be written or read now; nothing was acknowledged; retry")
+        case asyncio.CancelledError():  # only the server's end cancels requests
+            problem = Problem(503, "ending", "central ends, and this took too long; nothing was acknowledged; retry")
         case Busy():
             problem = Problem(503, "busy", "more events wait than the disk takes; retry")
         case IntegrityError():

@@ -104,6 +104,14 @@ class ReadRoutes:
         """Show what ``engine`` reads."""
         self._engine = engine
         self._grown = grown
+        self._patient: set[asyncio.Timeout] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """Answer everyone who waits with what there is, and let nobody wait from now on."""
+        self._ended = True
+        for patience in self._patient:
+            patience.reschedule(0.0)
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -137,14 +145,18 @@ class ReadRoutes:
         until = asyncio.get_running_loop().time() + query.wait
         while True:
             stretch: Stretch = await _look(partial(follow, self._engine, identity, first, query.limit))
-            if stretch.rows or stretch.next < stretch.size:
+            if stretch.rows or stretch.next < stretch.size or self._ended:
                 return stretch
             first = stretch.next
+            patience = asyncio.timeout_at(until)
             try:
-                async with asyncio.timeout_at(until):
+                async with patience:
+                    self._patient.add(patience)
                     await self._grown(first)
             except TimeoutError:
                 return stretch
+            finally:
+                self._patient.discard(patience)
 
     async def head(self, request: Request) -> Response:
         """Return where the caller's own newest chain stands."""
