@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import structlog
 import uvicorn
@@ -23,6 +23,7 @@ from prism_vault_agent.central.config import CentralConfig, load
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.http.protocol import REQUEST_SECONDS, LimitedProtocol
 from prism_vault_agent.central.http.tls import ServerCertificate
+from prism_vault_agent.central.log_lines import LogLines
 from prism_vault_agent.central.storage.engines import prepare, reading_engine, require_current
 from prism_vault_agent.central.upgrade import migrate_checked
 from prism_vault_agent.errors import CannotCreate, PrismVaultError, Unavailable
@@ -48,7 +49,16 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     """
     _harden()
     config = load(config_path)
-    _log_to_stderr()
+    lines = LogLines(sys.stderr.fileno())
+    _log_to(lines)
+    try:
+        _serve(config, config_path, lines, migrate_first=migrate_first)
+    finally:
+        lines.close()
+    return 0
+
+
+def _serve(config: CentralConfig, config_path: Path, lines: LogLines, *, migrate_first: bool) -> None:
     certificate = ServerCertificate(config) if config.tls_cert else None
     if migrate_first:
         migrate_checked(config, None, lambda line: structlog.get_logger("migration").info("migrating", step=line))
@@ -57,19 +67,19 @@ def serve(config_path: Path, *, migrate_first: bool = False) -> int:
     require_current(engine, config_path)
     engine.dispose()
     listening = _listen(config)
-    server = _Server(build(config), _url(config, listening), certificate)
+    server = _Server(build(config), _url(config, listening), certificate, lines)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.end)  # uvicorn takes over later, and raises the signal again when it has drained
     sys.setswitchinterval(SWITCH_SECONDS)
     server.run(sockets=[listening])
-    return 0
 
 
 class _Server(uvicorn.Server):
     """Says where it listens, once it does, and takes a new certificate for an old one while it serves."""
 
-    def __init__(self, door: Door, url: str, certificate: ServerCertificate | None) -> None:
+    def __init__(self, door: Door, url: str, certificate: ServerCertificate | None, lines: LogLines) -> None:
         super().__init__(_settings(door))
+        self._lines = lines
         self._url = url
         self._certificate = certificate
         self._door = door
@@ -103,10 +113,19 @@ class _Server(uvicorn.Server):
         if self._watching is not None:
             self._watching.cancel()
         self._door.end()
-        deadline = threading.Timer(DRAIN_SECONDS + FINISH_SECONDS, _give_up)
+        deadline = threading.Timer(DRAIN_SECONDS + FINISH_SECONDS, self._give_up)
         deadline.daemon = True
         deadline.start()
         await super().shutdown(sockets)
+
+    def _give_up(self) -> None:
+        """End the process though a thread of it still waits for the database, and nothing else can end that.
+
+        What was acknowledged is durable; what the database does with the rest, nobody was told.
+        """
+        structlog.get_logger("central").error("ended_unfinished", mend="see whether the database works")
+        self._lines.close()
+        os._exit(Unavailable.exit_status)
 
     def _protocol(self) -> LimitedProtocol:
         return LimitedProtocol(self, self._most, self._refused)
@@ -119,15 +138,6 @@ def _harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _give_up() -> None:
-    """End the process though a thread of it still waits for the database, and nothing else can end that.
-
-    What was acknowledged is durable; what the database does with the rest, nobody was told.
-    """
-    structlog.get_logger("central").error("ended_unfinished", mend="see whether the database works")
-    os._exit(Unavailable.exit_status)
 
 
 def _listen(config: CentralConfig) -> socket.socket:
@@ -167,8 +177,8 @@ def _settings(app: Door) -> uvicorn.Config:
     )
 
 
-def _log_to_stderr() -> None:
-    """Write JSON lines: our events, and what the libraries warn of, as text without tracebacks."""
+def _log_to(lines: LogLines) -> None:
+    """Write JSON lines to ``lines``: our events, and what the libraries warn of, as text without tracebacks."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -176,7 +186,7 @@ def _log_to_stderr() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", lines)),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Foreign()], force=True)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.central.host import Host
+from tests.support.central import CentralProcess
+from tests.support.waiting import wait_until
+
 if TYPE_CHECKING:
-    from tests.support.central import CentralProcess
+    from collections.abc import Iterator
+    from pathlib import Path
 
 APPEND = b"POST /v1/audit/reservations HTTP/1.1\r\nHost: central\r\n"
 AMBIGUOUS = {
@@ -51,6 +57,46 @@ def test_ambiguous_framing_is_refused_and_the_connection_closed(central, framing
     assert answer.startswith(b"HTTP/1.1 4")
     assert b"HTTP/1.1 200" not in answer
     assert b'"status": "ok"' not in answer
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[CentralProcess]:
+    """Return a central that may have 160 descriptors, so 32 connections."""
+    central = CentralProcess(tmp_path)
+    central.start(["/usr/bin/prlimit", "--nofile=160:160"])
+    try:
+        yield central
+    finally:
+        central.stop()
+
+
+def test_a_connection_too_many_is_told_so(narrow):
+    """Beyond as many connections as there may be each gets 503 and its code; with one gone, an agent is served again."""
+    clients = [connected(narrow) for _ in range(32)]
+    for client in clients:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: central\r\n\r\n")
+    answers = [client.recv(4096) for client in clients]
+    with ExitStack() as more:
+        refused = [until_closed(more.enter_context(connected(narrow))) for _ in range(200)]
+    clients.pop().close()
+    wait_until(lambda: served(narrow))
+    with narrow.client("none") as client:
+        counted = client.get("/metrics").text
+    for client in clients:
+        client.close()
+
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    assert {answer.partition(b"\r\n")[0] for answer in refused} == {b"HTTP/1.1 503 Service Unavailable"}
+    assert {json.loads(answer.partition(b"\r\n\r\n")[2])["code"] for answer in refused} == {"too_many_connections"}
+    assert b"retry-after: 1\r\n" in refused[0]
+    assert "prism_vault_central_connections_refused_total" in counted
+
+
+def served(central: CentralProcess) -> bool:
+    """Tell whether an agent's reservation is taken, and its connection not one too many; it is closed then."""
+    host = Host(central)
+    with host.client:
+        return host.send(host.make("reserved")).status_code == 201
 
 
 def test_what_is_no_http_is_a_problem(central):

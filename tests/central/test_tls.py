@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import ssl
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -177,3 +180,45 @@ def test_central_does_not_start_with_a_bad_certificate(tmp_path: Path, wrong, to
         CentralProcess(tmp_path, more={"tls_cert": str(tls.cert_file), "tls_key": str(tls.key_file)}).start()
 
     assert "Traceback" not in str(raised.value)
+
+
+def test_handshakes_that_do_not_end_are_cut_off(secured, tls):
+    """A client that says nothing, one that stops in its hello and one that dribbles are cut off; others are served meanwhile."""
+    hello = client_hello(tls)
+    starts = {"silent": b"", "half": hello[: len(hello) // 2], "dribbling": b""}
+    with ExitStack() as open_:
+        clients = {name: open_.enter_context(connected(secured)) for name in starts}
+        crowd = [open_.enter_context(connected(secured)) for _ in range(100)]
+        for name, start in starts.items():
+            clients[name].sendall(start)
+        assert served(secured, tls)
+        sent = dribble(clients["dribbling"], hello)
+        assert served(secured, tls)
+        ends = [at_end(client) for client in (clients["silent"], clients["half"], *crowd)]
+
+    assert 1 < sent < len(hello)
+    assert set(ends) == {b""}
+
+
+def client_hello(tls: Tls) -> bytes:
+    """Return the first message of a handshake."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context(tls).wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+def dribble(client: socket.socket, content: bytes) -> int:
+    """Send a byte whenever the other side has said nothing for half a second; return how many it took until it closed."""
+    for sent, byte in enumerate(content):
+        if select.select([client], [], [], 0.5)[0]:
+            return sent
+        client.sendall(bytes([byte]))
+    return len(content)
+
+
+def at_end(client: socket.socket) -> bytes:
+    """Return what comes before the other side closes."""
+    with contextlib.suppress(ConnectionError):
+        return client.recv(64)
+    return b""
