@@ -81,7 +81,7 @@ class PostgresServer:
                 stderr=log,
                 cwd="/",
             )
-        wait_until(self._answers, timeout=30)
+        wait_until(self._answers, timeout=60)
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as admin:
             if admin.execute("SELECT 1 FROM pg_database WHERE datname = 'audit'").fetchone() is None:
                 admin.execute("CREATE DATABASE audit")
@@ -124,7 +124,7 @@ class PostgresServer:
     def _end(self, number: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(30)
+            self.process.wait(90)
             self.process = None
 
     def _answers(self) -> bool:

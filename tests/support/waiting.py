@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
-def wait_until(condition: Callable[[], Found], timeout: float = 10.0) -> Found:
+def wait_until(condition: Callable[[], Found], timeout: float = 30.0) -> Found:
     """Return the first truthy result of ``condition``; fail the test where none comes within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
