@@ -1,0 +1,226 @@
+"""One generation of a scope's files: staged where nobody sees it, switched in one step, cleared in one step.
+
+``place`` is always the descriptor of the directory that ``place.py`` opened. A reader that opens a scope's directory, or any file
+of it, gets one generation whole: renameat2(2) exchanges the directories. What a rotation replaces is unlinked, so that who has it
+open reads it to its end; what is cleared is truncated before, so that who has it open reads nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from prism_vault_agent.sink import linux, record
+from prism_vault_agent.sink.place import STAGED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prism_vault_agent.sink.record import Written
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file is to be: ``path`` below the scope's directory, with one directory of its own at most."""
+
+    path: str
+    content: bytes
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A generation that is whole and not visible; ``changed`` tells whether any file differs from the visible one."""
+
+    name: str
+    files: list[Written]
+    changed: bool
+
+
+def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any]) -> Staged:
+    """Write a generation of ``scope`` where nobody sees it; a file that is as it was keeps its inode. Raises ``OSError``.
+
+    Space for everything is had before the first byte is written. A failure leaves nothing behind but what :func:`sweep` clears.
+    """
+    name = f"{STAGED}/{scope}.{secrets.token_hex(8)}"
+    os.mkdir(name, 0o700, dir_fd=place)
+    try:
+        for directory in sorted({os.path.dirname(each.path) for each in contents} - {""}):
+            os.mkdir(f"{name}/{directory}", 0o700, dir_fd=place)
+            _set_mode(place, f"{name}/{directory}", 0o755)
+        with contextlib.ExitStack() as opened:
+            same: dict[str, int] = {}
+            for each in contents:
+                if (descriptor := _same(place, scope, each)) is not None:
+                    opened.callback(os.close, descriptor)
+                    same[each.path] = descriptor
+            written = _write(place, name, contents, same)
+        note = Content(record.NAME, record.encode(told, written), os.geteuid(), os.getegid(), 0o600)
+        _write(place, name, [note], {})
+        _set_mode(place, name, 0o755)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            discard(place, name)
+        raise
+    earlier = record.read(place, scope)
+    before = {file.path for file in earlier[1]} if earlier else set()
+    return Staged(name, written, changed=not same.keys() == before == {each.path for each in contents})
+
+
+def switch(place: int, scope: str, staged: Staged) -> None:
+    """Make a staged generation the visible one, in one step, and discard the one before. Not done where it raises ``OSError``."""
+    try:
+        linux.rename_below(place, staged.name, scope, linux.RENAME_NOREPLACE)
+    except FileExistsError:
+        linux.rename_below(place, staged.name, scope, linux.RENAME_EXCHANGE)
+        # What is left of the old one is not visible, and swept at the next start.
+        with contextlib.suppress(OSError):
+            _remove(place, staged.name, truncate=False)
+
+
+def discard(place: int, name: str) -> None:
+    """Remove what is staged; a file that is visible too, since it did not change, stays as it is. Raises ``OSError``."""
+    _remove(place, name, truncate=True, alone=True)
+
+
+def clear(place: int, scope: str) -> bool:
+    """Take the visible generation of ``scope`` away: hidden in one step, emptied, unlinked. Tell whether there was one.
+
+    Raises ``OSError`` of the first thing that failed, after everything else was done.
+    """
+    hidden = f"{STAGED}/{scope}.{secrets.token_hex(8)}"
+    try:
+        linux.rename_below(place, scope, hidden, linux.RENAME_NOREPLACE)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        hidden = scope  # where it cannot be hidden it is emptied all the same
+    _remove(place, hidden, truncate=True)
+    return True
+
+
+def sweep(place: int, keep: Iterable[str]) -> list[str]:
+    """Clear everything that is staged, and every visible entry but those to ``keep``; return the names of the latter cleared."""
+    staged = linux.open_below(place, STAGED, _DIRECTORY)
+    try:
+        for name in os.listdir(staged):
+            discard(place, f"{STAGED}/{name}")
+    finally:
+        os.close(staged)
+    strangers = [name for name in os.listdir(place) if not name.startswith(".") and name not in set(keep)]
+    for name in strangers:
+        clear(place, name)
+    return strangers
+
+
+def _same(place: int, scope: str, wanted: Content) -> int | None:
+    """Return the visible file, open, where it is already as it is wanted; None where it is not."""
+    try:
+        descriptor = linux.open_below(place, f"{scope}/{wanted.path}", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    found = os.fstat(descriptor)
+    alike = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size == len(wanted.content)
+    alike = alike and (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (wanted.uid, wanted.gid, wanted.mode)
+    if alike and os.pread(descriptor, len(wanted.content) + 1, 0) == wanted.content:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _write(place: int, name: str, contents: list[Content], same: dict[str, int]) -> list[Written]:
+    """Link or write each file below the staged directory ``name``: owner, mode and space first, then bytes, then the name."""
+    files = dict(same)
+    with contextlib.ExitStack() as opened:
+        made = [each for each in contents if each.path not in same]
+        for each in made:
+            files[each.path] = _reserve(place, f"{name}/{os.path.dirname(each.path)}".rstrip("/"), each)
+            opened.callback(os.close, files[each.path])
+        for each in made:
+            left = memoryview(each.content)
+            while left:
+                left = left[os.write(files[each.path], left) :]
+            os.fsync(files[each.path])
+        written = []
+        for each in contents:
+            descriptor = files[each.path]
+            os.link(f"/proc/self/fd/{descriptor}", f"{name}/{each.path}", dst_dir_fd=place, follow_symlinks=True)
+            written.append(record.Written.of(each.path, os.fstat(descriptor)))
+    return written
+
+
+def _reserve(place: int, directory: str, wanted: Content) -> int:
+    """Return a file without a name, with its owner, mode and space: nothing of it can go wrong after bytes are in it."""
+    descriptor = linux.open_below(place, directory, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        if (found.st_uid, found.st_gid) != (wanted.uid, wanted.gid):
+            os.fchown(descriptor, wanted.uid, wanted.gid)
+        os.fchmod(descriptor, wanted.mode)
+        if wanted.content:
+            os.posix_fallocate(descriptor, 0, len(wanted.content))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _set_mode(place: int, path: str, mode: int) -> None:
+    """Set the mode of a directory, whatever the umask made of it."""
+    descriptor = linux.open_below(place, path, _DIRECTORY)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(place: int, path: str, *, truncate: bool, alone: bool = False) -> None:
+    """Remove a file or directory; ``truncate`` files before, or only those that have no other name (``alone``)."""
+    failed: list[OSError] = []
+    try:
+        directory = linux.open_below(place, path, _DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        if truncate:
+            _attempt(failed, lambda: _empty(place, path, alone=alone))
+        _attempt(failed, lambda: os.unlink(path, dir_fd=place))
+    else:
+        try:
+            os.fchmod(directory, 0o700)
+            for name in os.listdir(directory):
+                _attempt(failed, lambda below=f"{path}/{name}": _remove(place, below, truncate=truncate, alone=alone))
+        finally:
+            os.close(directory)
+        _attempt(failed, lambda: os.rmdir(path, dir_fd=place))
+    if failed:
+        raise failed[0]
+
+
+def _empty(place: int, path: str, *, alone: bool) -> None:
+    found = os.stat(path, dir_fd=place, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode) or (alone and found.st_nlink > 1):
+        return
+    os.chmod(path, 0o600, dir_fd=place)  # who owns a file may not write it before its mode says so
+    descriptor = linux.open_below(place, path, os.O_WRONLY)
+    try:
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _attempt(failed: list[OSError], step: Any) -> None:
+    """Do one step; keep its error, so that the others are done too."""
+    try:
+        step()
+    except OSError as error:
+        failed.append(error)
