@@ -20,7 +20,7 @@ from prism_vault_agent.central.access.rate import Rates
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.access.certificate import PeerCertificate
-    from prism_vault_agent.central.access.issuer import TokenIssuer
+    from prism_vault_agent.central.access.issuer import TokenIssuer, Vouched
     from prism_vault_agent.central.access.live import Live
     from prism_vault_agent.central.access.permission import Role, Scope
     from prism_vault_agent.central.access_settings import Agent, Operator, ServiceToken
@@ -83,7 +83,7 @@ class Credentials:
         self._certified = {agent.certificate: _agent(agent, "certificate") for agent in config.agents if agent.certificate}
         self._certified |= {operator.certificate: _operator(operator) for operator in config.operators}
         self._issuer = issuer
-        self._verified: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._verified: OrderedDict[str, tuple[Vouched, Identity]] = OrderedDict()
 
     async def identify(self, authorization: str, certificate: PeerCertificate | None = None) -> Identity:
         """Return who calls with an ``Authorization`` header, a verified client certificate, or both.
@@ -128,10 +128,6 @@ class Credentials:
             return found
         if credential.startswith(STORED):
             return self._stored(digest)
-        expires, known = self._verified.get(digest, (0.0, None))
-        if known is not None and time.time() < expires:
-            self._verified.move_to_end(digest)
-            return known
         return await self._verify(credential, digest)
 
     def projects_of(self, host: str) -> frozenset[str]:
@@ -154,15 +150,20 @@ class Credentials:
         return token.identity
 
     async def _verify(self, credential: str, digest: str) -> Identity:
-        """Return the agent that an identity token speaks for, and remember it until the token's end."""
-        self._verified.pop(digest, None)
+        """Return the agent that an identity token speaks for, and remember it until the end of the token or of its key."""
         if self._issuer is None or credential.count(".") != 2:
             raise Unauthenticated("unknown_token")
-        subject, expires = await self._issuer.verify(credential)
-        identity = self._agents.get(subject)
+        known = self._verified.get(digest)
+        if known is not None and time.time() < known[0].expires and await self._issuer.knows(known[0].kid):
+            self._verified[digest] = known
+            self._verified.move_to_end(digest)
+            return known[1]
+        self._verified.pop(digest, None)
+        vouched = await self._issuer.verify(credential)
+        identity = self._agents.get(vouched.subject)
         if identity is None:
             raise Unauthenticated("unknown_subject")
-        self._verified[digest] = (expires, identity)
+        self._verified[digest] = (vouched, identity)
         while len(self._verified) > MOST_VERIFIED:
             self._verified.popitem(last=False)
         return identity
