@@ -11,6 +11,7 @@ from prism_vault_agent.central.access.identity import Credentials
 from prism_vault_agent.central.access.issuer import TokenIssuer
 from prism_vault_agent.central.access.live import Live
 from prism_vault_agent.central.access.policy import Policy
+from prism_vault_agent.central.access.refusals import Refusals
 from prism_vault_agent.central.anchoring import Anchoring
 from prism_vault_agent.central.anchors import places
 from prism_vault_agent.central.http.api import Api
@@ -99,4 +100,4 @@ def build(config: CentralConfig) -> Door:
     running = Running({writer, sequencing}, works, first=live.follow, last=sequencer.finish, closing=closing, issuer=issuer)
     app = Api(running.lifespan, [each.router() for each in routes])
     appends = AppendRoutes(writer, live, receipts, metrics, credentials.rates)
-    return Door(app, appends, streams, credentials, metrics, waited_for=(streams.end, reads.end))
+    return Door(app, appends, streams, credentials, metrics, refusals=Refusals(writer), waited_for=(streams.end, reads.end))

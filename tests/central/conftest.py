@@ -8,6 +8,7 @@ import pytest
 
 from tests.central.host import OPEN, Host
 from tests.central.own_log import Databases
+from tests.central.provider import Login, logged_in
 from tests.support.central import ALLOW_ALL, CentralProcess
 from tests.support.postgres import PostgresServer
 
@@ -51,6 +52,13 @@ def closed() -> Iterator[None]:
 def host(central: CentralProcess) -> Host:
     """Return server1 with a chain of its own."""
     return Host(central)
+
+
+@pytest.fixture(scope="session")
+def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+    """Return a host that has logged in at a running OpenBao."""
+    with logged_in(tmp_path_factory.mktemp("openbao")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

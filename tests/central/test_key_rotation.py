@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import jwt
@@ -16,84 +15,26 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prism_vault_agent.central.access.identity import Unauthenticated
 from prism_vault_agent.central.access.issuer import FETCH_SECONDS, FRESH, IssuerUnavailable, TokenIssuer
 from prism_vault_agent.central.access_settings import Issuer
+from tests.central.provider import AUDIENCE, STEADY, Provider, kid
 from tests.support.central import CentralProcess
-from tests.support.fault_proxy import Fault, FaultProxy, always
-from tests.support.openbao import OpenBao
+from tests.support.fault_proxy import Fault, always
 from tests.support.soak import count
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-AUDIENCE = "prism-vault-central"
-STEADY = "steady"  # a role whose key is never rotated
-
-
-@dataclass
-class Provider:
-    """A real OpenBao, whose keys central fetches through ``keys``. ``role`` is that of this test's tokens, and its key's name."""
-
-    bao: OpenBao
-    keys: FaultProxy
-    login: str
-    entity: str
-    role: str = field(default_factory=lambda: f"role-{secrets.token_hex(3)}")
-
-    def __post_init__(self) -> None:
-        self.bao.identity_role(self.role, audience=AUDIENCE)
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The issuer, as central is configured with it."""
-        return {"url": f"{self.keys.address}/v1/identity/oidc", "audience": AUDIENCE}
-
-    @property
-    def asked(self) -> int:
-        """How often the keys were asked for."""
-        return self.keys.count(lambda seen: seen.path.endswith("/.well-known/keys"))
-
-    def mint(self, role: str = "") -> str:
-        """Return a new token of server1."""
-        return str(self.bao.must("GET", f"identity/oidc/token/{role or self.role}", token=self.login)["data"]["token"])
-
-    def rotate(self, verification_ttl: str = "1h") -> str:
-        """Rotate the key and return a token by the new one."""
-        before = kid(self.mint())
-        self.bao.must("POST", f"identity/oidc/key/{self.role}/rotate", {"verification_ttl": verification_ttl})
-        token = self.mint()
-        assert kid(token) != before
-        return token
-
-    def published(self) -> set[str]:
-        """Return the ids of the keys that OpenBao publishes now."""
-        return {str(key["kid"]) for key in self.bao.must("GET", "identity/oidc/.well-known/keys", token="")["keys"]}
-
-
-def kid(token: str) -> str:
-    return str(jwt.get_unverified_header(token)["kid"])
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OpenBao, FaultProxy, str, str]]:
-    with OpenBao(tmp_path_factory.mktemp("bao")) as bao, FaultProxy(bao.port) as keys:
-        bao.must("POST", "identity/oidc/config", {"issuer": keys.address})
-        bao.policy("mint", 'path "identity/oidc/token/*" { capabilities = ["read"] }')
-        bao.identity_role(STEADY, audience=AUDIENCE)
-        role_id, secret_id = bao.approle("server1", ["mint"])
-        body = {"role_id": role_id.read_text(), "secret_id": secret_id.read_text()}
-        login = bao.must("POST", "auth/approle/login", body, token="")["auth"]
-        yield bao, keys, login["client_token"], login["entity_id"]
-
 
 @pytest.fixture
-def provider(opened) -> Provider:
-    return Provider(*opened)
+def provider(login) -> Provider:
+    """Return a host's login with a key of its own."""
+    return Provider(login)
 
 
 @pytest.fixture
 def central(provider, tmp_path) -> Iterator[CentralProcess]:
     """Return a central that knows server1 by its entity, and has asked for no keys yet."""
-    subjects = [{"subject": provider.entity, "host": "server1", "projects": ["prism"]}]
+    subjects = [{"subject": provider.login.entity, "host": "server1", "projects": ["prism"]}]
     with CentralProcess(tmp_path, issuer=provider.settings, subjects=subjects) as running:
         yield running
 
@@ -124,9 +65,9 @@ def test_a_rotated_key_is_believed_after_one_look(central, provider):
 def _delete(provider: Provider) -> None:
     """Let tokens be signed by another key, and delete the one before."""
     other = f"{provider.role}-next"
-    provider.bao.must("POST", f"identity/oidc/key/{other}", {"algorithm": "ES256", "allowed_client_ids": ["*"]})
-    provider.bao.must("POST", f"identity/oidc/role/{provider.role}", {"key": other, "client_id": AUDIENCE, "ttl": "1h"})
-    provider.bao.must("DELETE", f"identity/oidc/key/{provider.role}")
+    provider.login.bao.must("POST", f"identity/oidc/key/{other}", {"algorithm": "ES256", "allowed_client_ids": ["*"]})
+    provider.login.bao.must("POST", f"identity/oidc/role/{provider.role}", {"key": other, "client_id": AUDIENCE, "ttl": "1h"})
+    provider.login.bao.must("DELETE", f"identity/oidc/key/{provider.role}")
 
 
 def _let_end(provider: Provider) -> None:
@@ -153,7 +94,7 @@ def test_while_the_issuer_is_away_known_keys_do(central, provider, way):
     """With an issuer that is away or silent, new tokens by known keys are believed, others get 503, and its return is noticed."""
     assert answer(central, provider.mint()) == "ok"
     provider.rotate()
-    with provider.keys.failing(always(Fault(way))):
+    with provider.login.keys.failing(always(Fault(way))):
         unknown = provider.rotate()
         assert answer(central, unknown) == "503 issuer_unavailable"
         assert answer(central, provider.mint(STEADY)) == "ok"
@@ -205,7 +146,7 @@ def test_a_flood_of_unknown_keys_is_six_looks_a_minute(provider):
             for minute in (1, 2):
                 told = Counter(await asyncio.gather(*(outcome(made, token) for token in [*tokens, true])))
                 told.update([await outcome(made, token) for token in tokens])
-                assert told == {"unknown_key": 200, provider.entity: 1}
+                assert told == {"unknown_key": 200, provider.login.entity: 1}
                 assert provider.asked - before == 6 * minute
                 clock.now += 61
 
@@ -219,7 +160,7 @@ def test_keys_are_looked_at_again_after_five_minutes(provider):
     async def script() -> None:
         clock, token = Clock(), provider.mint()
         async with issuer(provider, clock) as made:
-            assert await outcome(made, token) == provider.entity
+            assert await outcome(made, token) == provider.login.entity
             _delete(provider)
             clock.now += FRESH
             assert await made.knows(kid(token))
@@ -236,16 +177,16 @@ def test_old_keys_serve_until_the_issuer_is_back(provider):
     async def script() -> None:
         clock, token = Clock(), provider.mint()
         async with issuer(provider, clock) as made:
-            assert await outcome(made, token) == provider.entity
+            assert await outcome(made, token) == provider.login.entity
             _delete(provider)
             clock.now += 2 * 3600
-            with provider.keys.failing(always(Fault("reset"))):
-                assert await outcome(made, token) == provider.entity
-            with provider.keys.failing(always(Fault("hang"))):
+            with provider.login.keys.failing(always(Fault("reset"))):
+                assert await outcome(made, token) == provider.login.entity
+            with provider.login.keys.failing(always(Fault("hang"))):
                 for _ in range(20):
                     clock.now += 61
                     async with asyncio.timeout(FETCH_SECONDS - 0.2):
-                        assert await outcome(made, token) == provider.entity
+                        assert await outcome(made, token) == provider.login.entity
             await _until(lambda: made.knows(kid(token)), clock)
             assert await outcome(made, token) == "unknown_key"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -13,6 +14,9 @@ from prism_vault_agent.central.access.identity import Identity
 from prism_vault_agent.central.access.permission import NEEDS, OPEN, SCOPES, Refused, needs, permit
 from prism_vault_agent.central.http.door import Door
 from prism_vault_agent.central.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 EVERY_SCOPE = sorted(set().union(*SCOPES.values()))
 CLOSED = {route: need for route, need in NEEDS.items() if need is not OPEN}
@@ -84,13 +88,19 @@ def test_an_operator_uses_no_route_of_agents(central, method, path):
     assert (answer.status_code, answer.json()["code"]) == (403, "role")
 
 
+def _door(app: ASGIApp) -> Door:
+    """Return the door before an application, for requests that need nothing else."""
+    nobody: Any = None
+    return Door(app, nobody, nobody, nobody, Metrics("sqlite"), refusals=nobody, waited_for=())
+
+
 def test_a_route_that_was_forgotten_is_not_served():
     """A route that an application has and the table has not gets 404, so forgetting it opens nothing."""
     app = FastAPI()
     app.add_api_route("/v1/audit/everything", lambda: {"told": "all"})
 
     async def ask() -> httpx2.Response:
-        door = Door(app, None, None, None, Metrics("sqlite"), waited_for=())  # type: ignore[arg-type] # none of them may be asked
+        door = _door(app)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://central") as client:
             return await client.get("/v1/audit/everything")
 
@@ -142,7 +152,7 @@ def test_nobody_behind_the_door_sees_a_claim():
         await send({"type": "http.response.body", "body": b""})
 
     async def ask() -> None:
-        door = Door(app, None, None, None, Metrics("sqlite"), waited_for=())  # type: ignore[arg-type] # none of them may be asked
+        door = _door(app)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://central") as client:
             await client.get("/healthz", headers={**CLAIMS, "X-Other": "kept"})
 

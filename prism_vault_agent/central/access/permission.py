@@ -36,11 +36,15 @@ SCOPES: Final[Mapping[Role, frozenset[Scope]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a route needs: one of the roles, and the scope. ``loopback`` lets anyone of this machine do without."""
+    """What a route needs: one of the roles, and the scope. ``loopback`` lets anyone of this machine do without.
+
+    Where it is ``audited``, it is on the audit log that a caller who is known was refused it.
+    """
 
     scope: Scope
     roles: frozenset[Role]
     loopback: bool = False
+    audited: bool = False
 
 
 class Refused(Exception):
@@ -58,7 +62,7 @@ def _agent(scope: Scope) -> Need:
 
 
 def _operator(scope: Scope) -> Need:
-    return Need(scope, frozenset({"operator"}))
+    return Need(scope, frozenset({"operator"}), audited=scope.endswith(":write"))
 
 
 def _both(scope: Scope) -> Need:

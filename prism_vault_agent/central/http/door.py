@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from prism_vault_agent.central.access.identity import Credentials, Identity
+    from prism_vault_agent.central.access.refusals import Refusals
     from prism_vault_agent.central.http.appending import AppendRoutes
     from prism_vault_agent.central.http.signals import SignalStreams
     from prism_vault_agent.central.metrics import Metrics
@@ -59,6 +60,7 @@ class Door:
         credentials: Credentials,
         metrics: Metrics,
         *,
+        refusals: Refusals,
         waited_for: Sequence[Callable[[], None]],
     ) -> None:
         """Pass requests of whom ``credentials`` knows to ``appends``, ``streams`` and ``app``; count them in ``metrics``.
@@ -70,6 +72,7 @@ class Door:
         self._streams = streams
         self._waited_for = waited_for
         self._credentials = credentials
+        self._refusals = refusals
         self.metrics = metrics
         self._log = structlog.get_logger("http")
 
@@ -140,7 +143,12 @@ class Door:
         identity = await self._credentials.identify(
             given[0].decode("latin-1") if given else "", scope["state"].get("certificate")
         )
-        permit(identity, need)
+        try:
+            permit(identity, need)
+        except Refused as refused:
+            if need.audited:
+                await self._refusals.record(identity, f"{scope['method']} {route.template}", refused.reason)
+            raise
         return identity
 
     def _told(self, error: BaseException, request_id: str, path: str) -> Problem:
