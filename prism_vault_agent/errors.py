@@ -93,9 +93,14 @@ class Unavailable(PrismVaultError):
 
 
 class AuditUnavailable(Unavailable):
-    """Central did not durably take a record, so nothing may be released."""
+    """Central did not durably take a record, so nothing may be released.
+
+    Where it answered, ``request_id`` is what its log calls the request, and ``code`` its word for the problem.
+    """
 
     reason = "audit_unavailable"
+    request_id = ""
+    code = ""
 
 
 class ProviderUnavailable(Unavailable):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.audit.answers import of_central
 from prism_vault_agent.audit.stream import Ahead
 from prism_vault_agent.audit.target import Target
 from prism_vault_agent.errors import PrismVaultError
@@ -61,8 +62,8 @@ class Signals:
                 log.critical("signals.ahead", ours=self.last, central=error.last, message=self.last_error)
                 self.last = error.last
             except PrismVaultError as error:
-                if self.connected or not self.last_error:
-                    log.warning("signals.away", reason=error.reason, message=error.message)
+                if self.connected or error.message != self.last_error:
+                    log.warning("signals.away", reason=error.reason, message=error.message, **of_central(error))
                 self.last_error = error.message
             except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
                 self.last_error = type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from prism_vault_agent.errors import AuditUnavailable, Denied, PrismVaultError
 from prism_vault_agent.model import Receipt, ReservationId, Resolution
 
 Answer = dict[str, Any]
+# What central calls a request, in its log and in X-Request-Id, and its words for a problem: nothing else gets into our log.
+REQUEST_ID: Final = re.compile("[0-9a-f]{16}")
+CODE: Final = re.compile("[a-z_]{1,40}")
 # Is told the events that were sent, the answer to each, and the receipt; raises ``AuditUnavailable`` where that proves nothing.
 Check = Callable[[Sequence[bytes], list[Answer], Any], object]
 BATCH: Final = "/v1/audit/events:batch"
@@ -24,13 +28,15 @@ WRONG: Final = "receipt_wrong"
 REFUSED: Final = "nothing is released until that is settled: see prism-vault witness show"
 
 
-def results(status: int, content: bytes, bodies: Sequence[bytes], check: Check | None = None) -> list[Answer]:
+def results(
+    status: int, content: bytes, bodies: Sequence[bytes], check: Check | None = None, request_id: str = ""
+) -> list[Answer]:
     """Return the answer to each event of a batch, or raise ``AuditUnavailable``: what we do not understand confirms nothing.
 
-    ``check`` looks at the receipt; without one, central is believed.
+    ``check`` looks at the receipt; without one, central is believed. Each answer gets ``request_id`` beside what central says.
     """
     if status != 200:
-        raise AuditUnavailable(f"central answered with status {status}", mend="see central's log")
+        raise problem("central answered", status, content)
     try:
         if len(content) > LARGEST:
             raise ValueError
@@ -40,17 +46,46 @@ def results(status: int, content: bytes, bodies: Sequence[bytes], check: Check |
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise AuditUnavailable("central's answer has the wrong shape", mend="check the URL of [central]") from None
+    request_id = request_id if REQUEST_ID.fullmatch(request_id) else ""
     if check is not None:
-        check(bodies, found, told.get("receipt"))
-    return list(found)
+        try:
+            check(bodies, found, told.get("receipt"))
+        except AuditUnavailable as error:
+            error.request_id = request_id
+            raise
+    return [{**answer, "request_id": request_id} for answer in found]
+
+
+def problem(told: str, status: int, content: bytes) -> AuditUnavailable:
+    """Return the error for an answer of another status, with what an RFC 9457 body says of it, if it is one."""
+    code = request_id = ""
+    try:
+        said = json.loads(content) if len(content) <= LARGEST else {}
+        code, request_id = str(said["code"]), str(said["request_id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    code = code if CODE.fullmatch(code) else ""
+    error = AuditUnavailable(f"{told} with status {status}" + (f" ({code})" if code else ""), mend="see central's log")
+    error.code, error.request_id = code, request_id if REQUEST_ID.fullmatch(request_id) else ""
+    return error
+
+
+def of_central(error: BaseException) -> dict[str, str]:
+    """Return the fields of a line of our log by which central's line about the same request is found."""
+    found = {"code": error.code, "request_id": error.request_id} if isinstance(error, AuditUnavailable) else {}
+    return {name: value for name, value in found.items() if value}
 
 
 def not_taken(told: str, last: PrismVaultError | None) -> AuditUnavailable:
     """Return the error for an event whose answer did not come in time, where ``last`` is what the last attempt ended with."""
     why = f"{told} ({last.message})" if last else told
     if last is not None and last.reason in (MISSING, WRONG):
-        return AuditUnavailable(why, mend=last.mend, reason=last.reason)
-    return AuditUnavailable(why, mend="retry when central is up")
+        error = AuditUnavailable(why, mend=last.mend, reason=last.reason)
+    else:
+        error = AuditUnavailable(why, mend="retry when central is up")
+    if isinstance(last, AuditUnavailable):
+        error.code, error.request_id = last.code, last.request_id
+    return error
 
 
 def check_reserved(answer: Answer, reservation: ReservationId) -> None:
@@ -81,8 +116,10 @@ def _is_yes(answer: Answer) -> bool:
 
 def _refused(answer: Answer) -> AuditUnavailable:
     why = answer.get("message") or answer.get("reason") or answer["status"]
-    return AuditUnavailable(
+    error = AuditUnavailable(
         f"central refused the audit record: {why}",
         mend="see central's log",
         reason=str(answer.get("reason") or "refused"),
     )
+    error.request_id = answer.get("request_id", "")
+    return error

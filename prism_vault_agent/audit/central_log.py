@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import check_reserved, check_success
+from prism_vault_agent.audit.answers import check_reserved, check_success, of_central
 from prism_vault_agent.audit.event import Fields, audit_id, new_id
 from prism_vault_agent.model import Reservation, ReservationId
 
@@ -56,7 +56,9 @@ class CentralLog:
     def fail(self, reservation: Reservation, error: BaseException) -> None:
         """Record that nothing was released. Where a success whose answer was lost stands, say that it was not delivered."""
         fields = rows.failure(reservation, error)
-        log.info("render.failed", audit_id=reservation.audit_id, kind=fields["kind"], reason=fields["reason"])
+        log.info(
+            "render.failed", audit_id=reservation.audit_id, kind=fields["kind"], reason=fields["reason"], **of_central(error)
+        )
         self._outbox.tell(fields, partial(self._ended_already, fields))
 
     def resume(self, waiting: Iterable[Fields]) -> None:

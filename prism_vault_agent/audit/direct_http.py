@@ -48,7 +48,7 @@ class DirectHttp:
             raise AuditUnavailable(broken.error.message) from None
         if reply.status == AWAY:
             self._replicas.failed(replica)
-        return results(reply.status, reply.body, [body], self._check)[0]
+        return results(reply.status, reply.body, [body], self._check, reply.headers.get("x-request-id", ""))[0]
 
     def _connection(self, replica: Replica) -> Connection:
         if replica not in self._connections:

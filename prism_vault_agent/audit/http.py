@@ -45,12 +45,14 @@ class CentralHttp:
         self._seconds = seconds
         self._credential = credential
         self._check = check
+        self._request_id = ""  # of the last answer
         self._open: tuple[Replica, asyncio.StreamReader, asyncio.StreamWriter, h11.Connection] | None = None
 
     async def post(self, bodies: Sequence[bytes]) -> list[Answer]:
         """Send one batch and return central's answer to each event, or raise ``AuditUnavailable``."""
         content = json.dumps({"events": [body.decode() for body in bodies]}, ensure_ascii=False).encode()
-        return results(*await self._ask("POST", BATCH, content), bodies, self._check)
+        status, body = await self._ask("POST", BATCH, content)
+        return results(status, body, bodies, self._check, self._request_id)
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of central's answer, whatever it is, or raise ``AuditUnavailable``."""
@@ -119,7 +121,7 @@ class CentralHttp:
         _, reader, writer, parser = self._open
         head = parser.send(request) or b""
         writer.write(head + (parser.send(h11.Data(content)) or b"") + (parser.send(h11.EndOfMessage()) or b""))
-        status, body = await _answer(reader, parser)
+        status, self._request_id, body = await _answer(reader, parser)
         if parser.our_state is h11.DONE and parser.their_state is h11.DONE:
             parser.start_next_cycle()
         else:
@@ -140,20 +142,21 @@ def _request(replica: Replica, method: str, path: str, credential: str, content:
     return h11.Request(method=method, target=replica.prefix + path, headers=headers)
 
 
-async def _answer(reader: asyncio.StreamReader, parser: h11.Connection) -> tuple[int, bytes]:
-    """Return status and body of one response. Raises ``AuditUnavailable`` for one that is too large."""
-    status, body = 0, bytearray()
+async def _answer(reader: asyncio.StreamReader, parser: h11.Connection) -> tuple[int, str, bytes]:
+    """Return status, request id and body of one response. Raises ``AuditUnavailable`` for one that is too large."""
+    status, request_id, body = 0, "", bytearray()
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
             parser.receive_data(await reader.read(READ_SIZE))
         elif isinstance(event, h11.Response):
             status = event.status_code
+            request_id = dict(event.headers).get(b"x-request-id", b"").decode("latin-1")
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > LARGEST:
                 raise AuditUnavailable("central's answer is too large", mend="check the URL of [central]")
         elif isinstance(event, h11.EndOfMessage):
-            return status, bytes(body)
+            return status, request_id, bytes(body)
         elif isinstance(event, h11.ConnectionClosed):
             raise ConnectionResetError

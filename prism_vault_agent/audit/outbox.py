@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import WRONG, not_taken
+from prism_vault_agent.audit.answers import WRONG, not_taken, of_central
 from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
+from prism_vault_agent.audit.event import audit_id
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
@@ -182,11 +183,13 @@ class Outbox:
 
     async def _away(self, error: PrismVaultError) -> None:
         """Note that central did not answer, and keep durably what nobody waits for."""
-        if self.trouble is None or self.trouble.reason != error.reason:
+        found = of_central(error)
+        before = self.trouble
+        if before is None or before.reason != error.reason or of_central(before).get("code") != found.get("code"):
             if error.reason == WRONG:
-                log.critical("receipt.wrong", message=error.line())
+                log.critical("receipt.wrong", message=error.line(), **found)
             else:
-                log.warning("central.away", reason=error.reason, message=error.message)
+                log.warning("central.away", reason=error.reason, message=error.message, **found)
         self.trouble = error
         await self._keep_all()
 
@@ -209,9 +212,16 @@ class Outbox:
         return True
 
     async def _drop(self, entry: Entry, answer: Answer) -> None:
-        """Forget an event that central has, or will never take; the latter is told where nobody waits for it."""
-        if entry.answer is None and not answer.get("appended") and answer.get("reason") != "event_id_reused":
-            log.warning("audit.refused", kind=entry.fields["kind"], reason=answer.get("reason"), status=answer["status"])
+        """Forget an event that central has, or will never take; what it says against one is told."""
+        if answer.get("reason") != "event_id_reused" and (answer.get("reason") or not answer.get("appended")):
+            log.warning(
+                "audit.denied" if answer.get("appended") else "audit.refused",
+                kind=entry.fields["kind"],
+                audit_id=audit_id(str(entry.fields["reservation"])),
+                reason=answer.get("reason"),
+                status=answer["status"],
+                request_id=answer.get("request_id", ""),
+            )
         if entry.kept:
             try:
                 await self.journal.drop(str(entry.fields["event_id"]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import h11
 
+from prism_vault_agent.audit.answers import problem
 from prism_vault_agent.errors import AuditUnavailable
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class SignalStream:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             if status == 409:
                 raise Ahead(int(json.loads(body)["last"]))
-        raise AuditUnavailable(f"central refuses its stream of signals with status {status}", mend="see central's log")
+        raise problem("central refuses its stream of signals", status, body)
 
 
 def _request(replica: Replica, target: str, credential: str) -> h11.Request:

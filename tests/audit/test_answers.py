@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_vault_agent.audit.answers import check_reserved, check_success, results
+from prism_vault_agent.audit.answers import check_reserved, check_success, of_central, problem, results
 from prism_vault_agent.errors import AuditUnavailable, Denied
 from prism_vault_agent.model import ReservationId
 from tests.audit.nouns import resolution
@@ -78,3 +78,12 @@ def test_f28_a_success_without_its_index_is_none(index: object) -> None:
     """A yes that does not say where the row is confirms nothing, and is a typed error."""
     with pytest.raises(AuditUnavailable):
         check_success({**YES, "n": index}, resolution())
+
+
+@pytest.mark.parametrize("said", [{"code": "x\ny", "request_id": "A" * 16}, {"code": 7, "request_id": None}, {"code": "a" * 41}])
+def test_only_what_can_be_a_code_or_an_id_gets_into_our_log(said: dict[str, object]) -> None:
+    """What claims to be a problem's code or a request's id and has another form is left out."""
+    error = problem("central answered", 503, json.dumps(said).encode())
+
+    assert (error.message, of_central(error)) == ("central answered with status 503", {})
+    assert results(200, json.dumps({"results": [YES]}).encode(), [b"e"], request_id="a\nb")[0]["request_id"] == ""

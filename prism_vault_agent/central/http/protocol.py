@@ -6,6 +6,7 @@ import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from prism_vault_agent.central.access.certificate import verified
@@ -42,6 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._most = most
         self._refused = refused
 
+    _log = structlog.get_logger("http")
     _head_bytes = 0
     _in_head = True
     _deadline: asyncio.TimerHandle | None = None
@@ -92,7 +94,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def refuse(self, problem: Problem) -> None:
         """Answer with a problem outside of any request, and close."""
-        self.transport.write(as_bytes(problem.response(os.urandom(8).hex())))
+        request_id = os.urandom(8).hex()
+        self._log.warning("request_failed", request_id=request_id, status=problem.status, code=problem.code)
+        self.transport.write(as_bytes(problem.response(request_id)))
         self.transport.close()
 
     def on_message_begin(self) -> None:
