@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from prism_vault_agent.audit.event import audit_id
@@ -21,11 +22,36 @@ BATCH: Final = "/v1/audit/events:batch"
 LARGEST: Final = 1024 * 1024
 # The status of a replica that cannot record now; another one may.
 AWAY: Final = 503
+# The status of a central that takes no more of this host for now; neither does another replica.
+LIMITED: Final = 429
+LONGEST_REST: Final = 60.0
 # The reasons of an answer that appends without proving it, and of one that proves something else.
 MISSING: Final = "receipt_missing"
 WRONG: Final = "receipt_wrong"
 # What to do where a log is not what it was.
 REFUSED: Final = "nothing is released until that is settled: see prism-vault witness show"
+
+
+class RateLimited(AuditUnavailable):
+    """Central takes no more of this host for ``seconds``. Nothing was queued; the same is sent again, to the same replica."""
+
+    reason = "rate_limited"
+
+    def __init__(self, seconds: float, request_id: str = "") -> None:
+        """Say for how long, and what central calls the request."""
+        super().__init__(
+            f"central takes no more of this host for {math.ceil(seconds)} s: it has asked for more than its share",
+            mend="retry then, or have [limits] raised at central",
+        )
+        self.seconds = seconds
+        self.code, self.request_id = self.reason, request_id if REQUEST_ID.fullmatch(request_id) else ""
+
+
+def limited(headers: Mapping[str, str]) -> RateLimited:
+    """Return the error that a 429 is, by its ``Retry-After`` in seconds (RFC 9110, section 10.2.3): from one to sixty."""
+    retry_after = headers.get("retry-after", "")
+    asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 1.0
+    return RateLimited(min(max(asked, 1.0), LONGEST_REST), headers.get("x-request-id", ""))
 
 
 def results(
@@ -79,7 +105,7 @@ def of_central(error: BaseException) -> dict[str, str]:
 def not_taken(told: str, last: PrismVaultError | None) -> AuditUnavailable:
     """Return the error for an event whose answer did not come in time, where ``last`` is what the last attempt ended with."""
     why = f"{told} ({last.message})" if last else told
-    if last is not None and last.reason in (MISSING, WRONG):
+    if last is not None and last.reason in (MISSING, WRONG, RateLimited.reason):
         error = AuditUnavailable(why, mend=last.mend, reason=last.reason)
     else:
         error = AuditUnavailable(why, mend="retry when central is up")

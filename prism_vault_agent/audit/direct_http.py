@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.audit.answers import AWAY, BATCH, REFUSED, Answer, Check, results
+from prism_vault_agent.audit.answers import AWAY, BATCH, LIMITED, REFUSED, Answer, Check, limited, results
 from prism_vault_agent.audit.replicas import Replica, Replicas
 from prism_vault_agent.errors import AuditUnavailable, IntegrityError
 from prism_vault_agent.vault.connection import Broken, Connection
@@ -32,7 +32,8 @@ class DirectHttp:
     def post(self, body: bytes, deadline: float) -> Answer:
         """Send one sealed event and return the answer to it; what is not an answer leaves it unknown (``AuditUnavailable``).
 
-        The next attempt is at another replica, where there is one and this one did not answer. ``deadline`` is CLOCK_MONOTONIC.
+        The next attempt is at another replica, where there is one and this one did not answer; at the same one after
+        ``RateLimited``. ``deadline`` is CLOCK_MONOTONIC.
         """
         content = json.dumps({"events": [body.decode()]}, ensure_ascii=False).encode()
         replica = self._replicas.current
@@ -48,6 +49,8 @@ class DirectHttp:
             raise AuditUnavailable(broken.error.message) from None
         if reply.status == AWAY:
             self._replicas.failed(replica)
+        if reply.status == LIMITED:
+            raise limited(reply.headers)
         return results(reply.status, reply.body, [body], self._check, reply.headers.get("x-request-id", ""))[0]
 
     def _connection(self, replica: Replica) -> Connection:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import MISSING, WRONG, Answer, check_reserved, check_success, not_taken
+from prism_vault_agent.audit.answers import MISSING, WRONG, Answer, RateLimited, check_reserved, check_success, not_taken
 from prism_vault_agent.audit.event import Chain, Fields, audit_id, new_id
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 from prism_vault_agent.model import Caller, Grant, Receipt, Request, Reservation, ReservationId, Resolution
@@ -82,9 +82,10 @@ class DirectLog:
             except AuditUnavailable as error:
                 # The last attempt is cut short by the deadline: what a wrong receipt was about says more.
                 last = last if last is not None and last.reason in (MISSING, WRONG) else error
-                if time.monotonic() + PAUSE >= deadline:
+                pause = error.seconds if isinstance(error, RateLimited) else PAUSE
+                if time.monotonic() + pause >= deadline:
                     raise not_taken("central did not take the audit record", last) from None
-                time.sleep(PAUSE)
+                time.sleep(pause)
                 continue
             self._in_doubt = b""
             if answer.get("appended"):

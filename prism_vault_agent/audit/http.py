@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import h11
 
-from prism_vault_agent.audit.answers import AWAY, BATCH, LARGEST, Answer, Check, results
+from prism_vault_agent.audit.answers import AWAY, BATCH, LARGEST, LIMITED, Answer, Check, RateLimited, limited, results
 from prism_vault_agent.errors import AuditUnavailable
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Credential(Protocol):
 class CentralHttp:
     """Central's audit API, for one request at a time. Nothing is taken from the environment, and no redirect is followed.
 
-    A replica that cannot be reached, is late, or answers 503 is left for the next one, which is asked with the same bytes.
+    A replica that cannot be reached, is late, or answers 503 is left for the next one, which is asked with the same bytes. After
+    429 nothing is asked until its time is up, and then the same replica: ``RateLimited`` is raised meanwhile.
     """
 
     def __init__(self, replicas: Replicas, credential: Credential, seconds: float, check: Check | None = None) -> None:
@@ -64,13 +65,18 @@ class CentralHttp:
 
     async def _ask(self, method: str, path: str, content: bytes = b"") -> tuple[int, bytes]:
         """Return the answer of the first replica that has one, the one in use first. Raises the last one's failure."""
+        self._replicas.check()
         credential = await self._credential.get()
         others = len(self._replicas)
         while others := others - 1:
-            with contextlib.suppress(AuditUnavailable):
+            try:
                 status, body = await self._ask_one(method, path, credential, content)
-                if status != AWAY:
-                    return status, body
+            except RateLimited:
+                raise
+            except AuditUnavailable:
+                continue
+            if status != AWAY:
+                return status, body
         return await self._ask_one(method, path, credential, content)
 
     async def _ask_one(self, method: str, path: str, credential: str, content: bytes) -> tuple[int, bytes]:
@@ -78,6 +84,9 @@ class CentralHttp:
         replica = self._replicas.current
         try:
             status, body = await self._bounded(replica, _request(replica, method, path, credential, content), content)
+        except RateLimited as error:
+            self._replicas.limited(error)
+            raise
         except AuditUnavailable:
             self._replicas.failed(replica)
             raise
@@ -121,11 +130,14 @@ class CentralHttp:
         _, reader, writer, parser = self._open
         head = parser.send(request) or b""
         writer.write(head + (parser.send(h11.Data(content)) or b"") + (parser.send(h11.EndOfMessage()) or b""))
-        status, self._request_id, body = await _answer(reader, parser)
+        status, headers, body = await _answer(reader, parser)
+        self._request_id = headers.get("x-request-id", "")
         if parser.our_state is h11.DONE and parser.their_state is h11.DONE:
             parser.start_next_cycle()
         else:
             self._close()
+        if status == LIMITED:
+            raise limited(headers)
         return status, body
 
     def _close(self) -> None:
@@ -142,21 +154,26 @@ def _request(replica: Replica, method: str, path: str, credential: str, content:
     return h11.Request(method=method, target=replica.prefix + path, headers=headers)
 
 
-async def _answer(reader: asyncio.StreamReader, parser: h11.Connection) -> tuple[int, str, bytes]:
-    """Return status, request id and body of one response. Raises ``AuditUnavailable`` for one that is too large."""
-    status, request_id, body = 0, "", bytearray()
+def read_headers(response: h11.Response) -> dict[str, str]:
+    """Return the headers of a response by lower-case name."""
+    return {bytes(name).decode("latin-1"): bytes(value).decode("latin-1") for name, value in response.headers}
+
+
+async def _answer(reader: asyncio.StreamReader, parser: h11.Connection) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of one response. Raises ``AuditUnavailable`` for one that is too large."""
+    status, headers, body = 0, dict[str, str](), bytearray()
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
             parser.receive_data(await reader.read(READ_SIZE))
         elif isinstance(event, h11.Response):
             status = event.status_code
-            request_id = dict(event.headers).get(b"x-request-id", b"").decode("latin-1")
+            headers = read_headers(event)
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > LARGEST:
                 raise AuditUnavailable("central's answer is too large", mend="check the URL of [central]")
         elif isinstance(event, h11.EndOfMessage):
-            return status, request_id, bytes(body)
+            return status, headers, bytes(body)
         elif isinstance(event, h11.ConnectionClosed):
             raise ConnectionResetError

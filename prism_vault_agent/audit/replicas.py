@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from prism_vault_agent.audit.answers import RateLimited
 from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Replicas:
                 contexts[encrypted] = tls_context(url, settings.tls)
         self._replicas = tuple(_replica(url, contexts[url.startswith("https:")]) for url in settings.urls)
         self._place = 0
+        self._rest = -math.inf
 
     def __len__(self) -> int:
         return len(self._replicas)
@@ -50,6 +54,15 @@ class Replicas:
         """Use the next one, unless another connection has found out before."""
         if replica is self.current:
             self._place = (self._place + 1) % len(self._replicas)
+
+    def limited(self, error: RateLimited) -> None:
+        """Ask nothing before the time is up that central has told: its limit is one for all connections of this host."""
+        self._rest = time.monotonic() + error.seconds
+
+    def check(self) -> None:
+        """Raise :class:`RateLimited` while that time is not up."""
+        if (left := self._rest - time.monotonic()) > 0:
+            raise RateLimited(left)
 
 
 def _replica(url: str, context: ssl.SSLContext | None) -> Replica:

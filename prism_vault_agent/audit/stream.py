@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import h11
 
-from prism_vault_agent.audit.answers import problem
+from prism_vault_agent.audit.answers import AWAY, LIMITED, limited, problem
+from prism_vault_agent.audit.http import read_headers
 from prism_vault_agent.errors import AuditUnavailable
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class SignalStream:
         Without a position it begins where central has first heard of ``epoch``. Raises ``AuditUnavailable``, :class:`Ahead`,
         or the error that keeps the credential from being had.
         """
+        self._replicas.check()
         replica = self._replicas.current
         target = f"{PATH}?epoch={epoch}" if position is None else f"{PATH}?after={position}"
         try:
@@ -97,7 +99,7 @@ class SignalStream:
                 credential = await self._credential.get()
                 reader, writer = await asyncio.open_connection(replica.host, replica.port, ssl=replica.context)
             try:
-                await self._read(reader, writer, _request(replica, target, credential), heard)
+                status, headers, body = await self._read(reader, writer, _request(replica, target, credential), heard)
             finally:
                 with contextlib.suppress(OSError):
                     writer.close()
@@ -108,13 +110,16 @@ class SignalStream:
             self._replicas.failed(replica)
             told = f"central's stream of signals cannot be followed ({type(error).__name__})"
             raise AuditUnavailable(told, mend="see prism-vault doctor") from None
+        if status != 200:
+            self._refuse(replica, status, headers, body)
 
     async def _read(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: h11.Request, heard: Callable[[Heard], None]
-    ) -> None:
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Read to the end; return status, headers, and the body of a refusal."""
         parser, events, seconds = h11.Connection(h11.CLIENT), Events(), self._seconds
         writer.write((parser.send(request) or b"") + (parser.send(h11.EndOfMessage()) or b""))
-        refused, status = b"", 0
+        refused, status, headers = b"", 0, dict[str, str]()
         while True:
             event = parser.next_event()
             if event is h11.NEED_DATA:
@@ -122,18 +127,22 @@ class SignalStream:
                     parser.receive_data(await reader.read(READ_SIZE))
             elif isinstance(event, h11.Response):
                 status, seconds = event.status_code, SILENCE_SECONDS
+                headers = read_headers(event)
             elif isinstance(event, h11.Data) and status == 200:
                 for each in events.feed(bytes(event.data)):
                     heard(each)
             elif isinstance(event, h11.Data):
                 refused = (refused + bytes(event.data))[:READ_SIZE]
             elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-                break
-        if status != 200:
-            self._refuse(status, refused)
+                return status, headers, refused
 
-    def _refuse(self, status: int, body: bytes) -> None:
+    def _refuse(self, replica: Replica, status: int, headers: dict[str, str], body: bytes) -> None:
         """Raise what a refusal means."""
+        if status == LIMITED:
+            self._replicas.limited(error := limited(headers))
+            raise error
+        if status == AWAY:
+            self._replicas.failed(replica)
         if status == 401:
             self._credential.refused()
         with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -52,6 +52,20 @@ def test_a_host_has_one_bucket_whatever_its_credential():
     rates.take(Identity("a", "operator", "", frozenset()), 10)
 
 
+def test_what_is_told_is_enough_for_the_whole_request():
+    """A request that is taken in two parts and comes again when it was told to is not refused for its second part again."""
+    now = [0.0]
+    rates = Rates(0.5, 256, lambda: now[0])
+    rates.take(HOST, 256)
+    now[0] += 2.0
+    rates.take(HOST, 1)
+    with pytest.raises(RateLimited) as refused:
+        rates.take(HOST, 9, again=10)
+    now[0] += refused.value.seconds
+    rates.take(HOST, 1)
+    rates.take(HOST, 9, again=10)
+
+
 def test_a_turn_is_one_batch_of_a_host():
     """Of one host no more than a batch is at the writer, in order; another host comes at once; too many waiting are refused."""
 

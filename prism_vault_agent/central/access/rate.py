@@ -37,15 +37,18 @@ class Rates:
         self._clock = clock
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def take(self, identity: Identity, amount: int) -> None:
-        """Take ``amount`` out of the caller's bucket: a host's, whichever credential it has. Raises :class:`RateLimited`."""
+    def take(self, identity: Identity, amount: int, again: int = 0) -> None:
+        """Take ``amount`` out of the caller's bucket: a host's, whichever credential it has. Raises :class:`RateLimited`.
+
+        ``again`` is what the whole request takes when it comes again, where that is more.
+        """
         key = (identity.host, "") if identity.host else (identity.by, identity.name)
         now = self._clock()
         held, at = self._buckets.get(key, (self._burst, now))
         held = min(self._burst, held + (now - at) * self._rate)
         if held < amount:
             self._buckets[key] = (held, now)
-            raise RateLimited((amount - held) / self._rate)
+            raise RateLimited((max(amount, again) - held) / self._rate)
         self._buckets[key] = (held - amount, now)
 
 

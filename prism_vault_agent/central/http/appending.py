@@ -91,7 +91,7 @@ class AppendRoutes:
 
     async def _append(self, agent: Identity, events: list[Event | Answer], request_id: str) -> list[Answer]:
         """Append durably, and log it: one line, and one for each event that was refused or denied."""
-        self._rates.take(agent, len(events) - 1)  # the door has taken one
+        self._rates.take(agent, len(events) - 1, again=len(events))  # the door has taken one, and will again
         async with self._turns.turn(agent.host, len(events)):
             answers = await self._writer.do(
                 partial(append, identity=agent, policies=self._live.policies, events=events),
