@@ -25,7 +25,10 @@ from prism_vault_agent.proof.note import Checkpoint, seal
 from tests.central.host import fields
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prism_vault_agent.central.log.answer import Answer
+    from prism_vault_agent.central.log.transaction import Transaction
     from tests.support.postgres import PostgresServer
 
 EVERY = frozenset({"*"})
@@ -146,3 +149,14 @@ class OwnLog:
         """Return the columns of every row, in the order of the first."""
         with self.readers.connect() as connection:
             return list(connection.execute(select(*columns).order_by(columns[0])).all())
+
+
+class Direct:
+    """A writer without a thread of its own: it does each work when it is asked to."""
+
+    def __init__(self, log: OwnLog) -> None:
+        self._log = log
+
+    async def do(self, work: Callable[[Transaction], object]) -> Any:
+        """Do it, and return what it returned."""
+        return self._log.store.run([work])[0]

@@ -12,8 +12,9 @@ import pytest
 from prism_vault_agent.audit.event import Chain, digest, new_id
 from prism_vault_agent.central.access.policy import Rule
 from prism_vault_agent.central.log.drop import Doomed, Dropped, drop
-from prism_vault_agent.central.log.find import Question, find, head
+from prism_vault_agent.central.log.find import find, head
 from prism_vault_agent.central.log.incoming import read
+from prism_vault_agent.central.log.question import Question
 from prism_vault_agent.central.log.remains import Remains, remains
 from prism_vault_agent.central.log.terms import term
 from prism_vault_agent.central.storage import schema

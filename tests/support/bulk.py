@@ -109,6 +109,24 @@ def fill(database: str, owner: str, count: int, key: SigningKey) -> None:
                 tables.insert("checkpoint", [(tree.size, tree.root(), note, tree.size, BEGAN + tree.size * EVERY_MS)])
 
 
+def double(database: str, owner: str, count: int, place: int) -> None:
+    """Copy each row of a log of ``count`` rows behind the last one: a log to be looked for in, not one that verifies.
+
+    The copies have numbers, times, ids and epochs of their own, which differ in the byte at ``place``: one of 7, 9, 10, 11, 12.
+    """
+    with _Postgres(owner) if is_postgres(database) else _Sqlite(database) as tables:
+        event_id, epoch, reservation = (tables.other(name, place) for name in ("event_id", "host_epoch", "reservation_id"))
+        for low in range(0, count, AT_ONCE):
+            window = f"WHERE n > {low} AND n <= {min(low + AT_ONCE, count)} ORDER BY n"
+            tables.run(
+                f"INSERT INTO event SELECT n + {count}, {event_id}, host_id, {epoch}, host_seq, prev_hash, {reservation}, kind, "
+                f"received_at + {count * EVERY_MS}, body FROM event {window}"
+            )
+            tables.run(f"INSERT INTO leaf SELECT idx + {count}, n + {count}, hash FROM leaf {window}")
+        tables.run(f"INSERT INTO term SELECT term, n + {count} FROM term")
+        tables.insert("checkpoint", [(2 * count, bytes(32), "of copies", 2 * count, BEGAN + 2 * count * EVERY_MS)])
+
+
 class _Sqlite:
     """A file, without its guards while it is written."""
 
@@ -126,6 +144,7 @@ class _Sqlite:
     def __exit__(self, *_error: object) -> None:
         for _, text in self._guards:
             self._database.execute(text)
+        self._database.execute("PRAGMA analysis_limit = 1000")
         self._database.execute("ANALYZE")
         self._database.close()
 
@@ -134,6 +153,12 @@ class _Sqlite:
             self._database.execute("BEGIN")
             self._database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
             self._database.execute("COMMIT")
+
+    def run(self, statement: str) -> None:
+        self._database.execute(statement)
+
+    def other(self, column: str, place: int) -> str:
+        return f"CAST(substr({column}, 1, {place}) || x'01' || substr({column}, {place + 2}) AS BLOB)"
 
 
 class _Postgres:
@@ -155,6 +180,12 @@ class _Postgres:
             copy.set_types(TYPES[table])
             for row in rows:
                 copy.write_row(row)
+
+    def run(self, statement: str) -> None:
+        self._connection.execute(statement)
+
+    def other(self, column: str, place: int) -> str:
+        return f"set_byte({column}, {place}, 1)"
 
 
 TYPES = {

@@ -97,7 +97,7 @@ def read(connection: Connection, *, after: int = 0, until: int | None = None, na
         question = question.where(schema.policy.c.version <= until)
     if name is not None:
         question = question.where(schema.policy.c.name == name)
-    return [_change(_Row._make(row[:5]), row[5]) for row in connection.execute(question).tuples()]
+    return [_change(_Row._make(row[:5]), row[5]) for row in connection.execute(question)]
 
 
 def _present(transaction: Transaction, name: str) -> Change | None:

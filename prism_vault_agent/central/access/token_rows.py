@@ -123,7 +123,7 @@ def read(connection: Connection) -> list[Token]:
         .outerjoin(schema.event, schema.event.c.n == schema.token.c.n)
         .order_by(schema.token.c.n)
     )
-    rows = [(_Row._make(row[:6]), row[6]) for row in connection.execute(question).tuples()]
+    rows = [(_Row._make(row[:6]), row[6]) for row in connection.execute(question)]
     # A revocation is believed as it stands: it only takes away.
     revoked = {row.name: row for row, _ in rows if row.what == REVOKED}
     return [

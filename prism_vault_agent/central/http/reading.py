@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Query
@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prism_vault_agent.central.http.schema import TEXT, WHOLE, YES_OR_NO, answers, array, hexadecimal, maybe, record, told
-from prism_vault_agent.central.log.find import MOST_ROWS, Question, find, head
+from prism_vault_agent.central.log.find import find, head
 from prism_vault_agent.central.log.follow import Stretch, follow, newest
+from prism_vault_agent.central.log.question import MOST_ROWS, Question
 from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
@@ -66,26 +67,6 @@ STRETCH: Final = record(
 HEAD: Final = record({"host": TEXT, "epoch": maybe(hexadecimal(16)), "seq": WHOLE, "hash": hexadecimal(32)})
 
 
-class EventsQuery(BaseModel):
-    """The query of ``GET /v1/audit/events``: see :class:`~prism_vault_agent.central.log.find.Question`."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    after: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
-    last: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
-    scope: str | None = None
-    host: str | None = None
-    run_ref: str | None = None
-    job_id: str | None = None
-    purpose: str | None = None
-    kind: str | None = None
-    outcome: Literal["success", "failure", "denied", "abandoned"] | None = None
-    reservation: Annotated[str, Field(pattern="^(pva_)?[0-9a-f]{32}$")] | None = None
-    since: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    until: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-
-
 class LogQuery(BaseModel):
     """The query of ``GET /v1/audit/log``: from which leaf on, or the ``last`` ones; how many seconds to ``wait`` for one."""
 
@@ -121,13 +102,10 @@ class ReadRoutes:
         routes.add_api_route("/head", self.head, response_class=Response, responses=answers({200: HEAD}))
         return routes
 
-    async def events(self, request: Request, query: Annotated[EventsQuery, Query()]) -> Response:
+    async def events(self, request: Request, question: Annotated[Question, Query()]) -> Response:
         """Return a page of the events of the caller's projects."""
         identity: Identity = request.state.identity
-        asked = query.model_dump()
-        if query.reservation is not None:
-            asked["reservation"] = query.reservation.removeprefix("pva_")
-        page = await _look(partial(find, self._engine, identity, Question(**asked)))
+        page = await _look(partial(find, self._engine, identity, question))
         return _json({"events": page.events, "next": page.next, "all_projects": identity.sees_all})
 
     async def log(self, request: Request, query: Annotated[LogQuery, Query()]) -> Response:
@@ -164,10 +142,10 @@ class ReadRoutes:
         return _json(await _look(partial(head, self._engine, identity.host)))
 
 
-async def _look(question: partial[Any]) -> Any:
+async def _look(look: partial[Any]) -> Any:
     """Read in a thread. Raises :class:`StorageError` where the database cannot be read."""
     try:
-        return await asyncio.to_thread(question)
+        return await asyncio.to_thread(look)
     except SQLAlchemyError as error:
         raise StorageError(type(error).__name__) from error
 

@@ -207,9 +207,8 @@ def _start_of(engine: Engine, host: str, epoch: bytes) -> int | None:
             began = connection.execute(first).scalar()
             if began is None:
                 return None
-            before = select(func.min(signal.id)).where(signal.made_at >= began - _LONGEST_TRANSACTION_MS)
-            found = connection.execute(before).scalar()
-            newest = connection.execute(select(func.max(signal.id))).scalar() or 0
-            return int(newest if found is None else found - 1)
+            # Back from the newest one: as many rows as the reader will be given.
+            before = select(signal.id).where(signal.made_at < began - _LONGEST_TRANSACTION_MS).order_by(signal.id.desc()).limit(1)
+            return int(connection.execute(before).scalar() or 0)
     except SQLAlchemyError as error:
         raise StorageError(type(error).__name__) from error

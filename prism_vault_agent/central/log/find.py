@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from prism_vault_agent.audit.event import FIRST
 from prism_vault_agent.central.log.plain import hash_of, plain
@@ -25,36 +25,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, FromClause, Row, Select
 
     from prism_vault_agent.central.access.identity import Identity
+    from prism_vault_agent.central.log.question import Question
 
-MOST_ROWS: Final = 1_000
 MOST_LOOKED_AT: Final = 20_000
 # Within so many rows, the order of arrival and that of the clock may differ: replicas' clocks, or one that was set back.
 OUT_OF_ORDER: Final = 10_000
 FEW: Final = 200
-# An event whose body was dropped has an empty one, and says by which event.
-_EVENTS: Final = select(event, dropped.c.by_n, dropped.c.hash).outerjoin(dropped, dropped.c.n == event.c.n)
 NAMES: Final = ("scope", "host", "run_ref", "job_id", "purpose")
 Terms = tuple[int, ...]
 Window = tuple[int, int]  # behind the first index, up to and with the second
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Which events: those after index ``after``, or with ``last`` the newest ones. Times are milliseconds since 1970."""
-
-    after: int = 0
-    limit: int = 100
-    last: int | None = None
-    scope: str | None = None
-    host: str | None = None
-    run_ref: str | None = None
-    job_id: str | None = None
-    purpose: str | None = None
-    kind: str | None = None
-    outcome: str | None = None
-    reservation: str | None = None
-    since: int | None = None
-    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +119,17 @@ def _stop(connection: Connection, terms: Terms, bounds: Window, most: int, *, ba
 
 def _rows(question: Question, terms: Sequence[Terms], leading: Terms | None, window: Window) -> Select[Any]:
     """Return the statement of one page."""
-    rows, n = _EVENTS, event.c.n
+
+    # The bounds are said of each table: a merge of their indexes would begin with the first row of the log else.
+    def within(n: ColumnElement[int]) -> ColumnElement[bool]:
+        return and_(n > window[0], n <= window[1])
+
+    # An event whose body was dropped has an empty one, and says by which event.
+    rows = select(event, dropped.c.by_n, dropped.c.hash).where(within(event.c.n), *_columns(question))
+    rows = rows.outerjoin(dropped, and_(dropped.c.n == event.c.n, within(dropped.c.n)))
+    n = event.c.n if leading is None else schema.term.c.n
     if leading is not None:
-        rows, n = rows.join(schema.term, schema.term.c.n == event.c.n).where(_one_of(schema.term, leading)), schema.term.c.n
-    rows = rows.where(n > window[0], n <= window[1], *_columns(question))
+        rows = rows.join(schema.term, n == event.c.n).where(_one_of(schema.term, leading), within(n))
     for each in terms:
         if each is not leading:
             other = schema.term.alias()

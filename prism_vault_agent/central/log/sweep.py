@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from sqlalchemy import select
@@ -14,24 +14,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from prism_vault_agent.central.log.append import abandon
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
-from prism_vault_agent.central.storage.schema import ENDINGS, event
+from prism_vault_agent.central.storage.schema import ENDED, event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from prism_vault_agent.central.log.writer import Writer
 
 LONGEST_PAUSE: Final = 5.0
 MOST_AT_ONCE: Final = 200
+MOST_LOOKED_AT: Final = 20_000
+# A row with a lower index may still be in another writer's transaction for so long.
+SETTLED_MS: Final = 15_000
 
 _ended = event.alias("ended")
 _OPEN: Final = (
     select(event.c.n, event.c.reservation_id, event.c.received_at)
     .where(
         event.c.kind == "reserved",
-        ~select(_ended.c.n).where(_ended.c.reservation_id == event.c.reservation_id, _ended.c.kind.in_(sorted(ENDINGS))).exists(),
+        ~select(_ended.c.n).where(_ended.c.reservation_id == event.c.reservation_id, ENDED).exists(),
     )
     .order_by(event.c.n)
 )
@@ -71,10 +74,18 @@ class Sweeper:
 
     def _expired(self) -> list[str]:
         """Return the reservations that are open for too long, and remember below which index none is open."""
-        with self._engine.connect() as connection:
-            last = connection.execute(select(event.c.n).order_by(event.c.n.desc()).limit(1)).scalar() or 0
-            rows = connection.execute(_OPEN.where(event.c.n > self._ended_up_to)).all()
-        # A row with a lower index may still be in another writer's transaction; those are younger than a lifetime.
         cutoff = time.time_ns() // 1_000_000 - int(self._lifetime * 1000)
-        self._ended_up_to = min((row.n - 1 for row in rows), default=last)
-        return [row.reservation_id.hex() for row in rows if row.received_at <= cutoff]
+        found: list[Any] = []
+        with self._engine.connect() as connection:
+            last, settled = (_newest(connection, at) for at in (cutoff, cutoff - SETTLED_MS))
+            for low in range(self._ended_up_to, last, MOST_LOOKED_AT):
+                high = min(low + MOST_LOOKED_AT, last)
+                found += connection.execute(_OPEN.where(event.c.n > low, event.c.n <= high)).all()
+                self._ended_up_to = min([high, settled, *(row.n - 1 for row in found)])
+        return [row.reservation_id.hex() for row in found if row.received_at <= cutoff]
+
+
+def _newest(connection: Connection, at: int) -> int:
+    """Return the index of the last row that came at a time or before it."""
+    rows = select(event.c.n).where(event.c.received_at <= at).order_by(event.c.received_at.desc()).limit(1)
+    return connection.execute(rows).scalar() or 0

@@ -57,9 +57,10 @@ event: Final = Table(
     sqlite_strict=True,
 )
 _OPENED: Final = text("kind = 'reserved'")
-_ENDED: Final = text("kind IN ('success', 'denied', 'failure', 'abandoned')")
+# These words, since SQLite goes by the index only where a question repeats them.
+ENDED: Final = text("kind IN ('success', 'denied', 'failure', 'abandoned')")
 Index("one_open", event.c.reservation_id, unique=True, sqlite_where=_OPENED, postgresql_where=_OPENED)
-Index("one_final", event.c.reservation_id, unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED)
+Index("one_final", event.c.reservation_id, unique=True, sqlite_where=ENDED, postgresql_where=ENDED)
 Index("of_reservation", event.c.reservation_id)
 Index("by_time", event.c.received_at)
 _RELEASED: Final = text("kind IN ('success', 'cleared')")
