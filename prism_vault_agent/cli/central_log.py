@@ -12,7 +12,6 @@ from prism_vault_agent.errors import AuditUnavailable, Denied, ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from prism_vault_agent.central.verification.fault import Fault
     from prism_vault_agent.central.verification.tree import Sealed
     from prism_vault_agent.cli.central_client import CentralClient, Json
 
@@ -24,7 +23,6 @@ class CentralLog:
 
     def __init__(self, central: CentralClient) -> None:
         """Wait for that. Raises ``Denied`` for a token that does not see all, and what asking raises."""
-        self.damage: Fault | None = None
         self._central = central
         if not central.log(limit=1)[2].get("all_projects"):
             raise Denied("only an operator of all projects sees the whole log", mend="use a token whose projects are *")

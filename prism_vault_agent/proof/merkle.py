@@ -16,6 +16,7 @@ from prism_vault_agent.errors import IntegrityError
 EMPTY: Final = sha256().digest()
 WIDTH: Final = 32
 TILE_LEVELS: Final = (8, 16, 24)
+SMALLEST_TILE: Final = 1 << TILE_LEVELS[0]
 
 
 class Node(NamedTuple):
@@ -59,14 +60,18 @@ class Frontier:
         """Add one leaf, given by its hash."""
         self.extend((leaf,))
 
-    def extend(self, leaves: Iterable[bytes], levels: Sequence[int] = TILE_LEVELS) -> list[Node]:
-        """Add leaves, given by their hashes, and return the perfect subtrees of these ``levels`` that they complete."""
-        row = list(leaves)
+    def extend(self, hashes: Iterable[bytes], levels: Sequence[int] = TILE_LEVELS, level: int = 0) -> list[Node]:
+        """Add leaves, given by their hashes, and return the perfect subtrees of these ``levels`` that they complete.
+
+        With a ``level``, add the perfect subtrees of that level that the hashes are the roots of; the size must be a multiple of
+        theirs.
+        """
+        row = list(hashes)
         check_width(row)
         complete: list[Node] = []
         new_peaks: list[bytes] = []
-        first, level = self.size, 0
-        self.size += len(row)
+        first = self.size >> level
+        self.size += len(row) << level
         while row:
             if level in levels:
                 complete += [Node(level, first + place, found) for place, found in enumerate(row)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,11 @@ def _sealed(rows: list[Row]) -> Sealed:
 
 def log_of(size: int, of: int = 2) -> list[Row]:
     """Return rows of ``of`` hosts in turn, each host's rows being reservations, successes and ends, without gaps."""
+    return [*_log_of(size, of)]
+
+
+@functools.cache
+def _log_of(size: int, of: int) -> list[Row]:
     made: list[Row] = []
     hosts: dict[str, int] = {}
     for (_, event_id, host, epoch, seq, prev, reservation, kind, at, body), _ in events(100_000):

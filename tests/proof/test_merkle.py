@@ -46,6 +46,20 @@ def test_growth_in_any_steps_gives_the_same_tree(steps: list[int]) -> None:
     assert sorted(complete) == expected
 
 
+@pytest.mark.parametrize("level", range(5))
+def test_growth_by_whole_subtrees_gives_the_same_tree(level: int) -> None:
+    """Where subtrees are added by their roots, peaks and completed nodes are those of the leaves."""
+    width = 1 << level
+    for before in range(0, 4 * width, width):
+        one, other = Frontier(), Frontier()
+        one.extend(LEAVES[:before])
+        other.extend(LEAVES[:before])
+        roots = [DEFINED.root(at, at + width) for at in range(before, before + 5 * width, width)]
+        complete = one.extend(LEAVES[before : before + 5 * width], (level, level + 1))
+        assert other.extend(roots, (level, level + 1), level) == complete
+        assert (one.size, one.peaks) == (other.size, other.peaks)
+
+
 @pytest.mark.parametrize("width", [0, 31, 33])
 def test_a_hash_of_another_width_is_refused(width):
     """What has not 32 bytes never becomes part of a tree."""

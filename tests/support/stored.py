@@ -30,5 +30,5 @@ def verdict_of(database: Path | str) -> Verdict:
 def stored(database: Path | str) -> list[Stored]:
     """Return every row."""
     with open_database(str(database)) as log:
-        rows = [Row(*row) for part in log.parts() for row in part]
+        rows = [Row(*row) for part in log.parts() for row in log.rows(part)]
     return sorted(Stored(row.n, row.kind.decode(), row.reservation_id.hex(), row.body) for row in rows)

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.audit.event import FIRST
+from prism_vault_agent.central.verification.row import Chain
 
 if TYPE_CHECKING:
     from prism_vault_agent.central.verification.fault import Findings
-    from prism_vault_agent.central.verification.row import Chain
 
 # Of one chain. Those that come too early are of one transaction; more than that have lost the row that they wait for.
 MOST_WAITING: Final = 10_000
+# Rows of one chain, each linked to the one before it: the chain, number and prev of the first, n, number and hash of the last.
+Run = tuple[Chain, int, str, int, int, str]
 Waiting = tuple[int, str, str, bool]  # n, the hash that it names, the one that it has, whether it is wrong by itself
 
 
@@ -61,6 +63,19 @@ class Chains:
         self._follow(link, n, prev, hashed, told)
         if chain in self._waiting:
             self._go_on(link, self._waiting[chain])
+
+    def continued_by(self, run: Run) -> bool:
+        """Tell whether a run comes next, and nothing is wrong or waits before it."""
+        chain, seq, prev, *_ = run
+        link = self._links.get(chain)
+        if link is None:
+            return (seq, prev) == (1, FIRST)
+        return (link.seq + 1, link.hash) == (seq, prev) and not (link.told or link.suspect or self._waiting.get(chain))
+
+    def add_run(self, run: Run) -> None:
+        """Take the rows of a run that comes next."""
+        chain, _, _, n, seq, hashed = run
+        self._links[chain] = _Link(n, seq, hashed)
 
     def end(self) -> None:
         """Tell what only shows when no row follows."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from prism_vault_agent.central.verification.fault import Fault
 from prism_vault_agent.central.verification.row import look
 from prism_vault_agent.central.verification.tree import Sealed
 from prism_vault_agent.proof.merkle import TILE_LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
+
+    from prism_vault_agent.central.verification.row import Looked
 
 AT_ONCE: Final = 4_096
 _EVENT: Final = (
@@ -20,12 +22,14 @@ _EVENT: Final = (
 )
 _WITH_LEAF: Final = (
     "SELECT leaf.idx, leaf.n, leaf.hash, {event}, {dropped} FROM leaf LEFT JOIN event ON event.n = leaf.n {join} "
-    "WHERE leaf.idx > {after} ORDER BY leaf.idx LIMIT {most}"
+    "WHERE leaf.idx > {mark} {upto} ORDER BY leaf.idx LIMIT {mark}"
 )
 _WITHOUT_LEAF: Final = (
     "SELECT NULL, event.n, NULL, {event}, {dropped} FROM event LEFT JOIN leaf ON leaf.n = event.n {join} "
-    "WHERE leaf.idx IS NULL AND event.n > {after} ORDER BY event.n LIMIT {most}"
+    "WHERE leaf.idx IS NULL AND event.n > {mark} {upto} ORDER BY event.n LIMIT {mark}"
 )
+_UPTO: Final = "AND leaf.idx <= {mark}"
+_AHEAD: Final = "SELECT max(idx) FROM (SELECT idx FROM leaf WHERE idx > {mark} ORDER BY idx LIMIT {mark}) AS ahead"
 _DROPPED: Final = {"dropped": "dropped.by_n, dropped.hash", "join": "LEFT JOIN dropped ON dropped.n = event.n"}
 _NOTHING_DROPPED: Final = {"dropped": "NULL, NULL", "join": ""}
 
@@ -34,24 +38,28 @@ class Damaged(Exception):
     """The database has what central wrote no longer where it was."""
 
 
-class Database(ABC):
-    """What both kinds have in common. Nothing is locked for long, so that it can be one that central writes to."""
+# Leaves behind the first index, up to the second; rows that were read; or why there are none.
+Part = tuple[int, int] | list[tuple[Any, ...]] | str
 
-    look = staticmethod(look)
+
+class Database(ABC):
+    """What both kinds have in common. Nothing is locked for long, so that it can be one that central writes to.
+
+    Other processes look at its parts over connections of their own: a database comes to them as one that is opened there.
+    """
+
     _text: Mapping[str, str]
+    _mark: str  # for a value of a statement
 
     def __init__(self) -> None:
         """Find out how far the checkpoints go: leaves that are read later go as far."""
-        self.damage: Fault | None = None
-        self._last = 0
         self._sealed = self._all("SELECT coalesce(max(size), 0) FROM checkpoint")[0][0]
-
         dropped = _DROPPED if self._has_dropped() else _NOTHING_DROPPED
         self._columns = {"event": _EVENT.format(**self._text), **dropped}
 
     @abstractmethod
-    def _all(self, statement: str) -> list[tuple[Any, ...]]:
-        """Return all rows of a statement."""
+    def _all(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return all rows of a statement. Raises :class:`Damaged` where they cannot be read."""
 
     @abstractmethod
     def _has_dropped(self) -> bool:
@@ -76,13 +84,25 @@ class Database(ABC):
         found: int = self._all("SELECT coalesce(max(idx) + 1, 0) FROM leaf")[0][0]
         return found
 
-    def parts(self) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield all rows as :class:`~prism_vault_agent.central.verification.row.Row` has them."""
-        after = yield from self._from(_WITH_LEAF, -1, column=0)
+    def parts(self) -> Iterator[Part]:
+        """Yield all rows as :class:`~prism_vault_agent.central.verification.row.Row` has them, or where they are."""
+        after = yield from self._stretches()
         # What has no leaf by now must not get one unseen while it is looked for.
         self._snapshot()
-        yield from self._from(_WITH_LEAF, after, column=0)
-        yield from self._from(_WITHOUT_LEAF, 0, column=1)
+        yield from self._pages(_WITH_LEAF, after, column=0)
+        yield from self._pages(_WITHOUT_LEAF, 0, column=1)
+
+    def rows(self, part: Part) -> Iterable[tuple[Any, ...] | str]:
+        """Return the rows of a part; where not all can be read, those before what cannot, and why."""
+        if isinstance(part, str):
+            return [part]
+        if isinstance(part, list):
+            return part
+        return chain.from_iterable([page] if isinstance(page, str) else page for page in self._pages(_WITH_LEAF, *part))
+
+    def look(self, part: Part) -> list[Looked]:
+        """Look at the rows of a part."""
+        return look(self.rows(part))
 
     def checkpoints(self) -> Iterator[Sealed]:
         """Yield the checkpoints, by size."""
@@ -105,24 +125,50 @@ class Database(ABC):
     def _each(self, statement: str, key: str) -> Iterator[tuple[Any, ...]]:
         """Yield what a statement selects by its first column, ``key``."""
         after = -1
-        while rows := self._page(f"{statement} AND {key} > {{after}} ORDER BY {key} LIMIT {{most}}", after):
+        while rows := self._all(f"{statement} AND {key} > {self._mark} ORDER BY {key} LIMIT {self._mark}", after, AT_ONCE):
             yield from rows
             after = rows[-1][0]
 
-    def _from(self, statement: str, after: int, column: int) -> Generator[list[tuple[Any, ...]], None, int]:
-        """Yield pages of a statement by one of its columns, and return where it ended."""
-        while rows := self._page(statement, after):
-            yield rows
-            after = rows[-1][column]
-            self._last = rows[-1][1]
-        return after
+    def _stretches(self) -> Generator[Part, None, int]:
+        """Yield where the leaves are, and return the index of the last."""
+        after, most = -1, AT_ONCE
+        ahead = _AHEAD.format(mark=self._mark)
+        while True:
+            try:
+                upto = self._all(ahead, after, most)[0][0]
+            except Damaged as damage:
+                if most == 1:
+                    yield _unreadable(damage)
+                    return after
+                most //= 8
+                continue
+            if upto is None:
+                return after
+            yield after, upto
+            after, most = upto, AT_ONCE
 
-    def _page(self, statement: str, after: int, most: int = AT_ONCE) -> list[tuple[Any, ...]]:
-        """Return the next rows; where not all can be read, those before what cannot."""
-        try:
-            return self._all(statement.format(**self._columns, after=after, most=most))
-        except Damaged as damage:
-            if most > 1:
-                return self._page(statement, after, most // 8)
-            self.damage = self.damage or Fault(self._last + 1, f"the database cannot be read from there on: {damage}")
-            return []
+    def _pages(
+        self, statement: str, after: int, upto: int | None = None, column: int = 0
+    ) -> Iterator[list[tuple[Any, ...]] | str]:
+        """Yield pages of a statement by one of its columns; where not all can be read, those before what cannot, and why."""
+        bound = (upto,) if upto is not None else ()
+        statement = statement.format(**self._columns, upto=_UPTO.format(mark=self._mark) if bound else "", mark=self._mark)
+        most = AT_ONCE
+        while True:
+            try:
+                rows = self._all(statement, after, *bound, most)
+            except Damaged as damage:
+                if most == 1:
+                    yield _unreadable(damage)
+                    return
+                most //= 8
+                continue
+            if rows:
+                yield rows
+            if len(rows) < most or rows[-1][column] == upto:
+                return
+            after, most = rows[-1][column], AT_ONCE
+
+
+def _unreadable(damage: Damaged) -> str:
+    return f"the database cannot be read from there on: {damage}"

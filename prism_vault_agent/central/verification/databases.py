@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
 import urllib.parse
@@ -14,7 +15,7 @@ from prism_vault_agent.central.verification.database import Damaged, Database
 from prism_vault_agent.errors import AuditUnavailable, ConfigError, UsageError
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Callable
 
 _GUARD: Final = re.compile(r"BEFORE (UPDATE|DELETE|INSERT) ON (\w+)")
 _EVERY_STATEMENT: Final = (
@@ -27,17 +28,24 @@ def open_database(where: str) -> Database:
     return PostgresDatabase(where) if where.startswith(POSTGRESQL) else DatabaseFile(Path(where))
 
 
+@functools.cache
+def _reopened(kind: Callable[..., Database], *where: Any) -> Database:
+    """Return the database that another process has opened, opened here once."""
+    return kind(*where)
+
+
 class DatabaseFile(Database):
     """A file. Raises ``ConfigError`` where it is not one of central's."""
 
     _text = MappingProxyType({"text": "CAST", "as_bytes": " AS BLOB"})
+    _mark = "?"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: str = "") -> None:
         """Open ``path``. A copy without its -wal file is read as it is; beside a running central that one has the newest rows."""
         if not path.is_file():
             raise UsageError(f"there is no file {path}")
-        mode = "ro" if path.with_name(path.name + "-wal").exists() else "ro&immutable=1"
-        self._path = path
+        mode = mode or ("ro" if path.with_name(path.name + "-wal").exists() else "ro&immutable=1")
+        self._path, self._mode = path, mode
         self._connection = sqlite3.connect(
             f"file:{urllib.parse.quote(str(path.absolute()))}?mode={mode}", uri=True, isolation_level=None
         )
@@ -46,13 +54,16 @@ class DatabaseFile(Database):
         except Damaged as damage:
             raise self._unreadable(damage) from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (DatabaseFile, self._path, self._mode)
+
     def close(self) -> None:
         """Close it."""
         self._connection.close()
 
-    def _all(self, statement: str) -> list[tuple[Any, ...]]:
+    def _all(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(statement).fetchall()
+            return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR):
                 raise Damaged(str(error)) from None
@@ -88,12 +99,13 @@ class PostgresDatabase(Database):
     """A PostgreSQL database. Raises ``ConfigError`` where it is not one of central's, ``AuditUnavailable`` where it is away."""
 
     _text = MappingProxyType({"text": "convert_to", "as_bytes": ", 'UTF8'"})
+    _mark = "%s"
 
     def __init__(self, url: str) -> None:
         """Connect to ``postgresql://role@host/database``; the role needs no more than to read."""
         import psycopg  # noqa: PLC0415 - with the extra "central" only
 
-        self._psycopg = psycopg
+        self._psycopg, self._url = psycopg, url
         try:
             self._connection = psycopg.connect(
                 url,
@@ -107,14 +119,17 @@ class PostgresDatabase(Database):
             raise AuditUnavailable(f"the database cannot be reached ({type(error).__name__})", mend=mend) from None
         super().__init__()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (PostgresDatabase, self._url)
+
     def close(self) -> None:
         """Close it."""
         self._connection.close()
 
-    def _all(self, statement: str) -> list[tuple[Any, ...]]:
+    def _all(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
             with self._connection.cursor(binary=True) as cursor:
-                return cursor.execute(statement).fetchall()
+                return cursor.execute(statement, values or None).fetchall()
         except self._psycopg.OperationalError as error:
             raise AuditUnavailable(
                 f"the database went away ({type(error).__name__})", mend="see its log, and try again"

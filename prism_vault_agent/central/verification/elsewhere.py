@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prism_vault_agent.central.verification.chains import Run
     from prism_vault_agent.central.verification.fault import Findings
     from prism_vault_agent.central.verification.row import Chain, Looked
     from prism_vault_agent.central.verification.tree import Sealed
@@ -21,6 +24,12 @@ class Elsewhere:
     checkpoints: list[Sealed] = field(default_factory=list)
     heads: dict[Chain, dict[int, tuple[str, str]]] = field(default_factory=dict)
     leaves: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+
+    def is_about(self, numbers: Iterable[int], runs: Iterable[Run]) -> bool:
+        """Tell whether anything is held of these rows, or of events of these runs."""
+        if self.leaves and any(n in self.leaves for n in numbers):
+            return True
+        return any(first <= seq <= last for chain, first, _, _, last, _ in runs for seq in self.heads.get(chain, ()))
 
     def compare(self, row: Looked, findings: Findings) -> None:
         """Compare a row with what is held of it."""

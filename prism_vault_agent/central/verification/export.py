@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.central.verification.fault import Fault
 from prism_vault_agent.central.verification.quick_json import dumps, loads
 from prism_vault_agent.central.verification.row import Looked, look
 from prism_vault_agent.central.verification.tree import Sealed
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 AT_ONCE: Final = 2_048
+CUT: Final = b""  # no line of a file is empty: it has its end
+WAS_CUT: Final = "the export was cut: its last line has no checkpoint"
 CLOSING: Final = b'{"checkpoint":'
 
 
@@ -48,7 +49,7 @@ def look_at_plain(rows: Iterable[Mapping[str, Any]]) -> list[Looked]:
 
 def look_at_lines(lines: Iterable[bytes]) -> list[Looked]:
     """Look at the lines of an export."""
-    return look_at_plain(map(_parsed, lines))
+    return look(_row(_parsed(line)) if line else WAS_CUT for line in lines)
 
 
 class Export:
@@ -58,7 +59,6 @@ class Export:
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         """Read ``lines``."""
-        self.damage: Fault | None = None
         self._lines = iter(lines)
         self._sealed: Sealed | None = None
 
@@ -67,14 +67,14 @@ class Export:
         return 0
 
     def parts(self) -> Iterator[list[bytes]]:
-        """Yield all lines but the last."""
+        """Yield all lines but the last; where that is missing, an empty one that is no row."""
         while lines := list(islice(self._lines, AT_ONCE)):
             if lines[-1].startswith(CLOSING):
                 self._sealed = _closing(lines.pop())
             if lines:
                 yield lines
         if self._sealed is None:
-            self.damage = Fault(0, "the export was cut: its last line has no checkpoint")
+            yield [CUT]
 
     def checkpoints(self) -> Iterator[Sealed]:
         """Yield nothing: the checkpoint comes last."""

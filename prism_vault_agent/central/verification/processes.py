@@ -17,8 +17,6 @@ from prism_vault_agent.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from prism_vault_agent.central.verification.row import Looked
-
 MOST_PROCESSES: Final = 4
 AHEAD: Final = 3  # parts that each process has before it
 
@@ -41,7 +39,7 @@ class Processes:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def spread(self, look: Callable[[Any], list[Looked]], parts: Iterable[Any]) -> Iterator[list[Looked]]:
+    def spread(self, look: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
         """Apply ``look`` to each part, in their order. Raises ``Unavailable`` where a process is lost."""
         if self._executor is None:
             yield from map(look, parts)
@@ -69,5 +67,5 @@ def _packed(part: Any) -> bytes:
     return marshal.dumps(part, 2)
 
 
-def _apply(look: Callable[[Any], list[Looked]], part: bytes) -> bytes:
+def _apply(look: Callable[[Any], Any], part: bytes) -> bytes:
     return marshal.dumps(look(marshal.loads(part)), 2)  # noqa: S302 - from a process of ours, over a pipe of ours

@@ -1,6 +1,6 @@
 """The life of the reservations: each is opened once and ended once, and no outcome is without an opening. Pure.
 
-Kept is each reservation that is open, and of all that were ever opened or ended 16 bytes: 160 MB for ten million rows.
+Kept are 16 bytes for each opening and each ending: 160 MB for ten million rows.
 """
 
 from __future__ import annotations
@@ -9,72 +9,78 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Sequence
 
     from prism_vault_agent.central.verification.fault import Findings
 
 NEED_OPENING: Final = frozenset({"success", "failure", "abandoned"})
-ENDINGS: Final = NEED_OPENING | {"denied"}
-PARTS: Final = 256
-MOST_EARLY: Final = 100_000
+PARTS: Final = 64
 
 
-class _Once:
-    """Ids that may come once each, and the row of each. Python's own hashes stand for them: 64 bits under a secret key."""
+class Steps:
+    """Openings and endings as two numbers each, in parts by the first, which is the reservation's: Python's hash of its name.
+
+    That has 64 bits under a key that is secret, and the same in the processes that were copied from ours. The second number is
+    the row's; it is negative for an ending that needs no opening.
+    """
 
     def __init__(self) -> None:
-        self._ids = [array("q") for _ in range(PARTS)]
-        self._rows = [array("q") for _ in range(PARTS)]
+        self.opened: list[list[int]] = [[] for _ in range(PARTS)]
+        self.ended: list[list[int]] = [[] for _ in range(PARTS)]
 
-    def add(self, name: str, n: int) -> None:
-        hashed = hash(name)
-        part = hashed % PARTS
-        self._ids[part].append(hashed)
-        self._rows[part].append(n)
+    def extend(self, numbers: Iterable[int], reservations: Iterable[str], kinds: Iterable[str]) -> None:
+        """Take rows."""
+        opened, ended = self.opened, self.ended
+        for n, name, kind in zip(numbers, map(hash, reservations), kinds, strict=True):
+            if kind == "reserved":
+                opened[name % PARTS] += (name, n)
+            elif kind in NEED_OPENING:
+                ended[name % PARTS] += (name, n)
+            elif kind == "denied":
+                ended[name % PARTS] += (name, -n)
 
-    def repeated(self) -> Iterator[int]:
-        """Yield the row of each id that was there before."""
-        for ids, rows in zip(self._ids, self._rows, strict=True):
-            if len(set(ids)) < len(ids):
-                seen: set[int] = set()
-                for one, n in zip(ids, rows, strict=True):
-                    if one in seen:
-                        yield n
-                    seen.add(one)
+    def packed(self) -> tuple[list[bytes], list[bytes]]:
+        """Return the openings and the endings as :meth:`Reservations.extend` takes them."""
+        return _packed(self.opened), _packed(self.ended)
+
+
+def _packed(parts: Iterable[list[int]]) -> list[bytes]:
+    return [array("q", part).tobytes() for part in parts]
 
 
 class Reservations:
-    """Every reservation as far as it was seen."""
+    """Every opening and ending as far as it was seen. In which order they come is the chains' to tell."""
 
     def __init__(self, findings: Findings) -> None:
         """Tell faults to ``findings``."""
         self._findings = findings
-        self._open: dict[str, int] = {}
-        self._early: dict[str, tuple[int, str]] = {}
-        self._opened = _Once()
-        self._ended = _Once()
+        self._opened = [array("q") for _ in range(PARTS)]
+        self._ended = [array("q") for _ in range(PARTS)]
 
-    def add(self, n: int, reservation: str, kind: str) -> None:
-        """Take the next row. One that ends a reservation may come before the one that opens it: see ``chains.py``."""
-        if kind == "reserved":
-            self._opened.add(reservation, n)
-            if self._early.pop(reservation, None) is None:
-                self._open[reservation] = n
-        elif kind in ENDINGS:
-            self._ended.add(reservation, n)
-            if self._open.pop(reservation, None) is None and kind in NEED_OPENING:
-                self._early.setdefault(reservation, (n, kind))
-                if len(self._early) > MOST_EARLY:
-                    self._not_open(*self._early.pop(next(iter(self._early))))
+    def extend(self, opened: Sequence[bytes], ended: Sequence[bytes]) -> None:
+        """Take what :class:`Steps` has packed."""
+        for kept, more in ((self._opened, opened), (self._ended, ended)):
+            for part, packed in zip(kept, more, strict=True):
+                part.frombytes(packed)
 
     def end(self) -> None:
         """Tell what only shows when no row follows."""
-        for n, kind in self._early.values():
-            self._not_open(n, kind)
-        for n in self._opened.repeated():
-            self._findings.add(n, "its reservation was opened before")
-        for n in self._ended.repeated():
-            self._findings.add(n, "its reservation had ended before")
+        for opened, ended in zip(self._opened, self._ended, strict=True):
+            names = set(opened[::2])
+            if len(names) * 2 < len(opened):
+                self._repeated(opened, "its reservation was opened before")
+            ends = set(ended[::2])
+            if len(ends) * 2 < len(ended):
+                self._repeated(ended, "its reservation had ended before")
+            if not ends <= names:
+                for name, n in zip(ended[::2], ended[1::2], strict=True):
+                    if n > 0 and name not in names:
+                        self._findings.add(n, "it ends a reservation that was not opened")
 
-    def _not_open(self, n: int, kind: str) -> None:
-        self._findings.add(n, f"a {kind} of a reservation that is not open")
+    def _repeated(self, part: array[int], what: str) -> None:
+        """Tell of each row whose reservation was in one before."""
+        seen: set[int] = set()
+        for name, n in zip(part[::2], part[1::2], strict=True):
+            if name in seen:
+                self._findings.add(abs(n), what)
+            seen.add(name)

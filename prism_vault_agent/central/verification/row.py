@@ -12,28 +12,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from prism_vault_agent.central.config import OWN_HOST
 from prism_vault_agent.central.log.remains import Remains, remains_line
+from prism_vault_agent.central.verification.forms import FIELDS, Forms
 from prism_vault_agent.central.verification.quick_json import canonical_fields
-from prism_vault_agent.proof.leaf import leaf_data
+from prism_vault_agent.proof.leaf import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Each column of the row that its bytes repeat, and the field in which they do.
-COLUMNS: Final = (
-    ("event_id", "event_id"),
-    ("host_id", "host"),
-    ("host_epoch", "epoch"),
-    ("host_seq", "seq"),
-    ("prev_hash", "prev"),
-    ("reservation_id", "reservation"),
-    ("kind", "kind"),
-)
-_SAID: Final = itemgetter(*(name for _, name in COLUMNS))
+# The columns of the row that its bytes repeat, each in the field of ``FIELDS`` at its place.
+COLUMNS: Final = ("event_id", "host_id", "host_epoch", "host_seq", "prev_hash", "reservation_id", "kind")
+_SAID: Final = itemgetter(*FIELDS)
+_forms: Final = Forms()  # each process learns them anew
 Chain = tuple[str, str]
 LARGEST: Final = 2**63  # what a database can count to
 NO_CHAIN: Final[Chain] = ("", "")
 _INDEX: Final = (int, type(None))
 _TYPES: Final = (str, str, str, int, str, str, str)
+_KIND: Final = 6
 
 NO_EVENT: Final = "its leaf is there, and no event"
 NOT_COLUMNS: Final = "its columns do not hold what they must"
@@ -77,19 +72,24 @@ Dropping = tuple[int | None, bytes, int, str]
 Looked = tuple[int | None, int, bytes | None, Chain, int, str, str, str, str, str, Dropping | None]
 
 
-def look(rows: Iterable[tuple[Any, ...]]) -> list[Looked]:
-    """Look at each row by itself; the rows are as :class:`Row` has them."""
-    return [_look(row) for row in rows]
+def look(rows: Iterable[tuple[Any, ...] | str]) -> list[Looked]:
+    """Look at each row by itself; the rows are as :class:`Row` has them, or say why there cannot be one."""
+    looked: list[Looked] = []
+    for row in rows:
+        try:
+            looked.append(_look_at_event(row))  # type: ignore[arg-type]  # a text is no row: the last of the errors below
+        except (AttributeError, TypeError, ValueError, struct.error):
+            looked.append(_look_at_what_is_none(row))
+    return looked
 
 
-def _look(row: tuple[Any, ...]) -> Looked:
-    try:
-        return _look_at_event(row)
-    except (AttributeError, TypeError, ValueError, struct.error):
-        idx, n, leaf, event_id, *_ = row
-        wrong = NO_EVENT if event_id is None else NOT_COLUMNS
-        idx, n = (idx if type(idx) is int else None), (n if type(n) is int and 0 < n < LARGEST else 0)
-        return idx, n, leaf, NO_CHAIN, 0, "", "", "", "", wrong, None
+def _look_at_what_is_none(row: tuple[Any, ...] | str) -> Looked:
+    if isinstance(row, str):
+        return None, 0, None, NO_CHAIN, 0, "", "", "", "", row, None
+    idx, n, leaf, event_id, *_ = row
+    wrong = NO_EVENT if event_id is None else NOT_COLUMNS
+    idx, n = (idx if type(idx) is int else None), (n if type(n) is int and 0 < n < LARGEST else 0)
+    return idx, n, leaf, NO_CHAIN, 0, "", "", "", "", wrong, None
 
 
 def _look_at_event(row: tuple[Any, ...]) -> Looked:
@@ -107,18 +107,18 @@ def _look_at_event(row: tuple[Any, ...]) -> Looked:
     )
     wrong = ""
     hashed = sha256(body).hexdigest()
-    said = _said(body) if body else None
+    said = _said(body, columns[_KIND]) if body else None
     if not body and by is not None and was is not None:
         return _look_at_remains(row, columns)
     if not body:
         said, wrong = columns, EMPTY
-    elif leaf is not None and sha256(b"\x00" + leaf_data(n, received_at, body)).digest() != leaf:
+    elif leaf is not None and row_hash(n, received_at, body) != leaf:
         wrong = NOT_ITS_LEAF
     if said is None:
         said, wrong = columns, NOT_CANONICAL
     elif said != columns:
         first = next(at for at in range(len(COLUMNS)) if said[at] != columns[at])
-        wrong = f"its column {COLUMNS[first][0]} is not what its bytes say"
+        wrong = f"its column {COLUMNS[first]} is not what its bytes say"
     elif by is not None and body:
         wrong = STILL_THERE
     _, host, epoch, seq, prev, reservation, what = said
@@ -142,10 +142,16 @@ def _dropping(body: bytes) -> Dropping | None:
     return None, b"", int(fields["dropped"]), str(fields["remains"])
 
 
-def _said(body: bytes) -> tuple[Any, ...] | None:
+def _said(body: bytes, kind: str) -> tuple[Any, ...] | None:
     """Return what the bytes say for each of the columns, or None where they are not an event in canonical form."""
+    if (quick := _forms.said(body, kind)) is not None:
+        return quick
     try:
-        said = _SAID(canonical_fields(body))
+        fields = canonical_fields(body)
+        said: tuple[Any, ...] = _SAID(fields)
     except (ValueError, RecursionError, KeyError):
         return None
-    return said if tuple(map(type, said)) == _TYPES else None
+    if tuple(map(type, said)) != _TYPES:
+        return None
+    _forms.learn(fields, kind)
+    return said

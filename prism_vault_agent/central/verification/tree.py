@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prism_vault_agent.errors import PrismVaultError
-from prism_vault_agent.proof.merkle import WIDTH, Frontier
+from prism_vault_agent.proof.merkle import SMALLEST_TILE, TILE_LEVELS, WIDTH, Frontier, Node
 from prism_vault_agent.proof.note import Checkpoint, open_note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prism_vault_agent.central.verification.fault import Findings
     from prism_vault_agent.proof.keys import VerifyingKey
@@ -77,6 +77,28 @@ class Tree:
         elif len(self._gathered) == AT_ONCE:
             self._grow()
 
+    def continued_by(self, first: int) -> bool:
+        """Tell whether leaf ``first`` comes next; where something was wrong, whether it does is no matter any longer."""
+        return first == self.size or not self._sound
+
+    def add_leaves(self, numbers: Sequence[int], leaves: bytes, nodes: Sequence[bytes]) -> None:
+        """Take the next leaves, which are those of the rows ``numbers``.
+
+        ``nodes`` are the hashes of the nodes of the lowest stored level that are wholly over them.
+        """
+        self._grow()
+        first, done = self.size, 0
+        while self._sound and done < len(numbers):
+            most = len(numbers) - done
+            step = most if self._ahead is None else max(1, min(most, self._ahead.size - self.size))
+            if self._proved:
+                self._first, self._proved = numbers[done], False
+            self._grow_by(first, leaves, nodes, done, done + step)
+            done += step
+            self.size += step
+            self._last = numbers[done - 1]
+            self._reach()
+
     def check(self, sealed: Sealed) -> None:
         """Tell whether a checkpoint is signed, and is that of the tree as it is now."""
         self._grow()
@@ -130,11 +152,30 @@ class Tree:
             self._findings.add(n, "its leaf is another one's, or no hash at all")
 
     def _grow(self) -> None:
-        for node in self._frontier.extend(self._gathered):
+        self._compare(self._frontier.extend(self._gathered))
+        self._gathered = []
+
+    def _grow_by(self, first: int, leaves: bytes, nodes: Sequence[bytes], start: int, stop: int) -> None:
+        """Take some of the leaves from number ``first`` on, by whole nodes where no checkpoint divides them."""
+        before = -first % SMALLEST_TILE
+        while start < stop:
+            place, within = divmod(start - before, SMALLEST_TILE)
+            whole = 0 if within else (stop - start) // SMALLEST_TILE
+            if whole:
+                self._compare(self._frontier.extend(nodes[place : place + whole], level=TILE_LEVELS[0]))
+                start += whole * SMALLEST_TILE
+            else:
+                end = min(stop, start + SMALLEST_TILE - within)
+                some = (leaves[at : at + WIDTH] for at in range(start * WIDTH, end * WIDTH, WIDTH))
+                self._compare(self._frontier.extend(some))
+                start = end
+
+    def _compare(self, complete: Iterable[Node]) -> None:
+        """Compare nodes with the stored ones."""
+        for node in complete:
             if node.level in self._nodes and next(self._nodes[node.level], None) != (node.position, node.hash):
                 self._wrong_node(node.level, node.position)
                 self._nodes = {}
-        self._gathered = []
 
     def _wrong_node(self, level: int, position: int) -> None:
         what = f"the stored node {position} of level {level} is not what the leaves below it make"
