@@ -1,4 +1,4 @@
-# make demo · make test · make bench · make check · make setup · make lock · make clean
+# make demo · make test · make e2e · make bench · make check · make setup · make lock · make clean
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml launcher/prism-vault launcher/first-line.sed $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PYTEST_WORKERS ?= 4
 
-.PHONY: setup demo test soak bench check docs lock clean
+.PHONY: setup demo test e2e soak bench check docs lock clean
 
 setup: $(VENV)/installed
 
@@ -31,6 +31,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+# Booted containers: as root, with what the system lacks installed first. Nothing is left out.
+e2e: setup
+	tests/e2e/prepare
+	CI=true PRISM_VAULT_E2E=1 $(BIN)/python -m pytest tests/e2e --timeout 600
 
 soak: setup
 	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PR_SET_DUMPABLE: Final = 4
 DRAIN_SECONDS: Final = 10  # for the requests under way
 FINISH_SECONDS: Final = 8  # then for what waits for the disk, and the last checkpoint
+FAREWELL_SECONDS: Final = 5  # for the other side of a connection that we close to say so too: it may be long gone
 KEEP_ALIVE_SECONDS: Final = 75
 MOST_CONNECTIONS: Final = 16_384  # one of each agent is its stream of signals
 OTHER_DESCRIPTORS: Final = 128  # the log's, and room to say no to a connection that is one too many
@@ -100,7 +101,9 @@ class _Server(uvicorn.Server):
             raise PrismVaultError("central's parts do not start", mend="its log says which")
         loop = asyncio.get_running_loop()
         certificate = self._certificate
-        tls: dict[str, Any] = {"ssl": certificate.context, "ssl_handshake_timeout": REQUEST_SECONDS} if certificate else {}
+        tls: dict[str, Any] = {}
+        if certificate is not None:
+            tls = {"ssl": certificate.context, "ssl_handshake_timeout": REQUEST_SECONDS, "ssl_shutdown_timeout": FAREWELL_SECONDS}
         self.servers = [await loop.create_server(self._protocol, sock=each, **tls) for each in sockets or ()]
         loop.add_signal_handler(signal.SIGHUP, certificate.reload if certificate else lambda: None)
         if certificate is not None:

@@ -222,3 +222,17 @@ def at_end(client: socket.socket) -> bytes:
     with contextlib.suppress(ConnectionError):
         return client.recv(64)
     return b""
+
+
+def test_a_client_that_is_gone_without_a_word_does_not_hold_up_the_end(tmp_path, tls):
+    """At SIGTERM a TLS connection that its client does not close is given up in time; nothing is cut off, the status is 0."""
+    pair = {"tls_cert": str(tls.cert_file), "tls_key": str(tls.key_file)}
+    with CentralProcess(tmp_path, more=pair) as central:
+        request = f"GET /v1/signals HTTP/1.1\r\nHost: central\r\nAuthorization: Bearer {central.operator_token}\r\n\r\n"
+        with connected(central) as bare, context(tls).wrap_socket(bare, server_hostname="127.0.0.1") as client:
+            client.sendall(request.encode())
+            assert client.recv(64).startswith(b"HTTP/1.1 200")
+            status = central.stop()
+
+    assert status == 0
+    assert [line for line in central.log if '"severity": "ERROR"' in line] == []

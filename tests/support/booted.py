@@ -1,0 +1,178 @@
+"""A Debian with systemd as its first process, in a container of systemd-nspawn(1) that is thrown away with its writes.
+
+Its root is built once, by debootstrap(8), and kept outside of the repository: below ``PRISM_VAULT_TEST_CACHE``, else
+``/var/cache/prism-vault-tests``. ``python -m tests.support.booted`` builds it. A container sees it below an overlay in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import psutil
+
+from tests.support.processes import start_tied
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SUITE = "bookworm"
+MIRROR = "http://deb.debian.org/debian"
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "ca-certificates")
+PYTHON = (3, 11)  # SUITE's, which runs the packages of our environment
+CLONE_NEWNET = 0x4000_0000
+HERE = Path(__file__).parents[2]
+INSTALLED = "/opt/prism-vault"
+
+
+def cache() -> Path:
+    """Return the directory of what takes long to make, which is there."""
+    directory = Path(os.environ.get("PRISM_VAULT_TEST_CACHE", "/var/cache/prism-vault-tests"))
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return directory
+
+
+def root() -> Path:
+    """Return the root of a Debian with :data:`PACKAGES`, built now where there is none: that takes minutes, and the network."""
+    which = hashlib.sha256("\n".join((SUITE, *PACKAGES)).encode()).hexdigest()[:8]
+    finished = cache() / f"{SUITE}-{which}"
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            building = finished.with_suffix(".building")
+            shutil.rmtree(building, ignore_errors=True)
+            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(building), MIRROR]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+            assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}"
+            shutil.rmtree(building / "var/cache/apt")
+            building.rename(finished)
+    return finished
+
+
+class Booted:
+    """Boots, runs commands inside, and is gone without a trace at the end.
+
+    ``binds`` are directories of ours that it sees, read-only, by the paths at which it does. prism-vault is in
+    :data:`INSTALLED`, from the environment that runs the tests. Of the network it has a loopback of its own.
+    """
+
+    def __init__(self, directory: Path, binds: Mapping[str, Path] | None = None) -> None:
+        assert sys.version_info[:2] == PYTHON, f"the tests of units run on Python {PYTHON[0]}.{PYTHON[1]}, as {SUITE} has it"
+        self.log = directory / "boot.log"
+        self._directory = directory
+        self._binds = {**(binds or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def __enter__(self) -> Self:
+        packages = Path(sys.prefix) / f"lib/python{PYTHON[0]}.{PYTHON[1]}/site-packages"
+        binds = {f"{INSTALLED}-packages": packages, **self._binds}
+        nspawn = shutil.which("systemd-nspawn")
+        assert nspawn is not None, "systemd-nspawn is needed: apt-get install systemd-container"
+        command = [nspawn, f"--directory={root()}", "--volatile=overlay", "--boot", "--private-network"]
+        command += ["--register=no", "--keep-unit", "--link-journal=no", "--console=read-only", "--resolv-conf=off"]
+        command += [f"--machine=pv-{os.getpid()}-{id(self):x}", *(f"--bind-ro={ours}:{there}" for there, ours in binds.items())]
+        self._process = start_tied(command, directory=self._directory, log=self.log)
+        try:
+            wait_until(self._boots, 60)
+            self._install()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._end()
+
+    def path(self, path: str) -> Path:
+        """Return where a file of the container is for us; links in it that are absolute lead elsewhere."""
+        return Path(f"/proc/{self._leader}/root{path}")
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command as root in the container; with ``check``, fail the test where its exit status is not 0."""
+        done = subprocess.run(
+            ["nsenter", "--target", str(self._leader), "--all", "--wd=/", "--", *command],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "cat"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert not check or done.returncode == 0, (command, done, self.run("journalctl", "-n", "50", check=False).stdout)
+        return done
+
+    def connection(self, port: int) -> socket.socket:
+        """Return a connection to a port of the container's loopback: a socket stays in the network that it was made in."""
+        with open(f"/proc/{self._leader}/ns/net", "rb") as theirs, open("/proc/thread-self/ns/net", "rb") as ours:
+            _enter(theirs.fileno())
+            try:
+                return socket.create_connection(("127.0.0.1", port), timeout=30)
+            finally:
+                _enter(ours.fileno())
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit."""
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+    def journal(self, unit: str) -> str:
+        """Return what a unit has printed."""
+        return self.run("journalctl", "--unit", unit, "--output=cat", "--no-pager").stdout
+
+    def _boots(self) -> bool:
+        """Tell whether it is up."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        if not self._leader:
+            with contextlib.suppress(psutil.NoSuchProcess):  # what prepares the container is a child too, and ends
+                inside = [each.pid for each in psutil.Process(self._process.pid).children() if each.name() == "systemd"]
+                self._leader = inside[0] if inside else 0
+            return False
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
+
+    def _install(self) -> None:
+        """Put prism-vault where the units look for it."""
+        self.run("python3", "-m", "venv", "--without-pip", INSTALLED)
+        packages = f"{INSTALLED}/lib/python{PYTHON[0]}.{PYTHON[1]}/site-packages"
+        self.run("rmdir", packages)
+        self.run("ln", "-s", f"{INSTALLED}-packages", packages)
+        launcher = self.path(f"{INSTALLED}/bin/prism-vault")
+        first, _, rest = (HERE / "launcher/prism-vault").read_text().partition("\n")
+        assert first == "#!python"
+        launcher.write_text(f"#!{INSTALLED}/bin/python -ISE\n{rest}")
+        launcher.chmod(0o755)
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+
+
+def _enter(network: int) -> None:
+    """Make this thread's network the one of a descriptor (setns(2))."""
+    if ctypes.CDLL(None, use_errno=True).setns(network, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+if __name__ == "__main__":
+    print(root())
+    with tempfile.TemporaryDirectory() as place, Booted(Path(place)) as tried:
+        print(tried.run("systemctl", "--version").stdout.partition("\n")[0])
