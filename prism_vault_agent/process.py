@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import resource
 from dataclasses import dataclass
 from typing import Final
 
 from setproctitle import setproctitle
+
+from prism_vault_agent.errors import ConfigError
 
 PR_SET_DUMPABLE: Final = 4
 MCL_CURRENT: Final = 1
@@ -25,6 +28,12 @@ class Hardening:
 
     not_dumpable: bool
     memory_locked: bool
+
+
+def require_proc() -> None:
+    """Raise ``ConfigError`` where /proc is not there, by which the agent knows its callers and itself."""
+    if not os.path.exists("/proc/self/status"):
+        raise ConfigError("/proc is not mounted here, or hides this process", mend="mount it: mount -t proc proc /proc")
 
 
 def harden(title: str) -> Hardening:
@@ -51,7 +60,7 @@ def _may_lock() -> bool:
     """
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
         return True
-    with open("/proc/self/status", "rb") as status:
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/status", "rb") as status:
         for line in status:
             if line.startswith(b"CapEff:"):
                 return bool(int(line.split()[1], 16) >> 14 & 1)

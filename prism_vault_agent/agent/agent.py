@@ -35,7 +35,7 @@ from prism_vault_agent.audit.stream import SignalStream
 from prism_vault_agent.audit.witness import Unwitnessed, Witness
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
-from prism_vault_agent.process import Hardening, harden
+from prism_vault_agent.process import Hardening, harden, require_proc
 from prism_vault_agent.proof.keys import VerifyingKey
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run(config: str | None) -> int:
     settings = load(config, os.environ)
     notifier = Notifier(os.environ)
     logs.configure(settings.agent.log_format, settings.agent.log_level)
+    require_proc()
     hardening = harden("prism-vault agent" + (f" --config {config}" if config else ""))
     # A connection takes two descriptors and a run one; the usual soft limit of 1024 is there for users of select(2).
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

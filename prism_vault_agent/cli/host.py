@@ -103,11 +103,15 @@ def ptrace(scope: str) -> Check:
 
 def visible(proc: Path) -> Check:
     """Return whether the processes of others can be looked at, as the attestation of callers needs."""
+    name, needs = "callers can be looked at", "G6"
+    if not (proc / "self").exists():
+        mend = f"mount it: mount -t proc proc {proc}"
+        return judge(name, needs, holds=False, why=f"{proc} is not mounted here", mend=mend, needed=True)
     hidden = _hidepid(_text(proc / "self/mountinfo"), str(proc))
     seen = bool(_text(proc / "1/stat"))
     why = "/proc shows the processes of all users" if seen else f"/proc hides processes of other users{hidden}"
     mend = "run the agent as root, or in the group of /proc's gid= option"
-    return judge("callers can be looked at", "G6", holds=seen, why=why, mend=mend, needed=True)
+    return judge(name, needs, holds=seen, why=why, mend=mend, needed=True)
 
 
 def control_groups(cgroup: Path, *, needed: bool) -> Check:

@@ -181,3 +181,33 @@ def test_t1_another_user_cannot_read_a_commands_environment(make_agent):
             in_child(path.read_bytes)
     child.kill()
     child.communicate()
+
+
+def without_proc(agent: AgentProcess, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the agent's configuration in a mount namespace whose /proc is empty."""
+    hidden = ["unshare", "--mount", "--", "/bin/sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    return subprocess.run(
+        [*hidden, LAUNCHER, command, "--config", str(agent.config)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_without_proc_the_agent_says_so(make_agent):
+    """Where /proc is not mounted the agent ends with 78 and one line that says what to do."""
+    done = without_proc(make_agent(), "agent")
+
+    told = "prism-vault: /proc is not mounted here, or hides this process; mount it: mount -t proc proc /proc\n"
+    assert (done.returncode, done.stdout, done.stderr) == (78, "", told)
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_without_proc_doctor_says_so(make_agent):
+    """Where /proc is not mounted doctor names that, and not the agent's memory, which is closed all the same."""
+    done = without_proc(make_agent(), "doctor")
+    told = {line.split("  ")[0]: line for line in reversed(done.stdout.splitlines()) if "looked at" in line or "own user" in line}
+
+    assert done.returncode == 78
+    assert "callers can be looked at (needed): /proc is not mounted here; mount it: mount -t proc proc /proc" in done.stdout
+    assert "the agent's memory is closed to its own user" in told["holds"]
