@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from docs_tools.markdown import GENERATED, table
+from prism_vault_agent.central.http.codes import AUTHENTICATION
 from prism_vault_agent.central.metrics import PREFIX, Metrics
 
 _INTRODUCTION: Final = """\
@@ -16,7 +17,8 @@ No label names a host, a project, a scope, a run or a caller. A histogram has `_
 `process_*` (memory, processor time, descriptors, start) are there too where `/proc/stat` can be read, which `ProcSubset=pid` of
 the unit forbids: systemd's own accounting has them.
 """
-_REFUSED: Final = 'code=~"unknown_token|token_.*|unknown_subject"'
+# Every way in which a credential does not hold; none at all is a scanner.
+_REFUSED: Final = f'code=~"{"|".join(code for code in AUTHENTICATION if code != "no_credential")}|two_credentials"'
 _ALARMS: Final = (
     ("ready == 0", "agents release nothing while `storage` fails; proofs are late while `checkpoint` is"),
     ("checkpoint_lag_seconds > 5", "rows are durable, and nobody can prove them yet"),

@@ -195,17 +195,17 @@ class OwnEnvironment:
 
 @dataclass(slots=True)
 class Bearer:
-    """Our credential for central, had once: an identity token of our login, or the service token's file."""
+    """Our credential for central, had once: an identity token of our login, or the service token's file, or none but TLS's."""
 
     vault: Vault
     _credential: str = ""
 
     def __call__(self) -> str:
-        """Return it."""
+        """Return it; nothing where our certificate does without."""
         central = self.vault.settings.central
         if not self._credential and central.identity_role:
             minted = login.identity_token(self.vault.transport, self.vault.token, central.identity_role, self.vault.deadline)
             self._credential = minted.value
-        elif not self._credential:
+        elif not self._credential and central.token_file:
             self._credential = credentials.read(central.token_file)
         return self._credential

@@ -1,4 +1,4 @@
-"""What the agent shows central to say who it is: an identity token of the provider, or a service token from a file."""
+"""What the agent shows central to say who it is: an identity token of the provider, a service token, or a certificate alone."""
 
 from __future__ import annotations
 
@@ -49,8 +49,19 @@ class ServiceToken:
         self._token = ""
 
 
+class CertificateAlone:
+    """TLS shows who we are; there is no token."""
+
+    async def get(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def refused(self) -> None:
+        """Do nothing: the next connection shows the certificate as its file is then."""
+
+
 def credential_of(settings: CentralSettings, session: Session) -> Credential:
     """Return the credential that the configuration names."""
     if settings.identity_role:
         return IdentityToken(session, settings.identity_role)
-    return ServiceToken(settings.token_file)
+    return ServiceToken(settings.token_file) if settings.token_file else CertificateAlone()

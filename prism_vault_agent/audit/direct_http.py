@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class DirectHttp:
-    """Central's audit API. ``bearer`` returns the credential, or raises the typed error that keeps it from being had."""
+    """Central's audit API.
+
+    ``bearer`` returns the token, or nothing where our certificate does without; it raises the error that keeps it from being had.
+    """
 
     def __init__(self, settings: CentralSettings, state: str, bearer: Callable[[], str]) -> None:
         """Send nothing yet. Raises ``IntegrityError`` where the agent whose directory is ``state`` has refused the log."""
@@ -37,8 +40,10 @@ class DirectHttp:
         """
         content = json.dumps({"events": [body.decode()]}, ensure_ascii=False).encode()
         replica = self._replicas.current
+        bearer = self._bearer()
+        authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
         head = (
-            f"POST {replica.prefix}{BATCH} HTTP/1.1\r\nHost: {replica.authority}\r\nAuthorization: Bearer {self._bearer()}\r\n"
+            f"POST {replica.prefix}{BATCH} HTTP/1.1\r\nHost: {replica.authority}\r\n{authorization}"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         limit = min(deadline, time.monotonic() + self._seconds)

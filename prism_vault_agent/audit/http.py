@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from typing import TYPE_CHECKING, Final, Protocol
 
 import h11
@@ -27,7 +28,7 @@ class Credential(Protocol):
     """A bearer token, kept while it serves."""
 
     async def get(self) -> str:
-        """Return the token. Raises the typed error that keeps it from being had."""
+        """Return the token, or nothing where our certificate does without. Raises the error that keeps it from being had."""
 
     def refused(self) -> None:
         """Take note that central refused it: the next one is had anew."""
@@ -94,6 +95,7 @@ class CentralHttp:
             self._replicas.failed(replica)
         if status == 401:
             self._credential.refused()
+            self._close()  # whose certificate may have ended
         return status, body
 
     async def _bounded(self, replica: Replica, request: h11.Request, content: bytes) -> tuple[int, bytes]:
@@ -105,7 +107,9 @@ class CentralHttp:
             raise AuditUnavailable("central does not answer in time", mend="see prism-vault doctor") from None
         except (OSError, h11.ProtocolError) as error:
             self._close()
-            raise AuditUnavailable(f"central cannot be reached ({type(error).__name__})", mend="see prism-vault doctor") from None
+            raise AuditUnavailable(
+                f"central cannot be reached ({_named(error, replica)})", mend="see prism-vault doctor"
+            ) from None
         except BaseException:
             self._close()
             raise
@@ -147,11 +151,28 @@ class CentralHttp:
             self._open = None
 
 
+def _named(error: Exception, replica: Replica) -> str:
+    """Return what kind of error it is, and what it may mean: TLS 1.3 refuses a certificate when the request is sent already."""
+    told = type(error).__name__
+    if isinstance(error, ssl.SSLError) and error.reason:
+        told += f" {error.reason.lower().replace('_', ' ')}"
+    return (
+        f"{told}: does it believe our certificate?"
+        if replica.certified and not isinstance(error, ConnectionRefusedError)
+        else told
+    )
+
+
 def _request(replica: Replica, method: str, path: str, credential: str, content: bytes) -> h11.Request:
-    headers = [("Host", replica.authority), ("Authorization", f"Bearer {credential}")]
+    headers = [("Host", replica.authority), *authorization(credential)]
     if method == "POST":
         headers += [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
     return h11.Request(method=method, target=replica.prefix + path, headers=headers)
+
+
+def authorization(credential: str) -> list[tuple[str, str]]:
+    """Return the header that shows a bearer token, if there is one."""
+    return [("Authorization", f"Bearer {credential}")] if credential else []
 
 
 def read_headers(response: h11.Response) -> dict[str, str]:

@@ -2,30 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prism_vault_agent.audit.answers import RateLimited
+from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
     import ssl
 
-    from prism_vault_agent.config.settings import CentralSettings
+    from prism_vault_agent.config.settings import CentralSettings, TlsFiles
+
+
+class Identity:
+    """How we show ourselves to replicas over TLS: anew where the files of our certificate have changed, and are good."""
+
+    def __init__(self, tls: TlsFiles) -> None:
+        """Use the files as they are now. Raises ``ConfigError`` for unusable ones."""
+        self._tls = tls
+        self._seen = self._state()
+        self._context = tls_context("https:", tls)
+
+    @property
+    def certified(self) -> bool:
+        """Whether there is a certificate."""
+        return bool(self._tls.cert_file)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The context for a new connection."""
+        if (state := self._state()) != self._seen:
+            self._seen = state
+            with contextlib.suppress(ConfigError):  # while only one of two files is new, what we had serves
+                self._context = tls_context("https:", self._tls)
+        return self._context
+
+    def _state(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what is another when a file is."""
+        found = []
+        for path in filter(None, (self._tls.cert_file, self._tls.key_file, self._tls.ca_file)):
+            with contextlib.suppress(OSError):
+                facts = os.stat(path)
+                found.append((facts.st_ino, facts.st_mtime_ns, facts.st_size))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replica:
-    """Where one replica is. ``authority`` is for ``Host``; ``prefix`` goes before every path; no ``context`` is plain http."""
+    """Where one replica is. ``authority`` is for ``Host``; ``prefix`` goes before every path."""
 
     host: str
     port: int
     authority: str
     prefix: str
-    context: ssl.SSLContext | None
+    identity: Identity | None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What a new connection needs for TLS; None is plain http."""
+        return None if self.identity is None else self.identity.context
+
+    @property
+    def certified(self) -> bool:
+        """Whether we show it a certificate."""
+        return self.identity is not None and self.identity.certified
 
 
 class Replicas:
@@ -33,12 +79,9 @@ class Replicas:
 
     def __init__(self, settings: CentralSettings) -> None:
         """Begin with ``settings.url``. Raises ``ConfigError`` for unusable TLS files."""
-        contexts: dict[bool, ssl.SSLContext | None] = {}
-        for url in settings.urls:
-            encrypted = url.startswith("https:")
-            if encrypted not in contexts:
-                contexts[encrypted] = tls_context(url, settings.tls)
-        self._replicas = tuple(_replica(url, contexts[url.startswith("https:")]) for url in settings.urls)
+        encrypted = any(url.startswith("https:") for url in settings.urls)
+        identity = Identity(settings.tls) if encrypted else None
+        self._replicas = tuple(_replica(url, identity if url.startswith("https:") else None) for url in settings.urls)
         self._place = 0
         self._rest = -math.inf
 
@@ -65,6 +108,6 @@ class Replicas:
             raise RateLimited(left)
 
 
-def _replica(url: str, context: ssl.SSLContext | None) -> Replica:
+def _replica(url: str, identity: Identity | None) -> Replica:
     parts = urlsplit(url)
-    return Replica(parts.hostname or "", parts.port or (443 if context else 80), parts.netloc, parts.path.rstrip("/"), context)
+    return Replica(parts.hostname or "", parts.port or (443 if identity else 80), parts.netloc, parts.path.rstrip("/"), identity)

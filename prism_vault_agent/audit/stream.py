@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import h11
 
 from prism_vault_agent.audit.answers import AWAY, LIMITED, limited, problem
-from prism_vault_agent.audit.http import read_headers
+from prism_vault_agent.audit.http import authorization, read_headers
 from prism_vault_agent.errors import AuditUnavailable
 
 if TYPE_CHECKING:
@@ -152,5 +152,5 @@ class SignalStream:
 
 
 def _request(replica: Replica, target: str, credential: str) -> h11.Request:
-    headers = [("Host", replica.authority), ("Authorization", f"Bearer {credential}"), ("Accept", "text/event-stream")]
+    headers = [("Host", replica.authority), *authorization(credential), ("Accept", "text/event-stream")]
     return h11.Request(method="GET", target=replica.prefix + target, headers=headers)

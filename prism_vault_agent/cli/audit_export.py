@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def export(args: argparse.Namespace) -> int:
     """Write the log to the file, which is there whole or not at all, or to standard output."""
-    log = CentralLog(CentralClient(args.url, args.token_file, args.ca_file))
+    log = CentralLog(CentralClient(args))
     with _target(args.file) as out:
         progress = Progress("rows", log.expected())
         done = 0

@@ -27,7 +27,7 @@ def tail(args: argparse.Namespace) -> int:
     """Print the newest events, and with ``--follow`` those that come, in the final order of the log."""
     if not 1 <= args.lines <= PAGE:
         raise UsageError(f"--lines is a number from 1 to {PAGE}")
-    central = CentralClient(args.url, args.token_file, args.ca_file)
+    central = CentralClient(args)
     printer = Printer(as_json=args.json)
     rows, after, _ = central.log(last=args.lines)
     printer.print(rows)
@@ -43,7 +43,7 @@ def find(args: argparse.Namespace) -> int:
     filters: dict[str, object] = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in FILTERS}
     filters |= {"outcome": args.outcome, "since": _time("--since", args.since), "until": _time("--until", args.until)}
     printer = Printer(as_json=args.json)
-    events = CentralClient(args.url, args.token_file, args.ca_file).events(**filters)
+    events = CentralClient(args).events(**filters)
     while some := list(islice(events, PAGE)):
         printer.print(some)
     return 0
@@ -53,7 +53,7 @@ def show(args: argparse.Namespace) -> int:
     """Print every event of a reservation with the proof that it is on the log. Raises ``IntegrityError`` for one that fails."""
     if not _AUDIT_ID.fullmatch(args.audit_id):
         raise UsageError("an audit id is pva_ and 32 hex digits", mend="take it from an error message or from audit find")
-    central = CentralClient(args.url, args.token_file, args.ca_file)
+    central = CentralClient(args)
     events = list(central.events(reservation=args.audit_id))
     if not events:
         message, mend = "the log has no such audit id that you may see", "check it, or ask an operator of its project"

@@ -43,7 +43,7 @@ def verify(args: argparse.Namespace) -> int:
             from prism_vault_agent.cli.central_client import CentralClient  # noqa: PLC0415 - only where central is asked
             from prism_vault_agent.cli.central_log import CentralLog  # noqa: PLC0415
 
-            central = CentralClient(args.url, args.token_file, args.ca_file)
+            central = CentralClient(args)
             log = CentralLog(central)
             keys, _ = keys_of(central, args.log_key)
         elsewhere = held(args.note, args.head, args.receipt, keys)

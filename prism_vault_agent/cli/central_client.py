@@ -11,13 +11,17 @@ from prism_vault_agent.errors import AuditUnavailable, ConfigError, Denied, Prot
 
 if TYPE_CHECKING:
     import argparse
+    import ssl
     from collections.abc import Iterator
     from pathlib import Path
 
 URL: Final = "PRISM_VAULT_CENTRAL_URL"
+CERT_FILE: Final = "PRISM_VAULT_CENTRAL_CERT_FILE"
+KEY_FILE: Final = "PRISM_VAULT_CENTRAL_KEY_FILE"
 TOKEN: Final = "PRISM_VAULT_OPERATOR_TOKEN"  # noqa: S105 - the name of a variable
 PAGE: Final = 1000
 SECONDS: Final = 30  # more than central waits for news
+_MEND_401: Final = f"check {TOKEN} or --token-file, and --cert-file"
 Json = dict[str, Any]
 
 
@@ -28,16 +32,23 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", metavar="URL", help=f"central's URL (default {URL})")
     command.add_argument("--token-file", type=Path, metavar="FILE", help=f"instead of {TOKEN}")
     command.add_argument("--ca-file", metavar="FILE", help="the authority of central's certificate")
+    command.add_argument(
+        "--cert-file", metavar="FILE", help=f"our certificate, beside or instead of a token (default {CERT_FILE})"
+    )
+    command.add_argument("--key-file", metavar="FILE", help=f"its private key (default {KEY_FILE})")
 
 
 class CentralClient:
-    """Central, for whoever has the operator's token."""
+    """Central, for whoever has the operator's token or certificate."""
 
-    def __init__(self, url: str | None, token_file: Path | None, ca_file: str | None) -> None:
-        """Speak to ``url`` or to what the environment names. Raises ``UsageError`` or ``ConfigError`` before it sends."""
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Speak to central as the options of :func:`add_options` or the environment say.
+
+        Raises ``UsageError`` or ``ConfigError`` before it sends.
+        """
         import httpx2  # noqa: PLC0415 - most of what these commands cost to start
 
-        where = url or os.environ.get(URL, "")
+        where = args.url or os.environ.get(URL, "")
         if not where:
             raise UsageError("where is central?", mend=f"give --url, or set {URL}")
         parts = urllib.parse.urlsplit(where)
@@ -45,12 +56,19 @@ class CentralClient:
             raise UsageError("the URL of central is not http:// or https://")
         if parts.scheme == "http" and not _loopback(parts.hostname):
             raise ConfigError("the token would cross the network in clear", mend="use https:// for central off loopback")
+        cert_file = args.cert_file or os.environ.get(CERT_FILE, "")
+        key_file = args.key_file or os.environ.get(KEY_FILE, "")
+        if bool(cert_file) != bool(key_file):
+            raise UsageError(
+                "a certificate needs its key", mend=f"give --cert-file and --key-file, or set {CERT_FILE} and {KEY_FILE}"
+            )
+        if cert_file and parts.scheme == "http":
+            raise UsageError("a certificate is shown over TLS only", mend="use https:// for central")
         verify: Any = True
-        if parts.scheme == "https" and ca_file:
-            import ssl  # noqa: PLC0415
-
-            verify = ssl.create_default_context(cafile=ca_file)
-        headers = {"Authorization": f"Bearer {_token(token_file)}"}
+        if parts.scheme == "https" and (args.ca_file or cert_file):
+            verify = _context(args.ca_file, cert_file, key_file)
+        token = _token(args.token_file, needed=not cert_file)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx2.Client(base_url=where, headers=headers, verify=verify, trust_env=False, timeout=SECONDS)
         self._errors = (httpx2.HTTPError, httpx2.InvalidURL)
 
@@ -81,7 +99,7 @@ class CentralClient:
         code, told = str(content.get("code", "")), str(content.get("detail", ""))[:300]
         match status:
             case 401:
-                raise Denied("central does not take the operator's token", mend=f"check {TOKEN} or --token-file", reason=code)
+                raise Denied(f"central does not take the operator's credential ({code})", mend=_MEND_401, reason=code)
             case 403:
                 raise Denied(f"central does not allow it: {told}", reason=code)
             case 404:
@@ -115,13 +133,29 @@ def _list(page: Json, name: str) -> list[Json]:
     return rows
 
 
-def _token(file: Path | None) -> str:
+def _context(ca_file: str | None, cert_file: str, key_file: str) -> ssl.SSLContext:
+    """Return how TLS is spoken: with the authorities of a file or the system's, and with a certificate where one is given."""
+    import ssl  # noqa: PLC0415 - for https only
+
+    from prism_vault_agent.config.settings import TlsFiles  # noqa: PLC0415 - as above
+    from prism_vault_agent.vault.tls import identify  # noqa: PLC0415 - as above
+
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ConfigError(f"--ca-file {ca_file} cannot be used: {error.strerror or 'not PEM'}") from None
+    if cert_file:
+        identify(context, TlsFiles("", cert_file, key_file))
+    return context
+
+
+def _token(file: Path | None, *, needed: bool) -> str:
     try:
         token = file.read_text().strip() if file is not None else os.environ.get(TOKEN, "")
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-    if not token:
-        raise UsageError("who is asking?", mend=f"set {TOKEN}, or give --token-file")
+    if not token and needed:
+        raise UsageError("who is asking?", mend=f"set {TOKEN}, or give --token-file, or --cert-file and --key-file")
     return token
 
 

@@ -50,7 +50,7 @@ def add(actions: Any) -> None:
 
 
 def _central(args: argparse.Namespace) -> CentralClient:
-    return CentralClient(args.url, args.token_file, args.ca_file)
+    return CentralClient(args)
 
 
 def _path(args: argparse.Namespace) -> str:

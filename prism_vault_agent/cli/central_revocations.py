@@ -30,7 +30,7 @@ def add(actions: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show them; return 0, or raise ``Unavailable`` where the one that was asked for is not complete."""
-    central = CentralClient(args.url, args.token_file, args.ca_file)
+    central = CentralClient(args)
     if args.id is None:
         listed = central.ask("GET", "/v1/revocations")
         rows = [

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     conditions = {name: getattr(args, name) for name in CONDITIONS if getattr(args, name)}
     if args.everything is bool(conditions):
         raise UsageError("say what to revoke: --everything, or conditions", mend="see prism-vault central revoke --help")
-    central = CentralClient(args.url, args.token_file, args.ca_file)
+    central = CentralClient(args)
     body = {"id": new_id(), "reason": args.reason, "emergency": args.emergency, "everything": args.everything, **conditions}
     if args.project:
         body["project"] = args.project

@@ -35,7 +35,7 @@ def add(actions: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Order each rotation; return 0, or raise what central answers."""
-    central = CentralClient(args.url, args.token_file, args.ca_file)
+    central = CentralClient(args)
     for what in args.what:
         kind = "reference" if what.startswith(REFERENCE) else "scope"
         body = {"id": new_id(), "reason": args.reason, kind: what, **({"project": args.project} if args.project else {})}

@@ -121,8 +121,7 @@ def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
 
 
 def _central(section: schema.Central, conversion: Conversion) -> CentralSettings:
-    if (section.identity_role is None) == (section.token_file is None):
-        conversion.wrong(("central",), "needs one credential", "set either identity_role or token_file")
+    _one_credential(section, conversion)
     for place, url in enumerate(section.replicas):
         if url in (section.url, *section.replicas[:place]):
             conversion.wrong(("central", "replicas", place), "names an address twice", "name each replica once")
@@ -135,6 +134,15 @@ def _central(section: schema.Central, conversion: Conversion) -> CentralSettings
         replicas=tuple(section.replicas),
         log_keys=_log_keys(section, conversion),
     )
+
+
+def _one_credential(section: schema.Central, conversion: Conversion) -> None:
+    """Find fault where central cannot know who we are: by one token at most, and without one by a certificate, over TLS."""
+    tokens = [each for each in (section.identity_role, section.token_file) if each is not None]
+    if len(tokens) > 1 or not (tokens or section.cert_file):
+        conversion.wrong(("central",), "needs one credential", "set identity_role, token_file, or cert_file and key_file alone")
+    elif not tokens and any(not url.startswith("https:") for url in (section.url, *section.replicas)):
+        conversion.wrong(("central",), "a certificate alone needs https://", "use https://, or set identity_role or token_file")
 
 
 def _log_keys(section: schema.Central, conversion: Conversion) -> tuple[str, ...]:

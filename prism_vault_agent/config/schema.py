@@ -75,11 +75,16 @@ class Central(Section):
     )
     identity_role: Text | None = Field(
         None,
-        description="Identity-token role at the provider; its token is our credential at central. Or set `token_file`.",
+        description="Identity-token role at the provider; its token is our credential at central. Or set `token_file`, or "
+        "`cert_file` and `key_file` alone.",
     )
     token_file: Path | None = Field(None, description="File that holds our service token at central.")
     ca_file: Path | None = Field(None, description="Certificate authorities to trust instead of the system's.")
-    cert_file: Path | None = Field(None, description="Our client certificate.")
+    cert_file: Path | None = Field(
+        None,
+        description="Our client certificate, where central believes them: a credential by itself, or beside a token of the same "
+        "host. A renewed one is used from the next connection on.",
+    )
     key_file: Path | None = Field(None, description="Its private key.")
     timeout: Timeout = Field("5s", description="Longest wait for one answer.")
 

@@ -62,7 +62,7 @@ class VaultSettings:
 
 @dataclass(frozen=True, slots=True)
 class CentralSettings:
-    """Where the audit log is. Our credential: the provider's token of ``identity_role``, or ``token_file``.
+    """Where the audit log is. Our credential: the provider's token of ``identity_role``, ``token_file``, or ``tls`` alone.
 
     ``log_keys`` are the texts of the keys that verify what central signs, all of one name; none where central is believed.
     """

@@ -26,7 +26,7 @@ def tls_context(address: str, tls: TlsFiles) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _trust(context, tls.ca_file)
     if tls.cert_file:
-        _identify(context, tls)
+        identify(context, tls)
     return context
 
 
@@ -43,11 +43,12 @@ def _trust(context: ssl.SSLContext, ca_file: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"cannot use {ca_file or 'the certificate authorities of the system'}: {_why(error)}",
-            mend="vault.tls.ca_file must name a PEM file of certificate authorities",
+            mend="ca_file must name a PEM file of certificate authorities",
         ) from None
 
 
-def _identify(context: ssl.SSLContext, tls: TlsFiles) -> None:
+def identify(context: ssl.SSLContext, tls: TlsFiles) -> None:
+    """Show the certificate of ``tls``. Raises :class:`ConfigError` for a file that is missing, unsafe or not what it must be."""
     key_file = tls.key_file or tls.cert_file
     try:
         with open(key_file, "rb") as file:
@@ -56,7 +57,7 @@ def _identify(context: ssl.SSLContext, tls: TlsFiles) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot use {tls.cert_file} with the key {key_file}: {_why(error)}",
-            mend="vault.tls.cert_file and key_file must name a PEM certificate and its unencrypted key",
+            mend="cert_file and key_file must name a PEM certificate and its unencrypted key",
         ) from None
 
 

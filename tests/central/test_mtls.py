@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from prism_vault_agent.central.access.permission import NEEDS
 from tests.central.host import OPEN, Host
 from tests.support.central import CentralProcess
 from tests.support.certificates import Tls
@@ -238,3 +239,19 @@ def test_an_authority_that_is_replaced_is_believed_no_more(tmp_path, tls):
         wait_until(lambda: not refused(new))
 
         assert refused(old)
+
+
+def test_the_document_tells_of_certificates(secured, tls):
+    """The OpenAPI document names mutual TLS beside the bearer token, each enough by itself, on every route that needs either."""
+    document = client(secured, issued(tls)).get("/openapi.json").json()
+    schemes = document["components"]["securitySchemes"]
+    needs = [
+        operation.get("security")
+        for path in document["paths"].values()
+        for operation in path.values()
+        if "responses" in operation
+    ]
+
+    assert (schemes["bearer"]["type"], schemes["certificate"]["type"]) == ("http", "mutualTLS")
+    assert [need for need in needs if need and ({"bearer": []} not in need or {"certificate": []} not in need)] == []
+    assert sum(need is not None for need in needs) == sum(need is not None for need in NEEDS.values())

@@ -156,6 +156,7 @@ def test_certificate_login_needs_a_certificate(tmp_path: Path):
         ("[central]\nurl", "[central]\naudit = 'lax'\nurl", 10, "central.audit", "has an unknown value; write 'strict'"),
         ("identity_role", "token_file = '/t'\nidentity_role", 9, "central", "needs one credential"),
         ('identity_role = "agent"', "", 9, "central", "needs one credential"),
+        ('identity_role = "agent"', "cert_file = '/c'\nkey_file = '/k'", 9, "central", "a certificate alone needs https://"),
         ("[central]", "[central]\nlog_key = 'log+00+AA=='", 10, "central.log_key", "is not a whole verifying key"),
         ("[central]", f"[central]\nfurther_log_keys = ['{KEY}']", 10, "central.further_log_keys", "needs a key beside which"),
         ("[central]", f"[central]\nlog_key = '{KEY}'\nfurther_log_keys = ['{OTHER}']", 11, "central.further_log_keys[0]", "is"),

@@ -47,11 +47,12 @@ class AgentProcess:
         central_lines: str = "",
         log_key: bool = True,
         role: str = "server1",
+        token: bool = True,
         before: Sequence[str] = (),
     ) -> None:
         """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
 
-        ``log_key`` tells whether central must prove its log, where it has a key.
+        ``log_key`` tells whether central must prove its log, where it has a key; ``token`` whether the agent has one for it.
         ``before`` are words that go before the agent's command: a program that changes something and becomes it.
         """
         self.before = list(before)
@@ -76,7 +77,7 @@ class AgentProcess:
         )
         if log_key and central.key_file.exists():
             self.main += f'log_key = "{read_key(central.key_file).verifying_key}"\n'
-        if "identity_role" not in central_lines:
+        if token and "identity_role" not in central_lines:
             self.main += f'token_file = "{token_file}"\n'
         _private(self.config, self.main)
 

@@ -106,14 +106,18 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             operation["responses"].pop("422", None)  # FastAPI's own answer to a bad query; ours is a problem 400
             need = needs(path)[method.upper()]
             if need is not None:
-                operation["security"] = [{"bearer": []}, *([{}] if need.loopback else [])]
+                operation["security"] = [{"bearer": []}, {"certificate": []}, *([{}] if need.loopback else [])]
     schemas = document.get("components", {}).get("schemas", {})
     bodies = {name: schema for name, schema in schemas.items() if "ValidationError" not in name}
     document["components"] = {
         "schemas": {**bodies, **_SCHEMAS, **SIGNAL_SCHEMAS},
         "responses": shared_problems(),
         "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "an identity token of the issuer, or a service token"}
+            "bearer": {"type": "http", "scheme": "bearer", "description": "an identity token of the issuer, or a service token"},
+            "certificate": {
+                "type": "mutualTLS",
+                "description": "a client certificate, where central has [mtls]; alone, or beside",
+            },
         },
     }
     return document
