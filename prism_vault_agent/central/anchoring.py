@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.errors import PrismVaultError
+from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,10 @@ class Anchoring:
         self._log = structlog.get_logger("anchoring")
         self.anchored = {place.name: Anchored() for place in places}
 
+    def covered(self) -> int:
+        """Return how many leaves are under a checkpoint that is in every place: since the start, before which it is not known."""
+        return min(anchored.size for anchored in self.anchored.values())
+
     async def run(self) -> None:
         """Anchor until cancelled; the newest checkpoint at once, as what was anchored before the start is not known."""
         async with asyncio.TaskGroup() as group:
@@ -79,6 +83,23 @@ class Anchoring:
             anchored.trouble = _told(error)
             self._log.error("anchor_failed", place=place.name, cause=anchored.trouble, failures=anchored.failures)
         return not anchored.trouble
+
+
+async def anchor_newest(proofs: Proofs, places: Sequence[Place]) -> int:
+    """Write the newest checkpoint to every place now, and return how many leaves it covers; 0 where there is none yet.
+
+    Raises ``AuditUnavailable`` that names the first place which did not take it, and ``StorageError``.
+    """
+    signed = await proofs.newest()
+    if signed is None:
+        return 0
+    for place in places:
+        try:
+            await place.write(signed)
+        except OSError as error:
+            mend = "see to that place, and try again"
+            raise AuditUnavailable(f"the newest checkpoint was not anchored ({place.name}: {_told(error)})", mend=mend) from None
+    return signed.size
 
 
 def _told(error: Exception) -> str:

@@ -80,10 +80,12 @@ def build(config: CentralConfig) -> Door:
     writer.told = feed.told
     told = ToldRows(feed, writer)
     works: list[Loop] = [live.run, sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
-    if config.retention.bodies_after is not None:
-        works.append(Retention(readers, writer, config.retention.bodies_after).run)
-    if config.log.anchor is not None:
-        works.append(Anchoring(proofs, places(config.log.anchor), config.log.anchor.every).run)
+    anchor, keep = config.log.anchor, config.retention.bodies_after
+    anchoring = None if anchor is None else Anchoring(proofs, places(anchor), anchor.every)
+    if anchoring is not None:
+        works.append(anchoring.run)
+    if keep is not None:
+        works.append(Retention(readers, writer, keep, None if anchoring is None else anchoring.covered).run)
     if shared:
         works.append(partial(listen, config.database, CHANNEL, feed.told))
 

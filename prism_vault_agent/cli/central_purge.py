@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 from datetime import UTC, datetime
@@ -25,7 +26,8 @@ def add(actions: Subparsers) -> None:
         "purge",
         help="drop the bodies of events for good",
         description="Drop the bodies of events for good. Rows, leaves and proofs stay; the log says who purged what, and why.",
-        epilog="All that is given must be so. Events of open reservations, and those that no checkpoint covers yet, are kept.",
+        epilog="All that is given must be so. Events of open reservations, and those that no checkpoint covers yet, are kept. "
+        "Where checkpoints are anchored, the newest is anchored first, and what it does not cover is kept.",
     )
     parser.add_argument("--project", metavar="NAME", help="events of this project")
     parser.add_argument("--run-ref", metavar="REF", help="events of this run of an AI agent; the log keeps a hash of its name")
@@ -37,7 +39,10 @@ def add(actions: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Purge; return the exit status. Raises ``UsageError``, ``ConfigError``, and ``AuditUnavailable`` where it did not end."""
+    from prism_vault_agent.central.anchoring import anchor_newest  # noqa: PLC0415 - as below
+    from prism_vault_agent.central.anchors import places  # noqa: PLC0415 - as below
     from prism_vault_agent.central.config import load  # noqa: PLC0415 - a second of imports that no other command needs
+    from prism_vault_agent.central.log.proofs import Proofs  # noqa: PLC0415 - as above
     from prism_vault_agent.central.log.purge import Selection, purge  # noqa: PLC0415 - as above
     from prism_vault_agent.central.log.store import StorageError, Store  # noqa: PLC0415 - as above
     from prism_vault_agent.central.storage.engines import prepare, reading_engine, require_current, writing_engine  # noqa: PLC0415
@@ -54,8 +59,11 @@ def run(args: argparse.Namespace) -> int:
     count = still_open = wait = 0
     try:
         require_current(readers, args.config)
+        # What goes must be provable from outside of the database too, and who serves may not have anchored it yet.
+        anchor = config.log.anchor
+        anchored = None if anchor is None else asyncio.run(anchor_newest(Proofs(readers, 0.0), places(anchor)))
         with Steps() as say:
-            for dropped in purge(store, readers, selection, why):
+            for dropped in purge(store, readers, selection, why, anchored):
                 count, still_open, wait = count + dropped.count, still_open + dropped.open, wait + dropped.wait
                 say(f"{count} bodies dropped")
     except StorageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 POLICIES = [
     {
@@ -85,3 +87,16 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     """Return where databases are made, once for each kind."""
     made: Databases = request.getfixturevalue(f"{request.param}_databases")
     return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CentralProcess]:
+    """Return a central on a database of its own, of each kind, that is not started yet."""
+    with contextlib.ExitStack() as stack:
+        server = None
+        if request.param == "postgresql":
+            (tmp_path / "cluster").mkdir()
+            server = stack.enter_context(PostgresServer(tmp_path / "cluster"))
+        central = CentralProcess(tmp_path, server=server)
+        stack.callback(central.stop)
+        yield central

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,27 +13,9 @@ from tests.central.host import Host
 from tests.central.own_log import OwnLog
 from tests.central.test_backup import central_command
 from tests.support.central import CentralProcess
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 REF = "run-of-a-person"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CentralProcess]:
-    """Return a central on a database of its own, of each kind, that is not started yet."""
-    with contextlib.ExitStack() as stack:
-        server = None
-        if request.param == "postgresql":
-            (tmp_path / "cluster").mkdir()
-            server = stack.enter_context(PostgresServer(tmp_path / "cluster"))
-        central = CentralProcess(tmp_path, server=server)
-        stack.callback(central.stop)
-        yield central
 
 
 def bodies(central: CentralProcess) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Drops bodies of events: their rows, their leaves and every proof stay. Each time is an event of its own on the log.
 
 Dropped is only what a signed checkpoint covers, of reservations that are over, and nothing that central says about the log
-itself. The database's guards hold to the same rules (migration 0003).
+itself. The database's guards hold to the same rules (migration 0003). Where checkpoints are anchored, the one that covers it must
+have been: the guards cannot know that, and the event that drops says it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Dropped:
     """What one transaction dropped, by the event ``n`` (None where there was nothing to drop), and what it had to keep.
 
     ``leaves`` are ranges of leaf indexes, first and last. Rows of ``open`` reservations are kept, and those that ``wait`` for a
-    checkpoint.
+    checkpoint, or for its anchor.
     """
 
     n: int | None = None
@@ -51,10 +52,11 @@ class Doomed:
     reservations: Sequence[str] = ()
 
 
-def drop(transaction: Transaction, doomed: Doomed, why: Fields) -> Dropped:
+def drop(transaction: Transaction, doomed: Doomed, why: Fields, anchored: int | None = None) -> Dropped:
     """Drop the bodies of all events that may go, and record ``why``; a time ``before`` in it spares what came since.
 
-    ``why`` are fields of the event: its ``reason``, who asked, and for what.
+    ``why`` are fields of the event: its ``reason``, who asked, and for what. ``anchored`` is how many leaves the newest
+    checkpoint covers that is in every place where checkpoints are anchored; None where none are.
     """
     cursor, writing = transaction.cursor, transaction.writing
     writing.in_turn(cursor, DROPPING)
@@ -66,13 +68,15 @@ def drop(transaction: Transaction, doomed: Doomed, why: Fields) -> Dropped:
     there = [row for row in there if row.host_id != OWN_HOST or row.kind not in ABOUT_THE_LOG]
     still_open = _open(transaction, there)
     over = [row for row in there if row.reservation_id not in still_open]
-    size = covered(transaction)
+    size = covered(transaction) if anchored is None else min(covered(transaction), anchored)
     rows = sorted((row for row in over if row.idx is not None and row.idx < size), key=lambda row: row.idx or 0)
     kept = Dropped(open=len(there) - len(over), wait=len(over) - len(rows))
     if not rows:
         return kept
     leaves = _ranges(row.idx for row in rows if row.idx is not None)
-    told = {"dropped": len(rows), "leaves": [list(leaf) for leaf in leaves], "remains": remains(map(_remains, rows))}
+    told: Fields = {"dropped": len(rows), "leaves": [list(leaf) for leaf in leaves], "remains": remains(map(_remains, rows))}
+    if anchored is not None:
+        told["anchored"] = anchored
     common: Fields = {"kind": "admin", "reservation": new_id(), "project": None, "environment": None, "scopes": []}
     placed = transaction.insert_own({**common, **why, **told})
     transaction.flush()  # the guards look for the event that drops

@@ -49,13 +49,16 @@ class Found:
     next: int | None
 
 
-def purge(store: Store, engine: Engine, selection: Selection, why: Fields) -> Iterator[Dropped]:
-    """Drop the bodies of all that is meant, and yield what each transaction did. Raises ``StorageError``."""
+def purge(store: Store, engine: Engine, selection: Selection, why: Fields, anchored: int | None = None) -> Iterator[Dropped]:
+    """Drop the bodies of all that is meant, and yield what each transaction did; ``anchored`` as ``drop`` has it.
+
+    Raises ``StorageError``.
+    """
     after: int | None = 0
     while after is not None:
         found = find(engine, selection, after)
         if found.doomed.numbers:
-            work = partial(drop, doomed=found.doomed, why={**selection.told(), **why})
+            work = partial(drop, doomed=found.doomed, why={**selection.told(), **why}, anchored=anchored)
             yield cast("Dropped", store.run([work])[0])
         after = found.next
 

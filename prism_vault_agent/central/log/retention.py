@@ -16,6 +16,8 @@ from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Engine
 
     from prism_vault_agent.central.log.writer import Writer
@@ -26,11 +28,15 @@ LONGEST_PAUSE: Final = 3_600.0
 class Retention:
     """Looks at the oldest rows every so often. Any number of replicas may: each body is dropped once."""
 
-    def __init__(self, engine: Engine, writer: Writer, keep: float) -> None:
-        """Read through ``engine``; drop bodies of events that came more than ``keep`` seconds ago through ``writer``."""
+    def __init__(self, engine: Engine, writer: Writer, keep: float, anchored: Callable[[], int] | None = None) -> None:
+        """Read through ``engine``; drop bodies of events that came more than ``keep`` seconds ago through ``writer``.
+
+        Where checkpoints are anchored, ``anchored`` tells how many leaves one of them covers: the bodies of no others go.
+        """
         self._engine = engine
         self._writer = writer
         self._keep = keep
+        self._anchored = anchored
 
     async def run(self) -> None:
         """Drop until cancelled. A database that cannot be used now is tried again at the next turn."""
@@ -52,6 +58,7 @@ class Retention:
         while after is not None:
             found = await asyncio.to_thread(find, self._engine, old, after)
             if found.doomed.numbers:
-                count += (await self._writer.do(partial(drop, doomed=found.doomed, why=why))).count
+                work = partial(drop, doomed=found.doomed, why=why, anchored=self._anchored and self._anchored())
+                count += (await self._writer.do(work)).count
             after = found.next
         return count
