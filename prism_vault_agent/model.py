@@ -25,7 +25,8 @@ ReservationId = NewType("ReservationId", str)
 
 CallerKind = Literal["service", "agent", "worker", "operator"]
 Collision = Literal["error", "scope", "caller"]
-Mode = Literal["exec", "direct"]
+Mode = Literal["exec", "direct", "file"]
+Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir"]
 
 _REFERENCE: Final = re.compile(r"vault://(?P<path>[^#?\s]+)(?:#(?P<key>[^?\s]+))?(?:\?version=(?P<version>[1-9][0-9]*))?")
 
@@ -74,6 +75,17 @@ class CallerRule:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file that a scope is rendered to: ``path`` below the scope's own directory (for ``dir`` a directory), in a format."""
+
+    path: str
+    format: Format
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """A named set of bindings that belong together, with who may have it and why. ``grace`` is in seconds."""
 
@@ -88,6 +100,7 @@ class Scope:
     collision: Collision = "error"
     pristine: bool | None = None
     grace: float = 10.0
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

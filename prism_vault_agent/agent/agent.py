@@ -13,11 +13,14 @@ import structlog
 
 from prism_vault_agent import log as logs
 from prism_vault_agent.agent.credential import credential_of
+from prism_vault_agent.agent.file_requests import FileRequests
+from prism_vault_agent.agent.files import Files
 from prism_vault_agent.agent.front import Front
 from prism_vault_agent.agent.listener import Listener, listen
 from prism_vault_agent.agent.notify import Notifier
-from prism_vault_agent.agent.release import Mounts
+from prism_vault_agent.agent.release import Mounts, Reading
 from prism_vault_agent.agent.reload import Reload
+from prism_vault_agent.agent.renders import FileRenders
 from prism_vault_agent.agent.runs import Runs
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
@@ -88,33 +91,34 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     runs = Runs(audit.clear)
     status = Status(session, outbox, witness, workers, runs, listener, hardening)
     mounts = Mounts()
-    front = Front(settings, audit=audit, workers=workers, session=session, mounts=mounts, runs=runs, status=status)
-    watch = Watch(workers, session, runs, mounts, settings.vault.poll)
+    files = status.files = Files(settings.agent, audit.clear, audit.note)
+    reading = Reading(workers, session, mounts)
+    renders = FileRenders(lambda: front.settings, audit, reading, files)
+    front = Front(settings, audit=audit, reading=reading, runs=runs, files=FileRequests(files, renders, status), status=status)
+    watch = Watch(reading, runs, files, renders, settings.vault.poll)
     signals = Signals(
-        SignalStream(Replicas(settings.central), credential, settings.central.timeout), audit, runs, watch.now,
+        SignalStream(Replicas(settings.central), credential, settings.central.timeout), audit, runs, files, watch.now,
         host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
     )  # fmt: skip
     status.signals = signals
-    reload = Reload(lambda: load(config, os.environ), front, runs, status, audit.note)
+    reload = Reload(
+        lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, status=status, note=audit.note
+    )  # fmt: skip
     # What an earlier agent could not tell central.
     audit.resume(await journal.load())
+    mounts.known.update(files.start(settings.scopes))
     stop, hang_up = _signals()
     # The loops. Those of `background` outlive the others, because stopping needs them.
     async with asyncio.TaskGroup() as background:
         lasting = [background.create_task(workers.run()), background.create_task(outbox.run())]
         try:
             async with asyncio.TaskGroup() as group:
-                loops = [
-                    group.create_task(session.run()),
-                    group.create_task(session.probe()),
-                    group.create_task(front.serve(listener.socket)),
-                    group.create_task(reload.watch({os.path.dirname(file) for file in settings.files})),
-                    group.create_task(watch.run()),
-                    group.create_task(signals.run()),
-                    group.create_task(witness.run()),
-                    group.create_task(_hang_ups(hang_up, reload)),
-                    group.create_task(_heartbeat(notifier, status)),
-                ]
+                lasting_until_stop = (
+                    session.run(), session.probe(), front.serve(listener.socket), watch.run(), renders.run(), signals.run(),
+                    reload.watch({os.path.dirname(file) for file in settings.files}), witness.run(),
+                    _hang_ups(hang_up, reload), _heartbeat(notifier, status),
+                )  # fmt: skip
+                loops = [group.create_task(each) for each in lasting_until_stop]
                 notifier.tell(READY="1", STATUS=status.line())
                 log.info("agent.serving", socket=listener.path, scopes=sorted(settings.scopes), host=settings.agent.host)
                 await stop.wait()
@@ -124,10 +128,8 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                     task.cancel()
         finally:
             await outbox.flush(FLUSH_SECONDS)
-            await witness.close()
-            await session.revoke()
-            await central.close()
-            await proving.close()
+            for closing in (witness.close, session.revoke, central.close, proving.close):
+                await closing()
             for task in lasting:
                 task.cancel()
 

@@ -13,17 +13,16 @@ from prism_vault_agent.agent import http, json_request
 from prism_vault_agent.agent.accept import accept
 from prism_vault_agent.agent.exec_request import parse
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
-from prism_vault_agent.agent.release import Mounts, SocketSink, WorkerProvider
+from prism_vault_agent.agent.release import Reading, SocketSink, WorkerProvider
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, UsageError, to_plain
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
+    from prism_vault_agent.agent.file_requests import FileRequests
     from prism_vault_agent.agent.runs import Runs
-    from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.status import Status
-    from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.render import AuditLog
 
@@ -41,20 +40,18 @@ class Front:
         settings: Settings,
         *,
         audit: AuditLog,
-        workers: Workers,
-        session: Session,
-        mounts: Mounts,
+        reading: Reading,
         runs: Runs,
+        files: FileRequests,
         status: Status,
     ) -> None:
         """Serve with these parts, which live as long as the agent."""
         self.settings = settings
         self._audit = audit
-        self._workers = workers
-        self._session = session
+        self._reading = reading
         self._runs = runs
+        self._files = files
         self._status = status
-        self._mounts = mounts
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve until cancelled."""
@@ -87,7 +84,7 @@ class Front:
             await http.answer_json(connection, 200, self._status.tell(self.settings, peer.caller()))
             return
         if request.path not in ROUTES and request.path != "/v1/status":
-            raise http.BadRequest(404, "there is GET /v1/status, and POST /v1/exec, /v1/plan and /v1/revoke")
+            raise http.BadRequest(404, f"there is GET /v1/status, and POST {', '.join(ROUTES)}")
         if request.method != "POST" or request.path not in ROUTES:
             method = "POST" if request.path in ROUTES else "GET"
             raise http.BadRequest(405, f"{request.path} is asked with {method}", Allow=method)
@@ -117,7 +114,7 @@ class Front:
                 rendered = await render(
                     self.settings.scopes, caller, asked.request,
                     audit=self._audit,
-                    provider=WorkerProvider(self._workers, self._session, self._mounts, rooms, reading),
+                    provider=WorkerProvider(self._reading, rooms, reading),
                     sink=SocketSink(connection, peer, caller, deadline),
                 )  # fmt: skip
         except TimeoutError:
@@ -173,6 +170,15 @@ class Front:
         told["bindings"] = [{"name": binding.name, "reference": str(binding.reference)} for binding in bindings]
         await http.answer_json(connection, 200, told)
 
+    async def _render(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """Render scopes to their files, for this caller."""
+        request = json_request.plan(body)
+        await http.answer_json(connection, 200, await self._files.render(self._caller(peer, request), request))
+
+    async def _clear(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """Take rendered files away."""
+        await http.answer_json(connection, 200, self._files.clear(peer.uid, json_request.clear(body)))
+
     async def _revoke(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """End the runs of a run reference: those of the caller's own user; root and the agent's user may end any."""
         run_ref = json_request.revoke(body)
@@ -194,4 +200,10 @@ class Front:
         )
 
 
-ROUTES: Final = {"/v1/exec": Front._exec, "/v1/plan": Front._plan, "/v1/revoke": Front._revoke}  # noqa: SLF001 - the class's own table
+ROUTES: Final = {
+    "/v1/exec": Front._exec,  # noqa: SLF001 - the class's own table, as all below
+    "/v1/plan": Front._plan,  # noqa: SLF001
+    "/v1/render": Front._render,  # noqa: SLF001
+    "/v1/clear": Front._clear,  # noqa: SLF001
+    "/v1/revoke": Front._revoke,  # noqa: SLF001
+}

@@ -1,4 +1,4 @@
-"""From the JSON of a plan or revoke request to what it asks. Pure. Raises ``BadRequest`` for what it does not understand."""
+"""From the JSON of a request, except exec, to what it asks. Pure. Raises ``BadRequest`` for what it does not understand."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def revoke(body: bytes) -> str:
     if run_ref is None:
         raise BadRequest(400, "run_ref is missing")
     return run_ref
+
+
+def clear(body: bytes) -> tuple[ScopeName, ...] | None:
+    """Return the scopes that are to be cleared; None for all."""
+    asked = _object(body)
+    if asked.get("all") is True:
+        return None
+    return plan(body).scopes
 
 
 def _object(body: bytes) -> dict[str, Any]:

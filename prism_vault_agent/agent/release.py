@@ -13,13 +13,13 @@ from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolut
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from prism_vault_agent.agent.peer import Peer
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.model import Caller, Grant
-    from prism_vault_agent.worker.messages import Room
+    from prism_vault_agent.worker.messages import Message, Room
 
 ENVIRONMENT: Final = "application/x-prism-vault-environment"
 # A server that restarts between our login and the read loses the worker's connection, not our right to read: ask once more.
@@ -50,53 +50,73 @@ class Mounts:
             self.latest[lease.path] = lease
 
 
-@dataclass(slots=True)
-class WorkerProvider:
-    """Reads the secrets of one exec in a worker of its own. ``deadline`` is CLOCK_MONOTONIC seconds."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading the provider takes."""
 
     workers: Workers
     session: Session
     mounts: Mounts
+
+
+async def logged_in(session: Session, deadline: float, work: Callable[[str], Awaitable[Resolution]]) -> Resolution:
+    """Return what ``work`` returns for a token, with one new login if the token turns out to be dead."""
+    for attempt in range(1, ATTEMPTS + 1):
+        token = await session.token(deadline)
+        try:
+            return await work(token)
+        except TokenExpired:
+            session.expired(token)
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def ask(
+    reading: Reading, grant: Grant, job: Message, token: str, *, deadline: float, passed: int | None = None
+) -> tuple[Worker, Message, tuple[Lease, ...]]:
+    """Have a new worker read a grant's bindings for ``job``; return it, its answer, and the leases that it tells of."""
+    worker = await reading.workers.take(deadline)
+    try:
+        answer = await worker.ask(
+            {
+                **job,
+                "token": token,
+                "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+                "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
+                "mounts": reading.mounts.known,
+                "deadline": deadline,
+            },
+            passed,
+        )
+    except BaseException as error:
+        worker.end()
+        if isinstance(error, ProviderUnavailable) and error.reason != "worker_lost":
+            reading.session.lost(error)
+        raise
+    reading.mounts.known.update(answer["mounts"])
+    return worker, answer, tuple(Lease(**lease) for lease in answer["leases"])
+
+
+@dataclass(slots=True)
+class WorkerProvider:
+    """Reads the secrets of one exec in a worker of its own. ``deadline`` is CLOCK_MONOTONIC seconds."""
+
+    reading: Reading
     room: tuple[Room, Room]
     deadline: float
 
     async def resolve(self, reservation: Reservation) -> Resolution:
         """Read every binding, with one new login if the token turns out to be dead."""
-        for attempt in range(1, ATTEMPTS + 1):
-            token = await self.session.token(self.deadline)
-            try:
-                return await self._resolve(reservation, token)
-            except TokenExpired:
-                self.session.expired(token)
-                if attempt == ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
+        return await logged_in(self.reading.session, self.deadline, lambda token: self._resolve(reservation, token))
 
     async def _resolve(self, reservation: Reservation, token: str) -> Resolution:
         grant = reservation.grant
         room = self.room[grant.pristine]
-        worker = await self.workers.take(self.deadline)
+        job = {"do": "resolve", "room": {"used": room.used, "total": room.total}}
+        worker, answer, leases = await ask(self.reading, grant, job, token, deadline=self.deadline)
         try:
-            answer = await worker.ask(
-                {
-                    "do": "resolve",
-                    "token": token,
-                    "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
-                    "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
-                    "mounts": self.mounts.known,
-                    "room": {"used": room.used, "total": room.total},
-                    "deadline": self.deadline,
-                }
-            )
-        except BaseException as error:
-            worker.end()
-            if isinstance(error, ProviderUnavailable) and error.reason != "worker_lost":
-                self.session.lost(error)
-            raise
-        leases = tuple(Lease(**lease) for lease in answer["leases"])
-        self.mounts.known.update(answer["mounts"])
-        try:
-            self.mounts.advance(grant, leases)
+            self.reading.mounts.advance(grant, leases)
         except ProviderUnavailable:
             worker.end()
             raise
@@ -136,7 +156,7 @@ class SocketSink:
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
         }
         job = {"do": "deliver", "head": head(200, headers), "deadline": self.deadline}
-        if not (await worker.ask(job, self.connection)).get("delivered"):
+        if not (await worker.ask(job, self.connection.fileno())).get("delivered"):
             raise ProviderUnavailable("the worker did not deliver", mend="retry", reason="worker_lost")
         worker.end()
         return Render(reservation, resolution.names, resolution.leases)

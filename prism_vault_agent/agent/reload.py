@@ -15,7 +15,9 @@ from prism_vault_agent.errors import PrismVaultError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.front import Front
+    from prism_vault_agent.agent.renders import FileRenders
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.config.settings import Settings
@@ -29,16 +31,26 @@ DIRECTORIES = ("scopes.d", "..data")
 
 
 class Reload:
-    """Applies new scopes at once and ends the runs of scopes that are gone; says which other sections need a restart."""
+    """Applies new scopes at once, and takes back what is of scopes that are gone; says which other sections need a restart."""
 
     def __init__(
-        self, load: Callable[[], Settings], front: Front, runs: Runs, status: Status, note: Callable[[str, str], None]
+        self,
+        load: Callable[[], Settings],
+        *,
+        front: Front,
+        runs: Runs,
+        files: Files,
+        renders: FileRenders,
+        status: Status,
+        note: Callable[[str, str], None],
     ) -> None:
         """Read with ``load`` and apply to ``front``; ``note`` records it, with a stable word and a sentence."""
         self._load = load
         self._note = note
         self._front = front
         self._runs = runs
+        self._files = files
+        self._renders = renders
         self._status = status
         self._one_at_a_time = asyncio.Lock()
 
@@ -82,6 +94,8 @@ class Reload:
         }
         log.info("config.applied", needs_restart=restart, **changes)
         self._note("config_applied", "; ".join(f"{how} {', '.join(names)}" for how, names in changes.items() if names))
+        self._files.apply(settings.scopes)
+        self._renders.look()
         self._runs.end(self._runs.of_scopes(removed), "scope_removed")
 
 

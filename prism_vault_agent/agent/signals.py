@@ -1,4 +1,4 @@
-"""Does what central tells all hosts: ends what a revocation means, looks for newer versions at a rotation, and answers each.
+"""Does what central tells all hosts: takes back what a revocation means, looks for newer versions at a rotation, and answers.
 
 Ending waits for nobody: not for central, not for the provider. An answer is sent durably; the position in the stream moves on
 only when central has it, so that after a restart whatever was not answered is told again.
@@ -21,6 +21,7 @@ from prism_vault_agent.errors import PrismVaultError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.runs import Run, Runs
     from prism_vault_agent.audit.central_log import CentralLog
     from prism_vault_agent.audit.stream import Heard, SignalStream
@@ -35,14 +36,27 @@ class Signals:
     """Follows the stream. ``connected`` and ``last`` (the newest id heard) are what ``status`` shows."""
 
     def __init__(
-        self, stream: SignalStream, audit: CentralLog, runs: Runs, look: Callable[[], None], *, host: str, epoch: str, path: str
+        self,
+        stream: SignalStream,
+        audit: CentralLog,
+        runs: Runs,
+        files: Files,
+        look: Callable[[], None],
+        *,
+        host: str,
+        epoch: str,
+        path: str,
     ) -> None:
-        """Act on ``runs`` of ``host``, ``look`` for newer versions, answer through ``audit``; keep the position in ``path``."""
+        """Act on ``runs`` and ``files`` of ``host``, ``look`` for newer versions, answer through ``audit``.
+
+        The position is kept in ``path``.
+        """
         self.connected = False
         self.last_error = ""
         self._stream = stream
         self._audit = audit
         self._runs = runs
+        self._files = files
         self._look = look
         self._host = host
         self._epoch = epoch
@@ -89,27 +103,30 @@ class Signals:
             self._answer(heard.id, failed=1, message="this agent does not understand the signal")
             return
         if heard.kind == "rotation":
-            found = self._runs.meant(self._host, target)
-            log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(found))
-            if found:
+            runs, files = self._runs.meant(self._host, target), self._files.meant(self._host, target)
+            log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(runs), files=len(files))
+            if runs or files:
                 self._look()
-            self._answer(heard.id, found=len(found))
+            self._answer(heard.id, found=len(runs) + len(files))
             return
         emergency = heard.data.get("emergency") is True
+        cleared, kept = self._files.revoke(self._host, target, heard.id)
         runs = self._runs.revoked(self._host, target, heard.id, now=emergency)
-        log.warning("signal.revocation", signal=heard.id, target=target.words(), runs=len(runs), emergency=emergency)
+        told = {"runs": len(runs), "files": cleared, "emergency": emergency}
+        log.warning("signal.revocation", signal=heard.id, target=target.words(), **told)
         if not runs:
-            self._answer(heard.id)
+            self._answer(heard.id, found=cleared, ended=cleared - kept, failed=kept)
             return
-        self._audit.answer(heard.id, "signal_received", {"found": len(runs)})
-        task = asyncio.create_task(self._end(heard.id, runs, now=emergency))
+        self._audit.answer(heard.id, "signal_received", {"found": len(runs) + cleared})
+        task = asyncio.create_task(self._end(heard.id, runs, cleared, kept, now=emergency))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, number: int, runs: list[Run], *, now: bool) -> None:
+    async def _end(self, number: int, runs: list[Run], cleared: int, kept: int, *, now: bool) -> None:
         ends = await asyncio.gather(*(self._runs.revoke(run, "revoked", now=now) for run in runs), return_exceptions=True)
         failed = sum(isinstance(end, BaseException) or "why" in end for end in ends)
-        self._answer(number, found=len(runs), ended=len(runs) - failed, failed=failed)
+        found, failed = len(runs) + cleared, failed + kept
+        self._answer(number, found=found, ended=found - failed, failed=failed)
 
     def _answer(self, number: int, *, found: int = 0, ended: int = 0, failed: int = 0, message: str = "") -> None:
         counts = {"found": found, "ended": ended, "failed": failed}

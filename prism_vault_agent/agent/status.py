@@ -14,6 +14,7 @@ from prism_vault_agent.errors import IntegrityError
 from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
+    from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.listener import Listener
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.agent.session import Session
@@ -41,6 +42,7 @@ class Status:
     loaded_at: float = field(default_factory=time.time)
     config_error: str = ""
     signals: Signals | None = None
+    files: Files | None = None
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -78,6 +80,8 @@ class Status:
                 if self.shows(scope, asker)
             ],
             "runs": [run.describe() for run in self.runs if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)],
+            "files": self._rendered(settings, asker),
+            "files_memory": self.files.memory if self.files else "",
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},
             "process": {
@@ -86,6 +90,16 @@ class Status:
                 "memory_locked": self.hardening.memory_locked,
             },
         }
+
+    def _rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
+        """Return the rendered files that are the asker's business, each with when they are looked at next, at the latest."""
+        mine = [
+            told
+            for told in (self.files.describe() if self.files else [])
+            if self.may_revoke(asker.uid, told["uid"])
+            or (told["scope"] in settings.scopes and self.shows(settings.scopes[told["scope"]], asker))
+        ]
+        return [{**told, "next_check": int(settings.vault.poll)} for told in mine]
 
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""

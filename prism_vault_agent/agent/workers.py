@@ -34,13 +34,13 @@ class Worker:
         end.setblocking(False)
         self._end = end
 
-    async def ask(self, job: Message, receiver: socket.socket | None = None) -> Message:
-        """Return the answer to one job, or raise the error that the worker answered. ``receiver`` goes along as a descriptor."""
+    async def ask(self, job: Message, passed: int | None = None) -> Message:
+        """Return the answer to one job, or raise the error that the worker answered. The descriptor ``passed`` goes along."""
         loop = asyncio.get_running_loop()
         frame = encode(job)
         try:
-            if receiver is not None:
-                sent = socket.send_fds(self._end, [frame], [receiver.fileno()])
+            if passed is not None:
+                sent = socket.send_fds(self._end, [frame], [passed])
                 frame = frame[sent:]
             if frame:  # an empty send would fail where the worker has answered and ended already
                 await loop.sock_sendall(self._end, frame)

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "exec": ("prism_vault_agent.cli.exec", "become a command that has the secrets of a scope in its environment"),
     "agent": ("prism_vault_agent.cli.agent", "run this host's agent"),
-    "status": ("prism_vault_agent.cli.status", "show the agent's state and what is running with secrets"),
+    "render": ("prism_vault_agent.cli.render", "render the files of scopes"),
+    "clear": ("prism_vault_agent.cli.clear", "take the rendered files of scopes away"),
+    "status": (
+        "prism_vault_agent.cli.status",
+        "show the agent's state, what is running with secrets, and which files it has rendered",
+    ),
     "plan": ("prism_vault_agent.cli.plan", "show what a scope would give you, and why it would be denied"),
     "revoke": ("prism_vault_agent.cli.revoke", "end the processes of an agent run"),
     "doctor": ("prism_vault_agent.cli.doctor", "check which guarantees hold on this host, and how to mend the others"),

@@ -81,9 +81,37 @@ def page(status: Json, path: str) -> str:
             for run in status.get("runs", [])
         ],
     )
+    files = show.table(
+        ("SCOPE", "FILES", "GENERATION", "AGE", "NEXT CHECK", "DRIFT", "ID"),
+        [
+            [
+                *(each.get(key) for key in ("scope", "files", "generation")),
+                show.age(each.get("age", 0)),
+                f"within {show.age(each.get('next_check', 0))}",
+                each.get("drift") or _stale(each),
+                each.get("id"),
+            ]
+            for each in status.get("files", [])
+        ],
+    )
+    lines += [f"files    {_count(status, 'files')}{_memory(status)}", *files.splitlines()]
     lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
     lines += [f"runs     {_count(status, 'runs')}", *runs.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def _memory(status: Json) -> str:
+    """Return what is to be known of where the files are, if it is not the best."""
+    told = {"swap": "on a tmpfs that may be swapped out", "disk": "on a disk, not in memory"}
+    risk = told.get(str(status.get("files_memory")))
+    return f" ({risk}, as files_risks allows)" if risk else ""
+
+
+def _stale(each: Json) -> str:
+    """Return why a generation is not the newest there is."""
+    if not each.get("stale"):
+        return "none"
+    return "a newer one is due" + (f" ({show.text(each['error'])})" if each.get("error") else "")
 
 
 def _signals(part: Json) -> str:

@@ -78,6 +78,8 @@ def _agent(section: schema.Agent, conversion: Conversion) -> AgentSettings:
         state=section.state or default.state,
         workers=section.workers,
         connections_per_user=section.connections_per_user,
+        files=section.files or default.files,
+        files_risks=tuple(dict.fromkeys(section.files_risks)),
         log_format=section.log_format,
         log_level=section.log_level,
     )

@@ -17,6 +17,8 @@ LogKey = Annotated[str, AfterValidator(shapes.log_key)]
 Duration = Annotated[str, AfterValidator(shapes.duration)]
 Timeout = Annotated[str, AfterValidator(shapes.timeout)]
 Mode = Annotated[str, AfterValidator(shapes.mode)]
+FileName = Annotated[str, AfterValidator(shapes.file_name)]
+FileMode = Annotated[str, AfterValidator(shapes.file_mode)]
 Id = Annotated[int, Field(ge=0, le=2**32 - 2)]
 
 

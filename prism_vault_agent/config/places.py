@@ -16,12 +16,13 @@ LONGEST_SOCKET_PATH: Final = 107
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Absolute paths; ``socket`` and ``cache`` are empty where the user has no place for one."""
+    """Absolute paths; ``socket``, ``cache`` and ``files`` are empty where the user has no place for one."""
 
     config: str
     socket: str
     state: str
     cache: str
+    files: str
 
 
 def places(environ: Mapping[str, str], uid: int) -> Places:
@@ -36,6 +37,7 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
             socket=HOST_SOCKET,
             state="/var/lib/prism-vault",
             cache=cache or "/var/cache/prism-vault",
+            files="/run/prism-vault/files",
         )
     home = _home(environ, uid)
     runtime = _base(environ, "XDG_RUNTIME_DIR")
@@ -44,6 +46,7 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
         socket=f"{runtime}/agent.sock" if runtime else "",
         state=_base(environ, "XDG_STATE_HOME") or f"{home}/.local/state/prism-vault",
         cache=cache or (f"{home}/.cache/prism-vault" if home else ""),
+        files=f"{runtime}/files" if runtime else "",
     )
 
 

@@ -13,7 +13,7 @@ from prism_vault_agent.config.settings import (
     TlsFiles,
     VaultSettings,
 )
-from prism_vault_agent.model import Binding, CallerRule, Scope, SecretReference
+from prism_vault_agent.model import Binding, CallerRule, File, Scope, SecretReference
 
 Plain = dict[str, Any]
 
@@ -30,7 +30,7 @@ def from_plain(plain: Plain) -> Settings:
     """Return the settings that :func:`to_plain` described; ``KeyError`` or ``TypeError`` for anything else."""
     vault, central = plain["vault"], plain["central"]
     return Settings(
-        agent=AgentSettings(**plain["agent"]),
+        agent=AgentSettings(**{**plain["agent"], "files_risks": tuple(plain["agent"]["files_risks"])}),
         vault=VaultSettings(**{**vault, "auth": AuthSettings(**vault["auth"]), "tls": TlsFiles(**vault["tls"])}),
         central=CentralSettings(
             **{
@@ -54,5 +54,6 @@ def _scope(plain: Plain) -> Scope:
             "bindings": tuple(Binding(binding["name"], SecretReference(**binding["reference"])) for binding in plain["bindings"]),
             "allow_paths": tuple(plain["allow_paths"]),
             "allow_names": frozenset(plain["allow_names"]),
+            "files": tuple(File(**file) for file in plain["files"]),
         }
     )

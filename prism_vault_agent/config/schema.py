@@ -12,7 +12,22 @@ from pydantic import AfterValidator, Field
 
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.auth import METHODS, AnyAuth
-from prism_vault_agent.config.fields import Duration, Id, LogKey, Mode, Name, Namespace, Path, Section, Text, Timeout, Url
+from prism_vault_agent.config.fields import (
+    Duration,
+    FileMode,
+    FileName,
+    Id,
+    LogKey,
+    Mode,
+    Name,
+    Namespace,
+    Path,
+    Section,
+    Text,
+    Timeout,
+    Url,
+)
+from prism_vault_agent.model import Format
 
 
 class Agent(Section):
@@ -32,6 +47,16 @@ class Agent(Section):
     )
     workers: int = Field(4, ge=1, le=64, description="Single-use worker processes that are kept ready.")
     connections_per_user: int = Field(64, ge=1, le=10_000, description="Connections that one user may hold at a time.")
+    files: Path | None = Field(
+        None,
+        description="Directory of rendered files, on a tmpfs; root's agent mounts one there. Default: `/run/prism-vault/files` "
+        "for root, else `$XDG_RUNTIME_DIR/prism-vault/files`.",
+    )
+    files_risks: list[Literal["swap", "disk"]] = Field(
+        default_factory=list,
+        description="Risks that are taken with rendered files: `swap`, a tmpfs that may be swapped out; `disk`, a file system "
+        "that is not in memory. Without them such a directory is refused.",
+    )
     log_format: Literal["json", "console"] = Field("json", description="One JSON object, or one readable line, per event.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is logged.")
 
@@ -110,6 +135,16 @@ class CallerEntry(Section):
     )
 
 
+class FileEntry(Section):
+    """A file that `prism-vault render` makes of all values of the scope, below the scope's own directory."""
+
+    path: FileName = Field(description="Its name; for `dir` that of a directory, with a file for each value.")
+    format: Format = Field(description="Who reads it. What the format cannot carry ends the render.")
+    owner: Text | None = Field(None, description="User (name or number) that owns it. Default: the agent's own.")
+    group: Text | None = Field(None, description="Group (name or number). Default: the agent's own.")
+    mode: FileMode = Field("0400", description="Its mode, as an octal string.")
+
+
 class ScopeEntry(Section):
     """A named set of secrets that belong together, with who may have it and why."""
 
@@ -127,6 +162,7 @@ class ScopeEntry(Section):
         default_factory=list,
         description="References without `#<key>`: every key of the secret becomes an environment name.",
     )
+    files: list[FileEntry] = Field(default_factory=list, description="Files that the scope is rendered to.")
     allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(
         default_factory=list,
         description="Paths that the caller's own `vault://` references may name: `<mount>/<path>`, or `<mount>/*`.",
@@ -174,4 +210,5 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("central",): Central,
     ("scopes", "*"): ScopeEntry,
     ("scopes", "*", "callers", "*"): CallerEntry,
+    ("scopes", "*", "files", "*"): FileEntry,
 }

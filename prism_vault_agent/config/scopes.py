@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.shapes import seconds
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import Binding, CallerRule, Purpose, Scope, ScopeName, SecretReference
+from prism_vault_agent.model import Binding, CallerRule, File, Purpose, Scope, ScopeName, SecretReference
 from prism_vault_agent.policy.names import dangerous, fault, shown
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, problems: lis
         collision=entry.on_collision,
         pristine=entry.pristine,
         grace=seconds(entry.grace),
+        files=tuple(_file(file, (*here, "files", index), entry, accounts, problems) for index, file in enumerate(entry.files)),
     )
 
 
@@ -98,3 +100,16 @@ def _rule(entry: schema.CallerEntry, here: KeyPath, accounts: Accounts, problems
     if entry.group is not None and (gid := accounts.gid(entry.group)) is None:
         problems.append(Problem((*here, "group"), "names a group that this host does not have", "create it, or name another"))
     return CallerRule(entry.kind, uid, gid, entry.executable, entry.unit, entry.container)
+
+
+def _file(entry: schema.FileEntry, here: KeyPath, scope: schema.ScopeEntry, accounts: Accounts, problems: list[Problem]) -> File:
+    if entry.path in [other.path for other in scope.files[: here[-1] if isinstance(here[-1], int) else 0]]:
+        problems.append(Problem((*here, "path"), "is the path of another file of this scope", "give each its own"))
+    if not scope.env and not scope.env_from:
+        problems.append(Problem(here, "would be empty, since the scope has no env and no env_from", "bind something"))
+    uid = os.geteuid() if entry.owner is None else accounts.uid(entry.owner)
+    gid = os.getegid() if entry.group is None else accounts.gid(entry.group)
+    for number, key, kind in ((uid, "owner", "user"), (gid, "group", "group")):
+        if number is None:
+            problems.append(Problem((*here, key), f"names a {kind} that this host does not have", "create it, or name another"))
+    return File(entry.path, entry.format, -1 if uid is None else uid, -1 if gid is None else gid, int(entry.mode, 8))

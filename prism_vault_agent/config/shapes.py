@@ -17,6 +17,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DURATION: Final = re.compile(r"([0-9]{1,7})(ms|s|m|h)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MODE: Final = re.compile(r"0?[0246]{3}")
+_FILE_MODE: Final = re.compile(r"0?[46][04]0")
 _CONTAINER: Final = re.compile(r"[0-9a-f]{12,64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
@@ -68,6 +69,20 @@ def mode(value: str) -> str:
     """Return the mode of a socket: an octal string of reading and writing bits."""
     if not _MODE.fullmatch(value) or int(value, 8) & OWNER != OWNER:
         raise ValueError('is not the mode of a socket; write it as an octal string, for instance "0660"')
+    return value
+
+
+def file_name(value: str) -> str:
+    """Return the name of a rendered file."""
+    if not _NAME.fullmatch(value):
+        raise ValueError("is not a file's name; use up to 100 letters, digits, '_', '.' and '-', a letter or digit first")
+    return value
+
+
+def file_mode(value: str) -> str:
+    """Return the mode of a rendered file: its owner may read and perhaps write it, its group may read it, others nothing."""
+    if not _FILE_MODE.fullmatch(value):
+        raise ValueError('is not the mode of a file of secrets; write it as an octal string, for instance "0400" or "0440"')
     return value
 
 

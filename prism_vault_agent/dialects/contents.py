@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from prism_vault_agent.dialects import quoting
 from prism_vault_agent.errors import ConfigError
+from prism_vault_agent.model import Format
 from prism_vault_agent.policy.names import fault, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 # What systemd takes of all credentials of a unit together; a file of secrets that is larger is a mistake.
 LARGEST_FILE: Final = 1024 * 1024

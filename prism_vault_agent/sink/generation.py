@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -51,7 +50,7 @@ def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any])
 
     Space for everything is had before the first byte is written. A failure leaves nothing behind but what :func:`sweep` clears.
     """
-    name = f"{STAGED}/{scope}.{secrets.token_hex(8)}"
+    name = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
     os.mkdir(name, 0o700, dir_fd=place)
     try:
         for directory in sorted({os.path.dirname(each.path) for each in contents} - {""}):
@@ -97,7 +96,7 @@ def clear(place: int, scope: str) -> bool:
 
     Raises ``OSError`` of the first thing that failed, after everything else was done.
     """
-    hidden = f"{STAGED}/{scope}.{secrets.token_hex(8)}"
+    hidden = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
     try:
         linux.rename_below(place, scope, hidden, linux.RENAME_NOREPLACE)
     except FileNotFoundError:

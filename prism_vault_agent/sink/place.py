@@ -137,7 +137,7 @@ def _fault(found: os.stat_result, *, last: bool) -> str | None:
 def _mount(path: str, descriptor: int) -> bool:
     """Mount a tmpfs of our own where there is none yet and we may; tell whether we did. Without ``noswap`` before Linux 6.4."""
     above = os.stat(os.path.dirname(path))
-    if above.st_dev != os.fstat(descriptor).st_dev or os.listdir(descriptor) or os.geteuid() != 0:
+    if above.st_dev != os.fstat(descriptor).st_dev or os.listdir(descriptor) or os.geteuid() != 0 or not _seen_by_others():
         return False
     for options in (f"{OPTIONS},noswap", OPTIONS):
         try:
@@ -148,6 +148,16 @@ def _mount(path: str, descriptor: int) -> bool:
             return False
         return True
     return False
+
+
+def _seen_by_others() -> bool:
+    """Tell whether others see what we mount: a service with a view of its own, as systemd makes one, mounts for itself.
+
+    There "/" hears of the host's mounts and tells of none: it has a master (proc_pid_mountinfo(5)).
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        root = [line.partition(" - ")[0].split()[6:] for line in mounts if line.split()[4] == "/"][-1]
+    return not any(tag.startswith("master:") for tag in root)
 
 
 def _memory(path: str, descriptor: int, risks: Collection[Risk]) -> Memory:

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 
 def withdrawn(
-    transport: Transport, token: str, versions: Iterable[tuple[str, int]], mounts: Mounts, *, deadline: float
+    transport: Transport,
+    token: str,
+    versions: Iterable[tuple[str, int]],
+    mounts: Mounts,
+    *,
+    deadline: float,
+    newest: dict[str, int] | None = None,
 ) -> dict[tuple[str, int], str]:
     """Return which of these versions (path, number) of KV v2 were withdrawn, and how: deleted, destroyed or no_such_path.
 
-    A version that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. Raises as
-    ``Transport.request``.
+    A version that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. ``newest`` is given
+    the newest version of each path, where that one stands. Raises as ``Transport.request``.
     """
     found: dict[tuple[str, int], str] = {}
     asked: dict[str, list[int]] = {}
@@ -34,7 +40,11 @@ def withdrawn(
         if answer.status == 404:
             found |= {(path, number): "no_such_path" for number in numbers}
         elif answer.ok:
-            known = fields.mapping(fields.mapping(answer.data, "data"), "versions")
+            data = fields.mapping(answer.data, "data")
+            known = fields.mapping(data, "versions")
+            current = data.get("current_version")
+            if newest is not None and isinstance(current, int) and not _how(known.get(str(current))):
+                newest[path] = current
             for number in numbers:
                 if how := _how(known.get(str(number))):
                     found[path, number] = how

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -10,8 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 from prism_vault_agent.config.settings import VaultSettings
+from prism_vault_agent.dialects.contents import contents as write
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, to_plain
 from prism_vault_agent.model import Binding, SecretReference
+from prism_vault_agent.sink.generation import Content, discard, stage
+from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import login, reading, standing
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
@@ -33,7 +37,7 @@ class Worker:
         while (received := receive(self.front)) is not None:
             job, descriptor = received
             try:
-                answer = JOBS[job["do"]](self, job) if job["do"] != "deliver" else self.deliver(job, descriptor)
+                answer = PASSED[job["do"]](self, job, descriptor) if job["do"] in PASSED else JOBS[job["do"]](self, job)
             except PrismVaultError as error:
                 answer = {"error": to_plain(error)}
             except OSError as error:
@@ -41,13 +45,39 @@ class Worker:
             try:
                 send(self.front, answer)
             except (BrokenPipeError, ConnectionResetError):
-                return  # nobody waits for it any more
+                if "staged" in answer and descriptor is not None:  # nobody waits for it any more
+                    with contextlib.suppress(OSError):
+                        discard(descriptor, answer["staged"]["name"])
+                return
             if job["do"] != "resolve" or "error" in answer:
                 return
 
     def resolve(self, job: Message) -> Message:
         """Read every binding and keep the block; answer with what was read, described."""
-        found = reading.read(
+        found = self._read(job)
+        self.block = environment_block(found.values, Room(**job["room"]))
+        return _described(found)
+
+    def stage(self, job: Message, place: int | None) -> Message:
+        """Read every binding and write the files of a scope where nobody sees them yet; answer with what was read and written."""
+        if place is None:
+            raise ProtocolError("files came without their place")
+        found = self._read(job)
+        described = _described(found)
+        contents = [
+            Content(path, content, uid, gid, mode)
+            for file, form, uid, gid, mode in job["files"]
+            for path, content in write(form, file, found.values).items()
+        ]
+        told = {**job["told"], **described}
+        try:
+            staged = stage(place, job["scope"], contents, told)
+        except OSError as error:
+            raise cannot(f"{job['place']}/{job['scope']}", error) from None
+        return {**described, "staged": dataclasses.asdict(staged)}
+
+    def _read(self, job: Message) -> reading.Reading:
+        return reading.read(
             self.transport,
             job["token"],
             [Binding(name, SecretReference.parse(reference)) for name, reference in job["bindings"]],
@@ -55,12 +85,6 @@ class Worker:
             mounts=job["mounts"],
             deadline=job["deadline"],
         )
-        self.block = environment_block(found.values, Room(**job["room"]))
-        return {
-            "names": list(found.values),
-            "leases": [dataclasses.asdict(lease) for lease in found.leases],
-            "mounts": found.mounts,
-        }
 
     def deliver(self, job: Message, descriptor: int | None) -> Message:
         """Write the answer's head and the block to the receiver's socket."""
@@ -86,10 +110,11 @@ class Worker:
         return dataclasses.asdict(login.identity_token(self.transport, job["token"], job["role"], job["deadline"]))
 
     def withdrawn(self, job: Message) -> Message:
-        """Tell which versions that were given out no longer stand."""
+        """Tell which versions that were given out no longer stand, and the newest version of each path."""
         versions = [(path, version) for path, version in job["versions"]]
-        found = standing.withdrawn(self.transport, job["token"], versions, job["mounts"], deadline=job["deadline"])
-        return {"withdrawn": [[path, version, how] for (path, version), how in found.items()]}
+        newest: dict[str, int] = {}
+        found = standing.withdrawn(self.transport, job["token"], versions, job["mounts"], deadline=job["deadline"], newest=newest)
+        return {"withdrawn": [[path, version, how] for (path, version), how in found.items()], "newest": newest}
 
     def health(self, job: Message) -> Message:
         """Ask whether the provider would serve: no token is needed for it."""
@@ -105,6 +130,19 @@ class Worker:
         return {}
 
 
+def _described(found: reading.Reading) -> Message:
+    return {
+        "names": list(found.values),
+        "leases": [dataclasses.asdict(lease) for lease in found.leases],
+        "mounts": found.mounts,
+    }
+
+
+# Jobs that come with a descriptor, and the others.
+PASSED: Final[dict[str, Callable[[Worker, Message, int | None], Message]]] = {
+    "deliver": Worker.deliver,
+    "stage": Worker.stage,
+}
 JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "resolve": Worker.resolve,
     "login": Worker.login,

@@ -210,7 +210,7 @@ def test_what_is_wrong_is_told_with_its_line_and_key(tmp_path: Path, *, old: str
         ('allow_paths = ["secret"]', "scopes.web.allow_paths[0]", "names a mount and nothing in it"),
         ('allow_paths = ["secret/../other/*"]', "scopes.web.allow_paths[0]", "is not a path at the provider"),
         ('allow_names = ["A B"]', "scopes.web.allow_names[0]", "names a variable that"),
-        ("files = []", "scopes.web.files", "is not a known key"),
+        ("templates = []", "scopes.web.templates", "is not a known key"),
         ('ttl = "1h"', "scopes.web.ttl", "is not a known key"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from prism_vault_agent.dialects.contents import Format
+    from prism_vault_agent.model import Format
 
 RANDOM = 600
 # How many of the 57 traps each dialect carries; what it does not carry it refuses.

@@ -140,6 +140,7 @@ def test_t12_what_is_planted_at_the_target_is_replaced_and_never_followed(place,
 def test_f35_a_full_file_system_is_told_before_a_byte_is_written(place):
     """Where the space is not there nothing of the new generation is, the old one stays whole, and the next render works."""
     room = os.fstatvfs(place.descriptor)
+    assert room.f_blocks * room.f_frsize == 64 << 20, "a tmpfs of its own, which may be filled"
     render(place.descriptor, 1)
     size = room.f_bavail * room.f_frsize // 3
     huge = [Content(f"f{n}", b"x" * size, os.geteuid(), os.getegid(), 0o400) for n in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import stat
@@ -14,7 +15,9 @@ import pytest
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux
 from prism_vault_agent.sink.place import open_place
-from tests.support.as_user import NOBODY, in_child
+from tests.support.as_user import CLONE_NEWNS, MS_REC, NOBODY, in_child
+
+MS_SHARED, MS_SLAVE = 1 << 20, 1 << 19
 
 
 def refused(path: Path, **risks) -> str:
@@ -48,6 +51,23 @@ def test_a_kernel_without_noswap_is_told_and_not_silent(directory, monkeypatch):
     assert (directory / "files").is_mount()
     assert opened.memory in ("no-swap-in-use", "swap")
     opened.close()
+
+
+@pytest.mark.namespaces
+def test_a_mount_that_only_we_would_see_is_not_made(directory):
+    """In a mount namespace of its own, as systemd gives a service that it protects, the agent uses the tmpfs that others see."""
+
+    def open_apart() -> tuple[str, bool]:
+        libc = ctypes.CDLL(None)
+        kept = []  # a namespace lives while somebody has it open, and so does what has a mount of it for its master
+        for propagation in (MS_SHARED, MS_SLAVE):
+            assert libc.unshare(CLONE_NEWNS) == 0
+            kept.append(os.open("/proc/self/ns/mnt", os.O_RDONLY))
+            assert libc.mount(b"none", b"/", None, MS_REC | propagation, None) == 0
+        return open_place(str(directory / "files"), ["swap"]).memory, (directory / "files").is_mount()
+
+    memory, mounted = in_child(open_apart, uid=None)
+    assert memory in ("no-swap-in-use", "swap") and not mounted
 
 
 def test_a_file_system_that_is_not_in_memory_is_refused_unless_allowed(tmp_path, monkeypatch):

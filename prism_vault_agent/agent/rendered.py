@@ -1,0 +1,116 @@
+"""One generation of files that is out there, and how it is written into its record and read from there by the next agent."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prism_vault_agent.model import (
+    Binding,
+    Caller,
+    File,
+    Grant,
+    Lease,
+    Purpose,
+    Render,
+    Request,
+    Reservation,
+    ReservationId,
+    Scope,
+    ScopeName,
+    SecretReference,
+)
+
+if TYPE_CHECKING:
+    from prism_vault_agent.sink.record import Written
+
+Told = dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Rendered:
+    """The visible generation of a scope. ``at`` is when it was switched, seconds since 1970.
+
+    ``stale``: it is to be rendered anew, as soon as that can be; ``error`` is why that failed last, ``retry_at`` when it is tried
+    again, on CLOCK_MONOTONIC. ``mounts`` is what the agent that rendered it knew of them.
+    """
+
+    render: Render
+    number: int
+    files: list[Written]
+    at: float
+    stale: bool = False
+    error: str = ""
+    pause: float = 0.0
+    retry_at: float = 0.0
+    drift: list[str] = dataclasses.field(default_factory=list)
+    mounts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def scope(self) -> Scope:
+        """The scope, as it was when it was rendered."""
+        return self.render.reservation.grant.scopes[0]
+
+    def failed(self, why: str, *, first: float, longest: float) -> None:
+        """Note that rendering anew failed: it is tried again later, and ever less often."""
+        self.error = why
+        self.pause = min(max(first, self.pause * 2), longest)
+        self.retry_at = time.monotonic() + self.pause
+
+    def describe(self) -> Told:
+        """Return what ``status`` shows."""
+        grant = self.render.reservation.grant
+        return {
+            "id": self.render.reservation.audit_id,
+            "scope": self.scope.name,
+            "files": [file.path for file in self.files],
+            "generation": self.number,
+            "rendered_at": int(self.at),
+            "age": int(time.time() - self.at),
+            "purpose": grant.purpose,
+            "uid": grant.caller.uid,
+            "stale": self.stale,
+            "error": self.error,
+            "drift": self.drift,
+        }
+
+
+def told(reservation: Reservation, number: int) -> Told:
+    """Return what the record of a generation says of its render; the worker adds names, leases and mounts."""
+    grant = reservation.grant
+    scope = grant.scopes[0]
+    return {
+        "number": number,
+        "at": time.time(),
+        "reservation": reservation.id,
+        "audit_id": reservation.audit_id,
+        "scope": scope.name,
+        "project": scope.project,
+        "environment": scope.environment,
+        "kind": grant.kind,
+        "purpose": grant.purpose,
+        "run_ref": grant.request.run_ref,
+        "job_id": grant.request.job_id,
+        "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
+        "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+        "files": [dataclasses.asdict(file) for file in scope.files],
+    }
+
+
+def recalled(plain: Told, files: list[Written]) -> Rendered:
+    """Return the generation that a record describes. Raises ``KeyError``, ``TypeError``, ``ValueError`` for none."""
+    bindings = tuple(Binding(name, SecretReference.parse(reference)) for name, reference in plain["bindings"])
+    purpose = Purpose(plain["purpose"])
+    scope = Scope(
+        ScopeName(plain["scope"]), plain["project"], plain["environment"], (purpose,), (), bindings,
+        files=tuple(File(**file) for file in plain["files"]),
+    )  # fmt: skip
+    caller = Caller(**{**plain["caller"], "groups": frozenset(plain["caller"]["groups"])})
+    request = Request((scope.name,), purpose, plain["run_ref"], plain["job_id"], mode="file")
+    grant = Grant((scope,), caller, plain["kind"], purpose, request, bindings, pristine=False)
+    reservation = Reservation(ReservationId(plain["reservation"]), plain["audit_id"], grant)
+    leases = tuple(Lease(**lease) for lease in plain["leases"])
+    render = Render(reservation, tuple(plain["names"]), leases)
+    return Rendered(render, int(plain["number"]), files, float(plain["at"]), mounts=dict(plain["mounts"]))

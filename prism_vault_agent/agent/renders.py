@@ -1,0 +1,99 @@
+"""Renders scopes to files, one at a time for each scope: when somebody asks, and anew when what is out there is stale."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from prism_vault_agent.agent.staging import FileProvider, FileSink
+from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
+from prism_vault_agent.render import render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.release import Reading
+    from prism_vault_agent.agent.rendered import Rendered
+    from prism_vault_agent.config.settings import Settings
+    from prism_vault_agent.model import Caller, Request, ScopeName
+    from prism_vault_agent.render import AuditLog
+
+log = structlog.get_logger()
+
+SECONDS: Final = 30.0
+PAUSE_FIRST: Final = 5.0
+AT_ONCE: Final = 8
+PAUSE_LONGEST: Final = 300.0
+
+
+class FileRenders:
+    """The script of a render with its adapters for files. ``settings`` returns what the configuration says now."""
+
+    def __init__(self, settings: Callable[[], Settings], audit: AuditLog, reading: Reading, files: Files) -> None:
+        """Render with these parts."""
+        self._settings = settings
+        self._audit = audit
+        self._reading = reading
+        self._files = files
+        self._wanted = asyncio.Event()
+        self._few = asyncio.Semaphore(AT_ONCE)
+        self._one_at_a_time: defaultdict[ScopeName, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def render(self, caller: Caller, request: Request) -> Rendered:
+        """Render the one scope of ``request`` to its files. Raises as the script does; ``UsageError`` where it has no files."""
+        (name,) = request.scopes
+        scope = self._settings().scopes.get(name)
+        if scope is not None and not scope.files:
+            raise UsageError(f"scope {name} has no files", mend="add [[scopes.NAME.files]], or use prism-vault exec")
+        deadline = time.monotonic() + SECONDS
+        try:
+            async with asyncio.timeout_at(deadline), self._one_at_a_time[name]:
+                begun = self._files.begin(name)
+                done = await render(
+                    self._settings().scopes, caller, replace(request, mode="file"),
+                    audit=self._audit,
+                    provider=FileProvider(self._reading, self._files, begun[0], deadline),
+                    sink=FileSink(self._files, self._settings().agent.host, begun),
+                )  # fmt: skip
+        except TimeoutError:
+            raise Unavailable(f"it took longer than {SECONDS:.0f} s", mend="see prism-vault status", reason="timeout") from None
+        (rendered,) = self._files.of_scopes([name])
+        log.info("files.rendered", audit_id=done.reservation.audit_id, scope=name, generation=rendered.number)
+        if name not in self._settings().scopes:
+            self._files.clear(rendered, "scope_removed")  # while this render was under way
+        return rendered
+
+    def look(self) -> None:
+        """Find what drifted, and begin to render anew what is stale."""
+        self._files.look()
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Render everything anew that is stale, whenever :meth:`look` was called, until cancelled.
+
+        It is done as who asked for it first; what fails stays as it is, and is tried again later.
+        """
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            now = time.monotonic()
+            stale = [each for each in self._files if each.stale and now >= each.retry_at]
+            await asyncio.gather(*(self._again(each) for each in stale))
+
+    async def _again(self, rendered: Rendered) -> None:
+        grant = rendered.render.reservation.grant
+        try:
+            async with self._few:
+                await self.render(grant.caller, grant.request)
+        except PrismVaultError as error:
+            rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
+            log.warning("files.stale", scope=rendered.scope.name, reason=error.reason, retry_in=rendered.pause)
+        except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
+            rendered.failed(type(error).__name__, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
+            log.error("files.failed", scope=rendered.scope.name, error=type(error).__name__)
