@@ -70,6 +70,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
         yield running
 
 
+@pytest.fixture(scope="module")
+def server(postgres: PostgresServer) -> PostgresServer:
+    """Return that PostgreSQL with a database for this module; a module that stops or kills it has one of its own."""
+    return postgres.fresh()
+
+
 @pytest.fixture(scope="session")
 def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
     """Return where SQLite databases are made."""
@@ -93,10 +99,7 @@ def databases(request: pytest.FixtureRequest) -> Databases:
 def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CentralProcess]:
     """Return a central on a database of its own, of each kind, that is not started yet."""
     with contextlib.ExitStack() as stack:
-        server = None
-        if request.param == "postgresql":
-            (tmp_path / "cluster").mkdir()
-            server = stack.enter_context(PostgresServer(tmp_path / "cluster"))
+        server = request.getfixturevalue("postgres").fresh() if request.param == "postgresql" else None
         central = CentralProcess(tmp_path, server=server)
         stack.callback(central.stop)
         yield central

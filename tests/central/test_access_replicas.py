@@ -18,7 +18,6 @@ from tests.central.access import RULE, code, get, made, new_name, put, remove
 from tests.central.conftest import POLICIES
 from tests.central.host import Host
 from tests.support.central import CentralProcess
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def replicas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Return one central on a file, or two on one PostgreSQL; both know the same credentials."""
     directory = tmp_path_factory.mktemp(request.param)
     with contextlib.ExitStack() as ending:
-        server = ending.enter_context(PostgresServer(_within(directory, "server"))) if request.param == "postgresql" else None
+        server = request.getfixturevalue("server") if request.param == "postgresql" else None
         first = CentralProcess(_within(directory, "one"), agents={"server1": ["prism"]}, policies=POLICIES, server=server)
         running = [ending.enter_context(first)]
         if server is not None:

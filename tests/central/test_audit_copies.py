@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def told(request, tmp_path_factory) -> Iterator[CentralProcess]:
     """Return a central on each kind of database, with two runs of two projects on its log."""
-    server: PostgresServer | None = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    server: PostgresServer | None = request.getfixturevalue("server") if request.param == "postgresql" else None
     with CentralProcess(
         tmp_path_factory.mktemp(request.param), agents={"server1": ["*"]}, operators={"prism-ops": ["prism"]}, server=server
     ) as running:

@@ -184,10 +184,7 @@ def central_command(central: CentralProcess, *arguments: str, largest: int = -1)
 def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CentralProcess]:
     """Return a central on a database of its own, of each kind."""
     with contextlib.ExitStack() as stack:
-        server = None
-        if request.param == "postgresql":
-            (tmp_path / "cluster").mkdir()
-            server = stack.enter_context(PostgresServer(tmp_path / "cluster"))
+        server = request.getfixturevalue("postgres").fresh() if request.param == "postgresql" else None
         yield stack.enter_context(CentralProcess(tmp_path, server=server))
 
 

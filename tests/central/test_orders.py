@@ -11,7 +11,6 @@ from prism_vault_agent.audit.event import new_id
 from tests.central.host import Host
 from tests.central.test_signal_stream import HOSTS, OPERATORS
 from tests.support.central import CentralProcess
-from tests.support.postgres import PostgresServer
 from tests.support.stream import Following
 from tests.support.waiting import wait_until
 
@@ -20,12 +19,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def replicas(request, tmp_path_factory) -> Iterator[list[CentralProcess]]:
+def replicas(server, tmp_path_factory) -> Iterator[list[CentralProcess]]:
     """Return two replicas of a central on PostgreSQL."""
-    with (
-        PostgresServer(tmp_path_factory.mktemp("server")) as server,
-        CentralProcess(tmp_path_factory.mktemp("one"), agents=HOSTS, operators=OPERATORS, server=server) as one,
-    ):
+    with CentralProcess(tmp_path_factory.mktemp("one"), agents=HOSTS, operators=OPERATORS, server=server) as one:
         same = {"database": one.setting("database"), "database_owner": one.setting("database_owner")}
         key = {"key_file": str(one.key_file)}
         with CentralProcess(tmp_path_factory.mktemp("two"), agents=HOSTS, more={**same, "log": key}) as two:

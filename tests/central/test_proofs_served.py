@@ -50,13 +50,6 @@ def started(directory: Path, server: PostgresServer | None = None, interval: str
     )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """Return a running PostgreSQL."""
-    with PostgresServer(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def central(request, tmp_path_factory) -> Iterator[CentralProcess]:
     """Return a central on each kind of database."""

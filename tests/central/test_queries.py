@@ -55,7 +55,6 @@ IN_MEMORY = ("policy", "token")
 # Statements that look at a table as a whole all the same, and why they may.
 KNOWN = {
     "SELECT signal.id \nFROM signal \nWHERE signal.made_at <": ("signal",),  # as many as the reader will be given
-    "SELECT min(n) FROM event": ("event",),  # what is still out there: one index as a whole, without a look at a row
     "SELECT id FROM signal WHERE n =": ("signal",),  # an order that is sent again: one person's retry
 }
 

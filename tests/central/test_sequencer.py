@@ -22,20 +22,12 @@ from prism_vault_agent.proof.note import Checkpoint, open_note
 from prism_vault_agent.proof.tiles import root_of
 from tests.central.host import Host
 from tests.support.central import CentralProcess
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOSTS = {f"server{number}": ["*"] for number in range(1, 5)}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """Return a running PostgreSQL."""
-    with PostgresServer(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

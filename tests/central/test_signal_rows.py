@@ -14,30 +14,22 @@ from prism_vault_agent.audit.event import new_id
 from prism_vault_agent.central.log.signals import CHANNEL, signal
 from prism_vault_agent.central.log.store import Store
 from prism_vault_agent.central.storage import schema
-from prism_vault_agent.central.storage.engines import migrate, reading_engine, writing_engine
-from tests.support.postgres import PostgresServer
+from prism_vault_agent.central.storage.engines import reading_engine, writing_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Engine
 
     from prism_vault_agent.central.log.transaction import Transaction
+    from tests.central.own_log import Databases
 
 WRITERS, EACH = 4, 15
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database(request, tmp_path_factory) -> Iterator[str]:
+def database(request: pytest.FixtureRequest) -> str:
     """Return an empty log on each kind of database, for several writers."""
-    directory = tmp_path_factory.mktemp(request.param)
-    if request.param == "sqlite":
-        migrate(str(directory / "audit" / "audit.db"))
-        yield str(directory / "audit" / "audit.db")
-    else:
-        with PostgresServer(directory) as server:
-            migrate(server.url(), server.owner_url)
-            yield server.url()
+    databases: Databases = request.getfixturevalue(f"{request.param}_databases")
+    return databases.new()
 
 
 def tell(transaction: Transaction, *names: str) -> list[int]:

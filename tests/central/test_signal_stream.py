@@ -16,7 +16,6 @@ from prism_vault_agent.central.storage.engines import writing_engine
 from prism_vault_agent.central.storage.listen import NAME
 from tests.central.host import Host
 from tests.support.central import CentralProcess
-from tests.support.postgres import PostgresServer
 from tests.support.stream import Following
 from tests.support.waiting import wait_until
 
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
 
 HOSTS = {"server1": ["prism"], "server2": ["prism", "other"], "stranger": ["other"], "all": ["*"]}
 OPERATORS = {"prism-ops": ["prism"]}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[PostgresServer]:
-    """Return a running PostgreSQL."""
-    with PostgresServer(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import itertools
 import os
 import shutil
 import signal
@@ -40,6 +42,8 @@ class PostgresServer:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.settings: dict[str, str] = {}
+        self.database = "audit"
+        self._numbers = itertools.count(1)
         # A directory of its own: those of pytest are closed to other users, and the server refuses to run as root.
         self._place = Path(tempfile.mkdtemp(prefix="pv-pg-"))
         self.data = self._place / "pg"
@@ -60,9 +64,9 @@ class PostgresServer:
         self.stop()
         shutil.rmtree(self._place)
 
-    def url(self, role: str = SERVICE, database: str = "audit") -> str:
-        """Return the URL of a database for a role."""
-        return f"postgresql://{role}@127.0.0.1:{self.port}/{database}"
+    def url(self, role: str = SERVICE, database: str = "") -> str:
+        """Return the URL of a database for a role, by default the one that this server is there for."""
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{database or self.database}"
 
     @property
     def owner_url(self) -> str:
@@ -91,6 +95,13 @@ class PostgresServer:
         """Make another database, a copy of ``template``, to which nobody may be connected."""
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (database, template))))
+
+    def fresh(self) -> Self:
+        """Return the same running server with an empty database of its own; whoever started the server ends it."""
+        other = copy.copy(self)
+        other.database = f"audit{next(self._numbers)}"
+        other.create(other.database)
+        return other
 
     def stop(self) -> None:
         """End the server as a service manager does, without waiting for its clients."""

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.access.identity import Identity
     from prism_vault_agent.central.log.feed import Signal
 
-# Ordered by the index out_there alone, without a look at a row.
+# By the index out_there alone, without a look at a row, from one reservation to another.
+_RELEASED: Final = "FROM event WHERE kind IN ('success', 'cleared') AND reservation_id > :after"
 _OUT_THERE: Final = text(
-    "SELECT min(n) FROM event WHERE kind IN ('success', 'cleared') GROUP BY reservation_id"
+    f"SELECT min(n) {_RELEASED} AND reservation_id <= :upto GROUP BY reservation_id"
     " HAVING max(CASE kind WHEN 'cleared' THEN 1 ELSE 0 END) = 0 AND min(n) < :n"
 )
+_UPTO: Final = text(f"SELECT reservation_id {_RELEASED} ORDER BY reservation_id LIMIT 1 OFFSET :most")
+MOST_LOOKED_AT: Final = 20_000
+BEYOND: Final = b"\xff" * 17  # what no id is
 SOME: Final = 400
 MOST_REMEMBERED: Final = 16
 # A row with a lower number may become durable this much later; then what is left can only become less.
@@ -108,7 +112,12 @@ def _may_see(identity: Identity, revocation: Signal) -> bool:
 def _out_there(connection: Connection, revocation: Signal) -> Iterator[Release]:
     """Yield the releases from before a revocation that it means and that have no end on the log."""
     event, target = schema.event, Target.parse(revocation.body["target"], revocation.body["projects"])
-    numbers = [row[0] for row in connection.execute(_OUT_THERE, {"n": revocation.n})]
+    numbers: list[int] = []
+    after = b""
+    while after < BEYOND:
+        upto = connection.execute(_UPTO, {"after": after, "most": MOST_LOOKED_AT}).scalar() or BEYOND
+        numbers += connection.execute(_OUT_THERE, {"after": after, "upto": upto, "n": revocation.n}).scalars()
+        after = bytes(upto)
     for start in range(0, len(numbers), SOME):
         successes = connection.execute(
             select(event).where(event.c.n.in_(numbers[start : start + SOME])).order_by(event.c.n)
