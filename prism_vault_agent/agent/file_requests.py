@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.renders import FileRenders
     from prism_vault_agent.agent.status import Status
-    from prism_vault_agent.model import Caller, Request, ScopeName
+    from prism_vault_agent.model import Caller, Grant, Request, ScopeName
 
 
 @dataclass(slots=True)
@@ -34,6 +34,25 @@ class FileRequests:
             rendered = await self.renders.render(caller, replace(request, scopes=(name,)))
             told.append({**rendered.describe(), "directory": f"{self.files.place().path}/{name}"})
         return {"rendered": told}
+
+    async def differences(self, grant: Grant) -> list[dict[str, Any]]:
+        """Return, for each scope of a grant that has files, which version of each path is rendered and which is the newest.
+
+        Asked by metadata alone: no value is read. ``newest`` is None where that cannot be told.
+        """
+        paths = {binding.reference.path: binding.reference.version for binding in grant.bindings}
+        newest = await self.renders.newest(paths)
+        told = []
+        for scope in grant.scopes:
+            found = self.files.of_scopes([scope.name])
+            held = {lease.path: lease.version for each in found for lease in each.render.leases}
+            mine = {binding.reference.path for binding in scope.bindings}
+            told += [
+                {"scope": scope.name, "path": path, "rendered": held.get(path), "newest": paths.get(path) or newest.get(path)}
+                for path in sorted(mine | held.keys())
+                if scope.files or found
+            ]
+        return told
 
     def clear(self, asker: int, names: tuple[ScopeName, ...] | None) -> dict[str, Any]:
         """Clear what is rendered of these scopes, or all that user ``asker`` may; it is done when this returns.

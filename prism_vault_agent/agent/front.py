@@ -167,6 +167,8 @@ class Front:
                 "pristine": decision.pristine,
             }
             bindings = list(decision.bindings)
+            if json_request.diff(body):
+                told["differences"] = await self._files.differences(decision)
         told["bindings"] = [{"name": binding.name, "reference": str(binding.reference)} for binding in bindings]
         await http.answer_json(connection, 200, told)
 

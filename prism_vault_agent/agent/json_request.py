@@ -24,6 +24,11 @@ def plan(body: bytes) -> Request:
     )
 
 
+def diff(body: bytes) -> bool:
+    """Return whether a plan is to tell what is rendered, too."""
+    return _object(body).get("diff") is True
+
+
 def revoke(body: bytes) -> str:
     """Return the run reference that a revocation is about."""
     run_ref = _text(_object(body), "run_ref")

@@ -15,7 +15,7 @@ from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
 from prism_vault_agent.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.release import Reading
@@ -68,6 +68,15 @@ class FileRenders:
         if name not in self._settings().scopes:
             self._files.clear(rendered, "scope_removed")  # while this render was under way
         return rendered
+
+    async def newest(self, paths: Iterable[str]) -> dict[str, int]:
+        """Return the newest version of each path that has one and whose metadata may be read."""
+        deadline = time.monotonic() + SECONDS
+        token = await self._reading.session.token(deadline)
+        versions = [[path, 0] for path in paths]  # no version has this number, so only the newest is told
+        job = {"do": "withdrawn", "token": token, "versions": versions, "mounts": self._reading.mounts.known, "look_up": True}
+        answer: dict[str, int] = (await self._reading.workers.job(job, deadline))["newest"]
+        return answer
 
     def look(self) -> None:
         """Find what drifted, and begin to render anew what is stale."""

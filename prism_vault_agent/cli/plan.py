@@ -22,13 +22,14 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--purpose", metavar="PURPOSE", help="why; needed where the scope allows several purposes")
     parser.add_argument("--run-ref", metavar="REF", help="the agent run that it is for")
     parser.add_argument("--job-id", metavar="ID", help="the job that it is for")
+    parser.add_argument("--diff", action="store_true", help="which versions the scopes' files have, and which are the newest")
     parser.add_argument("--json", action="store_true", help="the agent's own answer, as JSON")
     socket.add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the plan; a denial is shown and then told as the error that it would be."""
-    asked = {"scopes": args.scopes, "purpose": args.purpose, "run_ref": args.run_ref, "job_id": args.job_id}
+    asked = {"scopes": args.scopes, "purpose": args.purpose, "run_ref": args.run_ref, "job_id": args.job_id, "diff": args.diff}
     plan = socket.ask(socket.find(args.socket), "POST", "/v1/plan", asked)[1]
     if args.json:
         print(show.dump(plan))
@@ -54,4 +55,15 @@ def page(plan: Json) -> str:
         return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}"
     environment = "only a few of your own variables" if plan.get("pristine") else "your own variables"
     head = f"allowed for a caller of kind {show.text(plan.get('kind'))}, purpose {show.text(plan.get('purpose'))}"
-    return f"{head}; the command gets {environment} and:\n{bindings}"
+    return f"{head}; the command gets {environment} and:\n{bindings}{_differences(plan)}"
+
+
+def _differences(plan: Json) -> str:
+    """Return what a render to files would change, by versions; nothing where that was not asked for."""
+    if "differences" not in plan:
+        return ""
+    rows = [
+        [each.get("scope"), each.get("path"), each.get("rendered") or "not rendered", each.get("newest") or "not known"]
+        for each in plan["differences"]
+    ]
+    return "files:\n" + show.table(("SCOPE", "PATH", "RENDERED", "NEWEST"), rows) if rows else "files: none\n"

@@ -17,6 +17,7 @@ from prism_vault_agent.model import Binding, SecretReference
 from prism_vault_agent.sink.generation import Content, discard, stage
 from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import login, reading, standing
+from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Message, Room, receive, send
@@ -113,7 +114,11 @@ class Worker:
         """Tell which versions that were given out no longer stand, and the newest version of each path."""
         versions = [(path, version) for path, version in job["versions"]]
         newest: dict[str, int] = {}
-        found = standing.withdrawn(self.transport, job["token"], versions, job["mounts"], deadline=job["deadline"], newest=newest)
+        mounts = job["mounts"]
+        if job.get("look_up"):
+            paths = dict.fromkeys(path for path, _ in versions)
+            mounts = look_up(self.transport, job["token"], paths, mounts, deadline=job["deadline"])
+        found = standing.withdrawn(self.transport, job["token"], versions, mounts, deadline=job["deadline"], newest=newest)
         return {"withdrawn": [[path, version, how] for (path, version), how in found.items()], "newest": newest}
 
     def health(self, job: Message) -> Message:

@@ -16,8 +16,8 @@ job             fields                                                      answ
 ``login``       deadline                                                    the token and its facts (``VaultToken``)
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds
-``withdrawn``   token, versions [[path, number]], mounts, deadline          withdrawn [[path, number, how]],
-                                                                            newest {path: number}
+``withdrawn``   token, versions [[path, number]], mounts, deadline;         withdrawn [[path, number, how]],
+                look_up where mounts may be unknown                         newest {path: number}
 ``health``      deadline                                                    nothing
 ``revoke``      token, deadline                                             nothing
 ==============  ==========================================================  ==========================================

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -86,10 +87,11 @@ def test_g7_without_the_log_nothing_becomes_visible(made, kind):
     """While central does not take one of the rows nothing is rendered, and what was there stays as it was."""
     name = made.scope(f"no-{kind}")
     made.render(name)
-    made.stack.openbao.kv_put(f"secret/{name}", {"key": made.value(name, 2)})
     with made.stack.to_central.failing(always(Fault("reset"), with_kind(kind))):
+        made.stack.openbao.kv_put(f"secret/{name}", {"key": made.value(name, 2)})
         made.refused(75, "render", name)
-        assert (made.file(name), made.residue()) == (made.whole(name, 1), [])
+        wait_until(lambda: made.residue() == [], 60)  # the agent tries it by itself, too
+        assert made.file(name) == made.whole(name, 1)
 
 
 def test_who_may_not_have_a_scope_gets_no_file(made):
@@ -238,6 +240,21 @@ def test_another_user_gets_the_file_and_nobody_else_may_clear_it(made):
     made.render(name)
     found = (made.top / name / "web.env").stat()
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (NOBODY, 0o400)
+
+
+def test_plan_tells_which_versions_are_rendered_and_newest(made):
+    """``plan --diff`` tells of each path what is rendered and what is newest, from metadata: no value is read, no row made."""
+    name = made.scope("planned")
+    before = json.loads(made.command("plan", "--diff", "--json", name).stdout)["differences"]
+    assert before == [{"scope": name, "path": f"secret/{name}", "rendered": None, "newest": 1}]
+    assert made.stack.to_openbao.count(lambda seen: seen.path.endswith(f"/data/{name}") and seen.method == "GET") == 0
+    assert [row for row in made.stack.central.events() if name in row["fields"]["scopes"]] == []
+    made.render(name)
+    with made.stack.to_central.failing(always(Fault("reset"), with_kind("reserved"))):
+        made.stack.openbao.kv_put(f"secret/{name}", {"key": made.value(name, 2)})
+        after = made.command("plan", "--diff", name).stdout
+    assert after.splitlines()[-1].split() == [name, f"secret/{name}", "1", "2"]
+    assert made.command("plan", "--diff", "web").stdout.endswith("files: none\n")
 
 
 def test_clear_all_clears_everything(made):
