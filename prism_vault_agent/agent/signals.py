@@ -7,8 +7,10 @@ only when central has it, so that after a restart whatever was not answered is t
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -16,7 +18,7 @@ import structlog
 from prism_vault_agent.audit.answers import of_central
 from prism_vault_agent.audit.stream import Ahead
 from prism_vault_agent.audit.target import Target
-from prism_vault_agent.errors import PrismVaultError
+from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,10 @@ log = structlog.get_logger()
 
 PAUSE_FIRST: Final = 0.5
 PAUSE_LONGEST: Final = 15.0
+# A stream that ends sooner is no sign that all is well: the next attempt waits longer, and the same fault is not told again.
+STEADY_SECONDS: Final = 2.0
+# Within so many seconds all hosts that a rotation concerns ask the provider, each at a time of its own.
+SPREAD: Final = 0.1
 
 
 class Signals:
@@ -62,6 +68,8 @@ class Signals:
         self._epoch = epoch
         self._path = path
         self._pause = PAUSE_FIRST
+        self._told = ""
+        self._since = math.inf  # when the present stream has first said something
         self._kept = self.last = _kept(path)
         self._unanswered: set[int] = set()
         self._ending: set[asyncio.Task[None]] = set()
@@ -69,26 +77,38 @@ class Signals:
     async def run(self) -> None:
         """Follow until cancelled; a stream that ends or fails is followed anew from where it was."""
         while True:
+            self._since = math.inf
             try:
                 await self._stream.follow(self.last, self._epoch, self._heard)
             except Ahead as error:
                 self.last_error = "central does not know signals that it has sent before: was its log replaced by a backup?"
                 log.critical("signals.ahead", ours=self.last, central=error.last, message=self.last_error)
                 self.last = error.last
+                self._unanswered.clear()  # those ids are other signals now
             except PrismVaultError as error:
-                if self.connected or error.message != self.last_error:
+                if self._steady or error.message != self._told:
                     log.warning("signals.away", reason=error.reason, message=error.message, **of_central(error))
-                self.last_error = error.message
+                self.last_error = self._told = error.message
             except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
                 self.last_error = type(error).__name__
                 log.error("signals.failed", error=type(error).__name__)
             self.connected = False
+            if self._steady:
+                self._pause = PAUSE_FIRST
             await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
             self._pause = min(self._pause * 2, PAUSE_LONGEST)
 
+    @property
+    def _steady(self) -> bool:
+        return time.monotonic() - self._since > STEADY_SECONDS
+
     def _heard(self, heard: Heard) -> None:
-        """Act on what the stream says, without waiting."""
-        self.connected, self.last_error, self._pause = True, "", PAUSE_FIRST
+        """Act on what the stream says, without waiting. Raises ``AuditUnavailable`` where it says what it has said before."""
+        if self.last is not None and heard.id < self.last + bool(heard.kind):
+            told = f"central's stream of signals goes back, to {heard.id} after {self.last}"
+            raise AuditUnavailable(told, mend="check the URL of [central]")
+        self.connected, self.last_error = True, ""
+        self._since = min(self._since, time.monotonic())
         self.last = heard.id
         if heard.kind in ("rotation", "revocation") and heard.id not in self._unanswered:
             self._act(heard)
@@ -106,7 +126,7 @@ class Signals:
             runs, files = self._runs.meant(self._host, target), self._files.meant(self._host, target)
             log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(runs), files=len(files))
             if runs or files:
-                self._look()
+                asyncio.get_running_loop().call_later(random.uniform(0.0, SPREAD), self._look)  # noqa: S311 - as above
             self._answer(heard.id, found=len(runs) + len(files))
             return
         emergency = heard.data.get("emergency") is True

@@ -55,7 +55,7 @@ class Events:
     def feed(self, content: bytes) -> Iterator[Heard]:
         """Yield what ``content`` completes. Raises ``AuditUnavailable`` for what is no such stream, or too large."""
         *lines, self._rest = (self._rest + content).split(b"\n")
-        if len(self._rest) > LARGEST_EVENT or sum(map(len, self._fields.values())) > LARGEST_EVENT:
+        if len(self._rest) > LARGEST_EVENT or sum(map(len, (*self._fields, *self._fields.values()))) > LARGEST_EVENT:
             raise AuditUnavailable("a signal of central's is too large", mend="check the URL of [central]")
         for line in lines:
             if not line:
@@ -67,12 +67,13 @@ class Events:
 
 
 def _heard(fields: dict[str, str]) -> Iterator[Heard]:
-    if "id" not in fields:
+    if not fields.keys() & {"id", "event", "data"}:
         return
     try:
         data = json.loads(fields["data"]) if "data" in fields else {}
+        # A signal without an id could be missed for ever: it is as wrong as one without sense.
         yield Heard(int(fields["id"]), fields.get("event", ""), {**data})
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise AuditUnavailable("central's signal has the wrong shape", mend="check the URL of [central]") from None
 
 

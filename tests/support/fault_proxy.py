@@ -105,6 +105,12 @@ class FaultProxy:
         finally:
             self.decide = before
 
+    def cut(self) -> None:
+        """Break every connection that is open."""
+        for each in list(self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
