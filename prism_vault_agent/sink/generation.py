@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.sink.record import Written
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
+# A reader passes through it to its file, whose mode decides; that a file is there is no secret.
+_PASSABLE: Final = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,10 @@ def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any])
     name = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
     os.mkdir(name, 0o700, dir_fd=place)
     try:
+        os.chmod(name, 0o700, dir_fd=place)  # whatever the umask made of it
         for directory in sorted({os.path.dirname(each.path) for each in contents} - {""}):
-            os.mkdir(f"{name}/{directory}", 0o700, dir_fd=place)
-            _set_mode(place, f"{name}/{directory}", 0o755)
+            os.mkdir(f"{name}/{directory}", _PASSABLE, dir_fd=place)
+            os.chmod(f"{name}/{directory}", _PASSABLE, dir_fd=place)
         with contextlib.ExitStack() as opened:
             same: dict[str, int] = {}
             for each in contents:
@@ -65,7 +68,7 @@ def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any])
             written = _write(place, name, contents, same)
         note = Content(record.NAME, record.encode(told, written), os.geteuid(), os.getegid(), 0o600)
         _write(place, name, [note], {})
-        _set_mode(place, name, 0o755)
+        os.chmod(name, _PASSABLE, dir_fd=place)
     except BaseException:
         with contextlib.suppress(OSError):
             discard(place, name)
@@ -171,15 +174,6 @@ def _reserve(place: int, directory: str, wanted: Content) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _set_mode(place: int, path: str, mode: int) -> None:
-    """Set the mode of a directory, whatever the umask made of it."""
-    descriptor = linux.open_below(place, path, _DIRECTORY)
-    try:
-        os.fchmod(descriptor, mode)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(place: int, path: str, *, truncate: bool, alone: bool = False) -> None:

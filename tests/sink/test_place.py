@@ -14,6 +14,7 @@ import pytest
 
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux
+from prism_vault_agent.sink.generation import clear
 from prism_vault_agent.sink.place import open_place
 from tests.support.as_user import CLONE_NEWNS, MS_REC, NOBODY, in_child
 
@@ -140,7 +141,7 @@ def test_f43_a_place_that_was_unmounted_is_noticed(directory):
 
 @pytest.mark.root
 def test_an_ordinary_user_has_a_place_of_its_own():
-    """Without any right but its own a user's agent renders below a directory of its own on a tmpfs, and says how safe that is."""
+    """Without any right but its own a user's agent renders and clears below a directory of its own, under any umask."""
     directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/dev/shm"))
     os.chown(directory, NOBODY, NOBODY)
 
@@ -148,9 +149,13 @@ def test_an_ordinary_user_has_a_place_of_its_own():
         from tests.sink.contents import render  # noqa: PLC0415 - in the child
 
         opened = open_place(str(directory / "files"), ["swap"])
+        os.umask(0o777)
         render(opened.descriptor, 1)
         render(opened.descriptor, 2)
-        return opened.memory, stat.S_IMODE(os.stat(directory / "files/web/web.env").st_mode)
+        mode = stat.S_IMODE(os.stat(directory / "files/web/web.env").st_mode)
+        assert clear(opened.descriptor, "web")
+        assert os.listdir(directory / "files/.staged") == []
+        return opened.memory, mode
 
     try:
         memory, mode = in_child(open_and_render)
