@@ -49,6 +49,7 @@ bench: setup
 	$(BIN)/python -m tests.bench.central_appends
 	$(BIN)/python -m tests.bench.central_http
 	$(BIN)/python -m tests.bench.central_proofs
+	$(BIN)/python -m tests.bench.rotation_push
 
 check: setup
 	$(BIN)/ruff check .

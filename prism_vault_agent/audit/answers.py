@@ -25,6 +25,8 @@ AWAY: Final = 503
 # The status of a central that takes no more of this host for now; neither does another replica.
 LIMITED: Final = 429
 LONGEST_REST: Final = 60.0
+# The status of an event behind one that central refused: it was not looked at.
+NOT_ATTEMPTED: Final = 424
 # The reasons of an answer that appends without proving it, and of one that proves something else.
 MISSING: Final = "receipt_missing"
 WRONG: Final = "receipt_wrong"

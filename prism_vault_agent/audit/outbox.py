@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import WRONG, not_taken, of_central
+from prism_vault_agent.audit.answers import NOT_ATTEMPTED, WRONG, not_taken, of_central
 from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
 from prism_vault_agent.audit.event import audit_id
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
@@ -37,8 +37,6 @@ LINGER: Final = 0.05
 PAUSE_FIRST: Final = 0.05
 PAUSE_AWAITED: Final = 0.25
 PAUSE_LONGEST: Final = 5.0
-# Central looked at no event behind one that it refused.
-NOT_ATTEMPTED: Final = 424
 
 
 @dataclass(slots=True)
@@ -183,8 +181,7 @@ class Outbox:
 
     async def _away(self, error: PrismVaultError) -> None:
         """Note that central did not answer, and keep durably what nobody waits for."""
-        found = of_central(error)
-        before = self.trouble
+        found, before = of_central(error), self.trouble
         if before is None or before.reason != error.reason or of_central(before).get("code") != found.get("code"):
             if error.reason == WRONG:
                 log.critical("receipt.wrong", message=error.line(), **found)
@@ -238,10 +235,8 @@ class Outbox:
             if answer.get("appended"):
                 self.chain.accept(body)
             if answer.get("reason") == "chain":
-                log.critical(
-                    "audit.chain_broken",
-                    message="central's log does not continue ours: nothing is released until a restart",
-                )
+                told = "central's log does not continue ours: nothing is released until a restart"
+                log.critical("audit.chain_broken", message=told)
                 await self._keep(entry)
             else:
                 await self._drop(entry, answer)
@@ -250,7 +245,6 @@ class Outbox:
             if entry.then is not None:
                 entry.then(answer)
         self._waiting.extendleft(reversed(again))
-        if not self._waiting:
-            self._unkept = False
+        self._unkept = self._unkept and bool(self._waiting)
         if not full(self._waiting):
             self._tell_lost()
