@@ -14,7 +14,7 @@ import pytest
 
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux
-from prism_vault_agent.sink.generation import clear
+from prism_vault_agent.sink.generation import Content, clear, stage
 from prism_vault_agent.sink.place import open_place
 from tests.support.as_user import CLONE_NEWNS, MS_REC, NOBODY, in_child
 
@@ -153,6 +153,9 @@ def test_an_ordinary_user_has_a_place_of_its_own():
         render(opened.descriptor, 1)
         render(opened.descriptor, 2)
         mode = stat.S_IMODE(os.stat(directory / "files/web/web.env").st_mode)
+        with pytest.raises(PermissionError):  # F47: a file that cannot be given to its owner is none
+            stage(opened.descriptor, "web", [Content("web.env", b"x", 0, 0, 0o400)], {})
+        assert os.listdir(directory / "files/.staged") == []
         assert clear(opened.descriptor, "web")
         assert os.listdir(directory / "files/.staged") == []
         return opened.memory, mode

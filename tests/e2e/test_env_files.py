@@ -1,0 +1,67 @@
+"""Environment files as a booted systemd gives them to a unit, and as a Docker engine gives them to a container (F51)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prism_vault_agent.dialects.contents import contents
+from prism_vault_agent.exec.environment import read_block
+from tests.agent.nasty import TRAPS, at_random
+from tests.dialects.test_readers import CARRIED, carried
+from tests.support.booted import Booted
+from tests.support.engine import BASE, Engine
+from tests.support.soak import count
+
+if TYPE_CHECKING:
+    from prism_vault_agent.model import Format
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.namespaces,
+    pytest.mark.tool("systemd-nspawn"),
+    pytest.mark.tool("debootstrap"),
+    pytest.mark.tool("dockerd"),
+    pytest.mark.timeout(600),
+]
+
+RANDOM = 600
+UNIT = """\
+[Service]
+Type=oneshot
+EnvironmentFile=/etc/values.env
+ExecStart=/bin/sh -c 'exec env -0 > /run/values'
+"""
+
+
+def batches(form: Format) -> list[dict[str, str]]:
+    """Return the traps that a dialect carries, and strings at random."""
+    traps = carried(form, list(TRAPS.values()))
+    assert len(traps) == CARRIED[form]
+    return [traps, *(carried(form, at_random(RANDOM, seed)) for seed in range(count(1, 20)))]
+
+
+@pytest.mark.parametrize("form", ["systemd", "portable"])
+def test_a_unit_gets_every_value(tmp_path, form):
+    """A service of a booted systemd has every value of its ``EnvironmentFile=`` byte for byte."""
+    with Booted(tmp_path) as host:
+        host.path("/etc/systemd/system/reads.service").write_text(UNIT)
+        for values in batches(form):
+            host.path("/etc/values.env").write_bytes(contents(form, "f", values)["f"])
+            host.run("systemctl", "start", "reads.service")
+            found = {name.decode(): value for name, value in read_block(host.path("/run/values").read_bytes()).items()}
+            assert {name: value for name, value in found.items() if name.startswith("K")} == {
+                name: value.encode() for name, value in values.items()
+            }
+
+
+def test_a_container_gets_every_value(tmp_path):
+    """A container of ``docker run --env-file`` has every value byte for byte."""
+    file = tmp_path / "values.env"
+    with Engine(tmp_path) as engine:
+        for number, values in enumerate(batches("docker")):
+            file.write_bytes(contents("docker", "f", values)["f"])
+            engine.docker("create", "--name", f"c{number}", "--network=none", f"--env-file={file}", BASE, "/bin/true")
+            found = dict(line.split("=", 1) for line in engine.inspect(f"c{number}")["Config"]["Env"])
+            assert {name: value for name, value in found.items() if name.startswith("K")} == values
