@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from sqlalchemy import inspect, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from prism_vault_agent.central.storage import schema
+from prism_vault_agent.central.contents import tables
 from prism_vault_agent.central.storage.engines import reading_engine, revision, upgrade_to, writing_engine
 from prism_vault_agent.central.storage.postgres import is_postgres
 from prism_vault_agent.errors import CannotCreate, ConfigError
@@ -57,12 +57,6 @@ def counts(engine: Engine) -> dict[str, int]:
     """Return how many rows each table has."""
     with engine.connect() as connection:
         return {table.name: _count(connection, table) for table in tables(connection)}
-
-
-def tables(connection: Connection) -> list[Table]:
-    """Return the tables that the database has: an older one has fewer."""
-    there = inspect(connection).get_table_names()
-    return [table for table in schema.metadata.sorted_tables if table.name in there]
 
 
 def _count(connection: Connection, table: Table) -> int:

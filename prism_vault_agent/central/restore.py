@@ -12,9 +12,9 @@ import psycopg
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from prism_vault_agent.central.backup import tables
+from prism_vault_agent.central.contents import compare, tables
 from prism_vault_agent.central.storage import sqlite
-from prism_vault_agent.central.storage.engines import revision, upgrade_to, writing_engine
+from prism_vault_agent.central.storage.engines import reading_engine, revision, upgrade_to, writing_engine
 from prism_vault_agent.central.storage.postgres import is_postgres
 from prism_vault_agent.errors import CannotCreate, ConfigError
 
@@ -31,7 +31,8 @@ ROWS_AT_ONCE: Final = 5_000
 def restore(backup: Path, database: str, owner: str, say: Say) -> None:
     """Bring ``backup`` back into ``database``, in one transaction. The schema's version is the backup's.
 
-    Raises :class:`ConfigError` where there are rows already, :class:`CannotCreate` where it cannot be written.
+    Raises :class:`ConfigError` where there are rows already, :class:`CannotCreate` where it cannot be written,
+    :class:`IntegrityError` where what was written is not what the backup holds.
     """
     if not backup.is_file():
         raise ConfigError(f"there is no backup {backup}")
@@ -40,6 +41,13 @@ def restore(backup: Path, database: str, owner: str, say: Say) -> None:
             _to_server(backup, database, owner, say)
         else:
             _to_file(backup, Path(database))
+        say("comparing what was restored with the backup")
+        restored = reading_engine(owner or database)
+        try:
+            with opened(backup) as source:
+                compare(source, restored, "the backup and what was restored")
+        finally:
+            restored.dispose()
     except (OSError, sqlite3.Error, SQLAlchemyError, psycopg.Error) as error:
         raise CannotCreate(
             f"the backup cannot be restored ({type(error).__name__})", mend="see the disk and the database"

@@ -11,15 +11,16 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from prism_vault_agent.central.backup import counts, tables, take
+from prism_vault_agent.central.backup import take
 from prism_vault_agent.central.check import check
+from prism_vault_agent.central.contents import compare, tables
 from prism_vault_agent.central.log.proofs import origin_of
 from prism_vault_agent.central.restore import restore
 from prism_vault_agent.central.signing import signer
 from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.engines import migrate, reading_engine, revision, upgrade_to, writing_engine
 from prism_vault_agent.central.storage.postgres import is_postgres
-from prism_vault_agent.errors import ConfigError, IntegrityError
+from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,14 +52,13 @@ def migrate_checked(config: CentralConfig, backup: Path | None, say: Say) -> tup
             _lock(connection)
             target = backup or _beside(database)
             say(f"1/4 backing up to {target}")
-            rows = take(database, target, say)
+            take(database, target, say)
             key = verifying_key(config)
             say("2/4 restoring the backup to a scratch database")
             with _scratch(config, target, say) as scratch:
                 say("3/4 checking what was restored")
-                found = counts(scratch)
-                if found != rows or found != _counted(database):
-                    raise IntegrityError("the backup has other rows than the database", mend="keep both, and see their disks")
+                with _opened(database) as live, _opened(scratch) as restored:
+                    compare(live, restored, "the database and its backup")
                 check(scratch, key, say)
             say(f"4/4 migrating from {before} to {schema.REVISION}")
             upgrade_to(engine, database, schema.REVISION, connection)
@@ -117,32 +117,25 @@ def _beside(database: str) -> Path:
     return path.with_name(f"{path.name}.before-{schema.REVISION}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
 
 
-def _counted(database: str) -> dict[str, int]:
-    engine = reading_engine(database)
-    try:
-        return counts(engine)
-    finally:
-        engine.dispose()
-
-
 @contextlib.contextmanager
-def _scratch(config: CentralConfig, backup: Path, say: Say) -> Iterator[Engine]:
-    """Restore a backup to a database of its own, which is gone afterwards."""
+def _scratch(config: CentralConfig, backup: Path, say: Say) -> Iterator[str]:
+    """Restore a backup to a database of its own, and yield where it is; it is gone afterwards."""
     if is_postgres(config.database):
         with _scratch_server(config) as (service, owner):
             restore(backup, service, owner, say)
-            yield from _opened(owner)
+            yield owner
     else:
         path = backup.with_name(f"{backup.name}.check")
         try:
             path.unlink(missing_ok=True)
             restore(backup, str(path), "", say)
-            yield from _opened(str(path))
+            yield str(path)
         finally:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
 def _opened(database: str) -> Iterator[Engine]:
     engine = reading_engine(database)
     try:

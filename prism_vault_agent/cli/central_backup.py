@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.cli.steps import Steps
+from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -52,13 +53,14 @@ def verify_backup(args: argparse.Namespace) -> int:
     """Check a backup; return the exit status. Raises ``IntegrityError`` naming the first bad index."""
     from prism_vault_agent.central.check import check  # noqa: PLC0415 - as above
     from prism_vault_agent.central.config import load  # noqa: PLC0415 - as above
-    from prism_vault_agent.central.restore import opened  # noqa: PLC0415 - as above
     from prism_vault_agent.central.upgrade import verifying_key  # noqa: PLC0415 - as above
     from prism_vault_agent.proof.keys import VerifyingKey  # noqa: PLC0415 - as above
 
     key = VerifyingKey.parse(args.log_key) if args.log_key else verifying_key(load(args.config))
-    with Steps() as say, opened(args.file) as engine:
-        count = check(engine, key, say)
+    if not args.file.is_file():
+        raise ConfigError(f"there is no backup {args.file}")
+    with Steps() as say:
+        count = check(str(args.file), key, say)
     signed = f"signed by {key.name}" if key else "not signed yet"
     print(f"{args.file}: {count} events; every chain is whole, and so is the tree, which is {signed}")
     return 0

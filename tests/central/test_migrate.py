@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from prism_vault_agent.central.backup import tables
+from prism_vault_agent.central.contents import tables
 from prism_vault_agent.central.restore import restore
 from prism_vault_agent.central.signing import write_key
 from prism_vault_agent.central.storage import schema

@@ -28,6 +28,9 @@ _WITHOUT_LEAF: Final = (
     "SELECT NULL, event.n, NULL, {event}, {dropped} FROM event LEFT JOIN leaf ON leaf.n = event.n {join} "
     "WHERE leaf.idx IS NULL AND event.n > {mark} {upto} ORDER BY event.n LIMIT {mark}"
 )
+_UNPROVED: Final = (
+    "SELECT NULL, event.n, NULL, {event}, {dropped} FROM event WHERE event.n > {mark} {upto} ORDER BY event.n LIMIT {mark}"
+)
 _UPTO: Final = "AND leaf.idx <= {mark}"
 _AHEAD: Final = "SELECT max(idx) FROM (SELECT idx FROM leaf WHERE idx > {mark} ORDER BY idx LIMIT {mark}) AS ahead"
 _DROPPED: Final = {"dropped": "dropped.by_n, dropped.hash", "join": "LEFT JOIN dropped ON dropped.n = event.n"}
@@ -51,10 +54,15 @@ class Database(ABC):
     _text: Mapping[str, str]
     _mark: str  # for a value of a statement
 
-    def __init__(self) -> None:
-        """Find out how far the checkpoints go: leaves that are read later go as far."""
-        self._sealed = self._all("SELECT coalesce(max(size), 0) FROM checkpoint")[0][0]
-        dropped = _DROPPED if self._has_dropped() else _NOTHING_DROPPED
+    def __init__(self, *, unproved: bool = False) -> None:
+        """Find out how far the checkpoints go: leaves that are read later go as far.
+
+        With ``unproved``, it may be of a version that had no leaves yet; else that is no readable log.
+        """
+        there = self._tables()
+        self._proved = not unproved or "leaf" in there
+        self._sealed = self._all("SELECT coalesce(max(size), 0) FROM checkpoint")[0][0] if self._proved else 0
+        dropped = _DROPPED if "dropped" in there else _NOTHING_DROPPED
         self._columns = {"event": _EVENT.format(**self._text), **dropped}
 
     @abstractmethod
@@ -62,8 +70,8 @@ class Database(ABC):
         """Return all rows of a statement. Raises :class:`Damaged` where they cannot be read."""
 
     @abstractmethod
-    def _has_dropped(self) -> bool:
-        """Tell whether there is a table ``dropped``: an older version's database has none."""
+    def _tables(self) -> set[str]:
+        """Return which tables there are: an older version's database has fewer."""
 
     @abstractmethod
     def _snapshot(self) -> None:
@@ -86,6 +94,9 @@ class Database(ABC):
 
     def parts(self) -> Iterator[Part]:
         """Yield all rows as :class:`~prism_vault_agent.central.verification.row.Row` has them, or where they are."""
+        if not self._proved:
+            yield from self._pages(_UNPROVED, 0, column=1)
+            return
         after = yield from self._stretches()
         # What has no leaf by now must not get one unseen while it is looked for.
         self._snapshot()
@@ -106,13 +117,28 @@ class Database(ABC):
 
     def checkpoints(self) -> Iterator[Sealed]:
         """Yield the checkpoints, by size."""
+        if not self._proved:
+            return
         statement = "SELECT size, root, note FROM checkpoint WHERE size <= {}"
         yield from (Sealed(*row) for row in self._each(statement.format(self._sealed), "size"))
 
     def nodes(self) -> Mapping[int, Iterator[tuple[int, bytes]]]:
         """Return the stored nodes of each level."""
+        if not self._proved:
+            return {}
         statement = "SELECT idx, hash FROM node WHERE level = {}"
         return {level: self._each(statement.format(level), "idx") for level in TILE_LEVELS}
+
+    def newest(self) -> Sealed | None:
+        """Return the newest checkpoint of those that :meth:`checkpoints` yields, or None."""
+        if not self._sealed:
+            return None
+        statement = "SELECT size, root, note FROM checkpoint WHERE size = {}"
+        return Sealed(*self._all(statement.format(self._mark), self._sealed)[0])
+
+    def is_sound(self) -> bool:
+        """Tell whether the database's own structure is whole, where that can be asked; a server looks after its own."""
+        return True
 
     @abstractmethod
     def unguarded(self) -> list[str]:

@@ -23,9 +23,14 @@ _EVERY_STATEMENT: Final = (
 )
 
 
-def open_database(where: str) -> Database:
-    """Open the log in the PostgreSQL database or file that ``where`` names. Raises as the classes below do."""
-    return PostgresDatabase(where) if where.startswith(POSTGRESQL) else DatabaseFile(Path(where))
+def open_database(where: str, *, unproved: bool = False) -> Database:
+    """Open the log in the PostgreSQL database or file that ``where`` names. Raises as the classes below do.
+
+    With ``unproved``, it may be of a version that had no leaves yet.
+    """
+    if where.startswith(POSTGRESQL):
+        return PostgresDatabase(where, unproved=unproved)
+    return DatabaseFile(Path(where), unproved=unproved)
 
 
 @functools.cache
@@ -40,7 +45,7 @@ class DatabaseFile(Database):
     _text = MappingProxyType({"text": "CAST", "as_bytes": " AS BLOB"})
     _mark = "?"
 
-    def __init__(self, path: Path, mode: str = "") -> None:
+    def __init__(self, path: Path, mode: str = "", *, unproved: bool = False) -> None:
         """Open ``path``. A copy without its -wal file is read as it is; beside a running central that one has the newest rows."""
         if not path.is_file():
             raise UsageError(f"there is no file {path}")
@@ -50,7 +55,7 @@ class DatabaseFile(Database):
             f"file:{urllib.parse.quote(str(path.absolute()))}?mode={mode}", uri=True, isolation_level=None
         )
         try:
-            super().__init__()
+            super().__init__(unproved=unproved)
         except Damaged as damage:
             raise self._unreadable(damage) from None
 
@@ -88,8 +93,15 @@ class DatabaseFile(Database):
             if (table, what) not in guards
         ]
 
-    def _has_dropped(self) -> bool:
-        return bool(self._all("SELECT 1 FROM sqlite_master WHERE name = 'dropped'"))
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._all("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def is_sound(self) -> bool:
+        """Tell whether SQLite finds nothing wrong with the file's pages and indexes."""
+        try:
+            return self._all("PRAGMA integrity_check(1)") == [("ok",)]
+        except Damaged:
+            return False
 
     def _snapshot(self) -> None:
         self._connection.execute("BEGIN")
@@ -101,7 +113,7 @@ class PostgresDatabase(Database):
     _text = MappingProxyType({"text": "convert_to", "as_bytes": ", 'UTF8'"})
     _mark = "%s"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, unproved: bool = False) -> None:
         """Connect to ``postgresql://role@host/database``; the role needs no more than to read."""
         import psycopg  # noqa: PLC0415 - with the extra "central" only
 
@@ -117,7 +129,7 @@ class PostgresDatabase(Database):
         except psycopg.Error as error:
             mend = "check its URL and state"
             raise AuditUnavailable(f"the database cannot be reached ({type(error).__name__})", mend=mend) from None
-        super().__init__()
+        super().__init__(unproved=unproved)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (PostgresDatabase, self._url)
@@ -153,8 +165,8 @@ class PostgresDatabase(Database):
             if not any(of == table and kind & bit for of, kind in guards)
         ]
 
-    def _has_dropped(self) -> bool:
-        return self._all("SELECT to_regclass('public.dropped') IS NOT NULL")[0][0] is True
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._all("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")}
 
     def _snapshot(self) -> None:
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
