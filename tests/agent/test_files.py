@@ -229,7 +229,7 @@ def test_f44_a_second_agent_on_the_same_directory_is_refused(made):
     made.scope("mine")
     made.render("mine")
     told = f"another agent renders below {made.top}"
-    with pytest.raises(AssertionError, match=told), made.stack.second(agent=f'files = "{made.top}"'):
+    with pytest.raises(AssertionError, match=told), made.stack.second(agent=f'files = "{made.top}"\nfiles_risks = ["swap"]'):
         pass
 
 

@@ -36,6 +36,6 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 def place(directory) -> Iterator[Place]:
     """The place, open."""
-    opened = open_place(str(directory / "files"))
+    opened = open_place(str(directory / "files"), ["swap"])  # the machine of an ordinary user may have some
     yield opened
     opened.close()

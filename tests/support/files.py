@@ -102,7 +102,11 @@ def filed(*, poll: str = "1s", **options: Any) -> Iterator[Filed]:
     top = directory / "files"
     try:
         with stack(
-            vault=f'poll = "{poll}"', agent=f'files = "{top}"', reservation_ttl="10s", central_lines='timeout = "3s"', **options
+            vault=f'poll = "{poll}"',
+            agent=f'files = "{top}"\nfiles_risks = ["swap"]',
+            reservation_ttl="10s",
+            central_lines='timeout = "3s"',
+            **options,
         ) as made:
             yield Filed(made, top)
     finally:
