@@ -70,6 +70,14 @@ class Question(BaseModel):
     job_id: Text | None = None
 
 
+class AtVersion(BaseModel):
+    """The query of ``GET /v1/policies``: those of now, or those of a version."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    version: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+
+
 class PolicyRoutes:
     """The routes, for operators and their own projects."""
 
@@ -100,9 +108,10 @@ class PolicyRoutes:
         routes.add_api_route("/v1/policies/{name}", self.remove, methods=["DELETE"], responses=gone)
         return routes
 
-    async def every(self, request: Request, version: Annotated[int | None, Query(ge=0, lt=2**53)] = None) -> Response:
+    async def every(self, request: Request, at: Annotated[AtVersion, Query()]) -> Response:
         """Return every policy of the caller's projects that holds, or that held at ``version``."""
         identity: Identity = request.state.identity
+        version = at.version
         changes = await look(self._engine, partial(policy_rows.read, until=version))
         last = changes[-1].version if changes else 0
         if version is not None and version > last:

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from prism_vault_agent.central.http.problem import Problem
@@ -28,16 +29,30 @@ PROOF: Final = record(
         "index": told(WHOLE, "of the leaf in the tree"),
         "leaf": hexadecimal(32),
         "size": told(WHOLE, "number of leaves"),
-        "note": NOTE,
+        "note": maybe(NOTE),
         "proof": HASHES,
     }
 )
 KEY: Final = record({"key": told(TEXT, "name+hash+base64")})
 NEWEST: Final = {"type": "object", "properties": {"size": WHOLE, "note": maybe(NOTE)}}
 
-Size = Annotated[int, Query(alias="from", ge=0, lt=2**63)]
-TreeSize = Annotated[int, Query(ge=1, lt=2**63)]
 Number = Annotated[int, Path(ge=0, lt=2**63)]
+
+
+class CheckpointQuery(BaseModel):
+    """The query of ``GET /v1/audit/checkpoint``: of how many leaves the caller has a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    old: Annotated[int, Field(alias="from", ge=0, lt=2**63)] = 0
+
+
+class ProofQuery(BaseModel):
+    """The query of ``GET /v1/audit/proof/{n}``: in the tree of how many leaves."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    size: Annotated[int, Field(ge=1, lt=2**63)] | None = None
 
 
 class ProofRoutes:
@@ -59,8 +74,9 @@ class ProofRoutes:
         routes.add_api_route("/log-key", self.log_key, response_class=Response, responses=answers({200: KEY}))
         return routes
 
-    async def checkpoint(self, old: Size = 0) -> Response:
+    async def checkpoint(self, query: Annotated[CheckpointQuery, Query()]) -> Response:
         """Return the newest checkpoint, and the proof that the log has only grown since the one about ``from`` leaves."""
+        old = query.old
         signed = await self._proofs.newest(least=old)
         if signed is None and old == 0:
             raise Problem(404, "no_checkpoint", "nothing was appended yet; retry", headers={"Retry-After": "1"})
@@ -70,11 +86,12 @@ class ProofRoutes:
         proof = await self._proofs.growth(old, signed.size)
         return _json({"size": signed.size, "note": signed.note, "proof": [node.hex() for node in proof]})
 
-    async def proof(self, n: Number, size: TreeSize | None = None) -> Response:
+    async def proof(self, n: Number, query: Annotated[ProofQuery, Query()]) -> Response:
         """Return the proof that row ``n`` is in the tree of the newest checkpoint, and that checkpoint.
 
         With ``size``, it is in the tree of the first so many leaves, and there is no checkpoint: who asks has it.
         """
+        size = query.size
         try:
             if size is None:
                 found, signed = await self._proofs.inclusion(n)
