@@ -14,7 +14,7 @@ The chain is the architecture: each step of a render takes the proof of the step
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NewType
 
 from prism_vault_agent.errors import ConfigError
@@ -26,7 +26,7 @@ ReservationId = NewType("ReservationId", str)
 CallerKind = Literal["service", "agent", "worker", "operator"]
 Collision = Literal["error", "scope", "caller"]
 Mode = Literal["exec", "direct", "file"]
-Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir"]
+Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir", "template"]
 
 _REFERENCE: Final = re.compile(r"vault://(?P<path>[^#?\s]+)(?:#(?P<key>[^?\s]+))?(?:\?version=(?P<version>[1-9][0-9]*))?")
 
@@ -76,13 +76,19 @@ class CallerRule:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that a scope is rendered to: ``path`` below the scope's own directory (for ``dir`` a directory), in a format."""
+    """A file that a scope is rendered to: ``path`` below the scope's own directory (for ``dir`` a directory), in a format.
+
+    For ``template`` also the path of the template, its text, and the SHA-256 (hex) of that, by which a changed one is known.
+    """
 
     path: str
     format: Format
     uid: int
     gid: int
     mode: int
+    template: str = ""
+    digest: str = ""
+    text: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

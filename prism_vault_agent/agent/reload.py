@@ -101,4 +101,4 @@ class Reload:
 
 def _matters(_change: Change, path: str) -> bool:
     """Tell whether a changed path can be of the configuration; logs and state may lie beside it."""
-    return path.endswith((".toml", *DIRECTORIES))
+    return path.endswith((".toml", ".j2", *DIRECTORIES))

@@ -95,7 +95,7 @@ def told(reservation: Reservation, number: int) -> Told:
         "job_id": grant.request.job_id,
         "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
         "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
-        "files": [dataclasses.asdict(file) for file in scope.files],
+        "files": [{**dataclasses.asdict(file), "text": ""} for file in scope.files],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class FileProvider:
         job = {
             "do": "stage",
             "scope": scope.name,
-            "files": [[file.path, file.format, file.uid, file.gid, file.mode] for file in scope.files],
+            "files": [dataclasses.asdict(file) for file in scope.files],
             "told": rendered.told(reservation, self.number),
             "place": place.path,
         }

@@ -22,6 +22,7 @@ from prism_vault_agent.config.settings import (
     VaultSettings,
 )
 from prism_vault_agent.config.shapes import name, seconds
+from prism_vault_agent.config.templates import Templates
 from prism_vault_agent.model import ScopeName
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class Conversion:
 
 def settings(document: schema.Document, conversion: Conversion, files: tuple[str, ...]) -> Settings:
     """Return the settings that ``document`` means on this host; problems are added to ``conversion``."""
+    templates = Templates(os.path.dirname(files[0]), read=conversion.serving)
     return Settings(
         agent=_agent(document.agent, conversion),
         vault=_vault(document.vault, conversion),
         central=_central(document.central, conversion),
         scopes={
-            ScopeName(key): scope(key, entry, conversion.accounts, conversion.problems) for key, entry in document.scopes.items()
+            ScopeName(key): scope(key, entry, conversion.accounts, templates, conversion.problems)
+            for key, entry in document.scopes.items()
         },
         files=files,
     )

@@ -18,6 +18,7 @@ Duration = Annotated[str, AfterValidator(shapes.duration)]
 Timeout = Annotated[str, AfterValidator(shapes.timeout)]
 Mode = Annotated[str, AfterValidator(shapes.mode)]
 FileName = Annotated[str, AfterValidator(shapes.file_name)]
+Template = Annotated[str, AfterValidator(shapes.template)]
 FileMode = Annotated[str, AfterValidator(shapes.file_mode)]
 Id = Annotated[int, Field(ge=0, le=2**32 - 2)]
 

@@ -19,10 +19,12 @@ Plain = dict[str, Any]
 
 
 def to_plain(settings: Settings) -> Plain:
-    """Return settings as JSON-ready values; a set becomes a sorted list."""
+    """Return settings as JSON-ready values; a set becomes a sorted list, and a template's text is left out."""
     plain = dataclasses.asdict(settings)
     for scope in plain["scopes"].values():
         scope["allow_names"] = sorted(scope["allow_names"])
+        for file in scope["files"]:
+            del file["text"]  # its digest says which it is
     return plain
 
 

@@ -23,6 +23,7 @@ from prism_vault_agent.config.fields import (
     Namespace,
     Path,
     Section,
+    Template,
     Text,
     Timeout,
     Url,
@@ -140,6 +141,11 @@ class FileEntry(Section):
 
     path: FileName = Field(description="Its name; for `dir` that of a directory, with a file for each value.")
     format: Format = Field(description="Who reads it. What the format cannot carry ends the render.")
+    template: Template | None = Field(
+        None,
+        description="For format `template`: a template of Jinja2, an absolute path below the directory of the main "
+        "configuration file, ending in `.j2`, at most 64 KiB.",
+    )
     owner: Text | None = Field(None, description="User (name or number) that owns it. Default: the agent's own.")
     group: Text | None = Field(None, description="Group (name or number). Default: the agent's own.")
     mode: FileMode = Field("0400", description="Its mode, as an octal string.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from prism_vault_agent.config import schema
     from prism_vault_agent.config.accounts import Accounts
     from prism_vault_agent.config.lines import KeyPath
+    from prism_vault_agent.config.templates import Templates
 
 SELECTORS = ("user", "uid", "group", "gid", "executable", "unit", "container")
 
 
-def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, problems: list[Problem]) -> Scope:
+def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Templates, problems: list[Problem]) -> Scope:
     """Return the scope; what is wrong with it is added to ``problems``."""
     here: KeyPath = ("scopes", name)
     for index, allowed in enumerate(entry.allow_names):
@@ -38,7 +40,10 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, problems: lis
         collision=entry.on_collision,
         pristine=entry.pristine,
         grace=seconds(entry.grace),
-        files=tuple(_file(file, (*here, "files", index), entry, accounts, problems) for index, file in enumerate(entry.files)),
+        files=tuple(
+            _file(file, (*here, "files", index), entry, accounts=accounts, templates=templates, problems=problems)
+            for index, file in enumerate(entry.files)
+        ),
     )
 
 
@@ -102,7 +107,15 @@ def _rule(entry: schema.CallerEntry, here: KeyPath, accounts: Accounts, problems
     return CallerRule(entry.kind, uid, gid, entry.executable, entry.unit, entry.container)
 
 
-def _file(entry: schema.FileEntry, here: KeyPath, scope: schema.ScopeEntry, accounts: Accounts, problems: list[Problem]) -> File:
+def _file(
+    entry: schema.FileEntry,
+    here: KeyPath,
+    scope: schema.ScopeEntry,
+    *,
+    accounts: Accounts,
+    templates: Templates,
+    problems: list[Problem],
+) -> File:
     if entry.path in [other.path for other in scope.files[: here[-1] if isinstance(here[-1], int) else 0]]:
         problems.append(Problem((*here, "path"), "is the path of another file of this scope", "give each its own"))
     if not scope.env and not scope.env_from:
@@ -112,4 +125,21 @@ def _file(entry: schema.FileEntry, here: KeyPath, scope: schema.ScopeEntry, acco
     for number, key, kind in ((uid, "owner", "user"), (gid, "group", "group")):
         if number is None:
             problems.append(Problem((*here, key), f"names a {kind} that this host does not have", "create it, or name another"))
-    return File(entry.path, entry.format, -1 if uid is None else uid, -1 if gid is None else gid, int(entry.mode, 8))
+    uid, gid = -1 if uid is None else uid, -1 if gid is None else gid
+    template = _template(entry, (*here, "template"), templates, problems)
+    return File(entry.path, entry.format, uid, gid, int(entry.mode, 8), *template)
+
+
+def _template(entry: schema.FileEntry, here: KeyPath, templates: Templates, problems: list[Problem]) -> tuple[str, str, str]:
+    """Return the path of a file's template, the digest of its text and the text; empty for all formats but one."""
+    if (entry.format == "template") != (entry.template is not None):
+        what = "is missing" if entry.template is None else "is for format template, and this file has another"
+        problems.append(Problem(here, what, 'set both format = "template" and template, or neither'))
+    if entry.format != "template" or entry.template is None:
+        return "", "", ""
+    try:
+        text = templates.text(entry.template)
+    except ConfigError as error:
+        problems.append(Problem(here, error.message, error.mend))
+        return "", "", ""
+    return entry.template, hashlib.sha256(text.encode()).hexdigest(), text

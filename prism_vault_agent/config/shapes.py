@@ -86,6 +86,13 @@ def file_mode(value: str) -> str:
     return value
 
 
+def template(value: str) -> str:
+    """Return the path of a template."""
+    if not path(value).endswith(".j2"):
+        raise ValueError("is not a template; give it a name that ends in .j2")
+    return value
+
+
 def duration(value: str) -> str:
     """Return a duration of at most an hour."""
     if seconds(value) > LONGEST_DURATION:

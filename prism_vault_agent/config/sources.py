@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LARGEST_FILE: Final = 1024 * 1024
+_MISSING: Final = ("configuration file", "write one, or name another with PRISM_VAULT_CONFIG")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def read(path: str) -> tuple[Source, ...]:
     and link up to ``/`` is checked (see ``way.check``).
     """
     known: set[str] = set()
-    main = _file(path, known)
+    main = read_one(path, known)
     directory = os.path.join(os.path.dirname(path), "scopes.d")
     try:
         names = os.listdir(directory)
@@ -51,11 +52,15 @@ def read(path: str) -> tuple[Source, ...]:
         raise _unreadable(directory, error) from None
     wanted = sorted(name for name in names if name.endswith(".toml") and not name.startswith("."))
     way.check(directory, known)
-    return (main, *(_file(os.path.join(directory, name), known) for name in wanted))
+    return (main, *(read_one(os.path.join(directory, name), known) for name in wanted))
 
 
-def _file(path: str, known: set[str]) -> Source:
-    """Read one file, after checking the way to it and, on the open descriptor, the file itself."""
+def read_one(path: str, known: set[str], missing: tuple[str, str] = _MISSING) -> Source:
+    """Return one file, after checking the way to it and, on the open descriptor, the file itself. Raises like :func:`read`.
+
+    ``known`` holds the directories that have been found good, and takes more; ``missing`` says of what kind it would be, and
+    what to do where it is not there.
+    """
     try:
         way.check(path, known)
         # O_NONBLOCK: a FIFO in this place must not hold us up.
@@ -68,9 +73,7 @@ def _file(path: str, known: set[str]) -> Source:
             way.unwritable(path, found)
             content = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: there is no such configuration file", mend="write one, or name another with PRISM_VAULT_CONFIG"
-        ) from None
+        raise ConfigError(f"{path}: there is no such {missing[0]}", mend=missing[1]) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if len(content) > LARGEST_FILE:

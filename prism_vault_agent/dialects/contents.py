@@ -13,7 +13,8 @@ from prism_vault_agent.policy.names import fault, shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+# A template writes what its author wrote (see ``template.py``); all the others write what their reader reads.
+FORMATS: Final[tuple[Format, ...]] = tuple(form for form in get_args(Format) if form != "template")
 # What systemd takes of all credentials of a unit together; a file of secrets that is larger is a mistake.
 LARGEST_FILE: Final = 1024 * 1024
 

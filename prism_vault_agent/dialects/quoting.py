@@ -99,11 +99,16 @@ def line(dialect: str, name: str, value: str) -> str:
     """Return ``NAME=value`` in a dialect. Raises ``ConfigError``, with the name and what it cannot carry of it."""
     if (why := fault(name)) is not None:
         raise ConfigError(f"the name {shown(name)} {why}", mend="rename it", reason="bad_name")
+    return f"{name}={quoted(dialect, name, value)}\n"
+
+
+def quoted(dialect: str, name: str, value: str) -> str:
+    """Return a value as it stands behind ``NAME=`` in a dialect. Raises like :func:`line`."""
     if "\0" in value:
         raise unrepresentable(name, "a NUL byte", dialect)
     if any("\ud800" <= mark <= "\udfff" for mark in value):
         raise unrepresentable(name, "a lone surrogate", dialect)
-    return f"{name}={QUOTING[dialect](name, value)}\n"
+    return QUOTING[dialect](name, value)
 
 
 def unrepresentable(name: str, what: str, dialect: str) -> ConfigError:

@@ -7,13 +7,14 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prism_vault_agent.config.settings import VaultSettings
+from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.dialects.contents import contents as write
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, to_plain
-from prism_vault_agent.model import Binding, SecretReference
+from prism_vault_agent.model import Binding, File, SecretReference
 from prism_vault_agent.sink.generation import Content, discard, stage
 from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import login, reading, standing
@@ -66,9 +67,9 @@ class Worker:
         found = self._read(job)
         described = _described(found)
         contents = [
-            Content(path, content, uid, gid, mode)
-            for file, form, uid, gid, mode in job["files"]
-            for path, content in write(form, file, found.values).items()
+            Content(path, content, file.uid, file.gid, file.mode)
+            for file in (File(**plain) for plain in job["files"])
+            for path, content in _written(file, found.values).items()
         ]
         told = {**job["told"], **described}
         try:
@@ -133,6 +134,17 @@ class Worker:
 
         session.revoke_self(self.transport, job["token"], job["deadline"])
         return {}
+
+
+def _written(file: File, values: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the contents of a file by path; a template has its bounds of time and memory."""
+    if file.format != "template":
+        return write(file.format, file.path, values)
+    from prism_vault_agent.dialects.template import rendered  # noqa: PLC0415 - only who has a template pays for it
+    from prism_vault_agent.worker.bounds import bounded  # noqa: PLC0415 - as above
+
+    with bounded():
+        return {file.path: rendered(file.template, file.text, values, LARGEST_FILE)}
 
 
 def _described(found: reading.Reading) -> Message:

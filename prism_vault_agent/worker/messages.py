@@ -10,9 +10,9 @@ job             fields                                                      answ
                 room (bytes; see ``Room``), deadline
 ``deliver``     head (bytes of the answer's head, latin-1), deadline, and   delivered
                 the receiver's socket as a descriptor; only after resolve
-``stage``       as resolve without room; scope, files [[path, format, uid,  names, leases, mounts,
-                gid, mode]], told (for the record), place (its path), and   staged (``Staged``)
-                the place as a descriptor
+``stage``       as resolve without room; scope, files (each a ``File``),    names, leases, mounts,
+                told (for the record), place (its path), and the place as   staged (``Staged``)
+                a descriptor
 ``login``       deadline                                                    the token and its facts (``VaultToken``)
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds

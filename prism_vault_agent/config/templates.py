@@ -1,0 +1,43 @@
+"""The templates that scopes name, read as safely as the configuration: who writes one decides where values go."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Final
+
+from prism_vault_agent.config.sources import read_one
+from prism_vault_agent.errors import ConfigError
+
+LARGEST_TEMPLATE: Final = 64 * 1024
+_MISSING: Final = ("template", "write it, or name another")
+
+
+class Templates:
+    """Reads templates below ``directory``, that of the main configuration file: it is watched, so a changed one is noticed."""
+
+    def __init__(self, directory: str, *, read: bool) -> None:
+        """Without ``read`` every template is taken to be empty: who renders no files needs none."""
+        self._below = directory.rstrip("/") + "/"
+        self._read = read
+        self._known: set[str] = set()
+
+    def text(self, path: str) -> str:
+        """Return the text of the template at ``path``.
+
+        Raises ``ConfigError`` where it cannot be used: elsewhere, not there, another's or writable by others (see
+        ``sources.read``), larger than 64 KiB, not UTF-8, or where Jinja2 is not installed.
+        """
+        if not self._read:
+            return ""
+        if not path.startswith(self._below) or os.path.normpath(path) != path:
+            raise ConfigError(f"is not below {self._below}", mend="move it there; elsewhere a change goes unnoticed")
+        if importlib.util.find_spec("jinja2") is None:
+            raise ConfigError("needs Jinja2, which is not installed", mend="pip install 'prism-vault-agent[template]'")
+        content = read_one(path, self._known, _MISSING).content
+        if len(content) > LARGEST_TEMPLATE:
+            raise ConfigError(f"{path}: is larger than 64 KiB", mend="shorten it, or split the file")
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: is not UTF-8", mend="save the file as UTF-8") from None
