@@ -52,6 +52,17 @@ class OurRows:
             self._drawn, self._count = None, 0
         return self.asked
 
+    def proved(self) -> None:
+        """Take note that the row asked for is proved. Until the newest one was it, that one is still to be drawn."""
+        if self._drawn is None and self.asked != self.newest:
+            self._drawn, self._count = self.newest, 1
+        self.asked = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a row is still to be proved."""
+        return bool(self.asked or self._drawn)
+
     def waiting(self) -> float:
         """Return for how many seconds a proof of the row has been asked for."""
         return time.monotonic() - self._since

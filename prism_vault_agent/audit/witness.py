@@ -2,7 +2,7 @@
 
 Before the first release after a start, within about a second of each row of ours, and every few minutes otherwise, central must
 show that its newest checkpoint begins with the one that we hold; then that one of our rows since the last time, drawn by lot, is
-in it. After a start that row is the newest that we knew of. See docs/adr/0042.
+in it, and at last the newest of them. After a start that row is the newest that we knew of. See docs/adr/0042.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Witness:
             self._next_pause = min(self._next_pause * 2, PAUSE_LONGEST)
         else:
             self._next_pause = PAUSE_FIRST
-            if not self._ours.asked and await _within(self._news, IDLE):
+            if not self._ours.pending and await _within(self._news, IDLE):
                 await asyncio.sleep(SETTLE)
             await asyncio.sleep(max(0.0, begun + EVERY - time.monotonic()))
 
@@ -193,7 +193,7 @@ class Witness:
         if tree is not None:
             status, self._given = await self._get(PROOF.format(n=row.n, size=tree.size))
             if included(row.n, row.leaf, tree, status, self._given):
-                self._ours.asked = None
+                self._ours.proved()
                 return
         if self._ours.waiting() > PATIENCE:
             raise unproved(f"row {row.n}, for which central has signed, is in no checkpoint after {PATIENCE:.0f} s")

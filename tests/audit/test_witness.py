@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from prism_vault_agent.audit import our_rows
 from prism_vault_agent.audit import witness as module
 from prism_vault_agent.audit.held import WitnessFiles
 from prism_vault_agent.audit.witness import Unwitnessed, Witness
@@ -133,7 +135,7 @@ def test_each_piece_of_news_is_looked_at(files: WitnessFiles) -> None:
         for number in range(5):
             played.tells(b"a%d" % number, b"b%d" % number)
             await played.until(lambda: played.witness.tell()["size"] == len(log.rows))
-            await played.until(lambda: not played.witness._ours.asked and played.witness._ours.draw() is None)
+            await played.until(lambda: not played.witness._ours.pending)
 
     play(files, log, work)
     assert files.load().checkpoint == log.checkpoint(12)
@@ -250,6 +252,24 @@ def test_every_row_can_be_the_one_that_is_drawn(files: WitnessFiles) -> None:
         assert row is not None
         drawn.add(row.n)
     assert drawn == {1, 2, 3}
+
+
+def test_looks_go_on_until_the_newest_row_is_proved(files: WitnessFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever row the lot falls on, the witness does not rest before the newest one, in a later checkpoint, is proved too."""
+    monkeypatch.setattr(our_rows, "_LOT", SimpleNamespace(randrange=lambda rows: rows - 1))  # always the first row
+    log = SignedLog()
+
+    async def work(played: Played) -> None:
+        await played.witness.vouch(5)
+        played.tells(b"1")
+        played.tells(b"2", publish=False)
+        await played.until(lambda: any("/proof/1?" in path for path in log.asked))
+        log.publish()
+        await played.until(lambda: any("/proof/2?" in path for path in log.asked))
+        await played.until(lambda: not played.witness._ours.pending)
+
+    play(files, log, work)
+    assert files.load().checkpoint == log.checkpoint(2)
 
 
 def test_the_newest_row_before_an_end_is_proved_after_the_next_start(files: WitnessFiles) -> None:

@@ -23,6 +23,8 @@ BEYOND = "9" * 18
         ({"Last-Event-ID": "1.5"}, {}, 400, "query"),
         ({"Last-Event-ID": "9" * 40}, {}, 400, "query"),
         ({"Last-Event-ID": BEYOND}, {}, 409, "ahead"),
+        ({"Last-Event-ID": str(2**63 - 1)}, {}, 409, "ahead"),
+        ({"Last-Event-ID": str(2**63)}, {}, 400, "query"),
         ({}, {"after": "seven"}, 400, "query"),
         ({}, {"after": BEYOND}, 409, "ahead"),
         ({}, {"epoch": "0" * 31}, 400, "query"),

@@ -34,7 +34,7 @@ HEARTBEAT_SECONDS: Final = 15.0
 # How long a credential is believed that held when it was last looked at.
 BELIEVED_SECONDS: Final = 60.0
 TIME_IS_UP: Final = "token_expired"
-_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
 _EPOCH: Final = re.compile(r"[0-9a-f]{32}")
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
@@ -96,7 +96,7 @@ class SignalStreams:
         header = dict(scope["headers"]).get(b"last-event-id", b"").decode("latin-1")
         after, epoch = header or asked.pop("after", ""), asked.pop("epoch", "")
         asked.pop("after", None)
-        if asked or (after and not _NUMBER.fullmatch(after)) or (epoch and not _EPOCH.fullmatch(epoch)):
+        if asked or (after and not _is_id(after)) or (epoch and not _EPOCH.fullmatch(epoch)):
             raise Problem(400, "query", "after is a number, epoch is 32 hex digits, and there is nothing else to ask")
         if after:
             last = await self._feed.last()
@@ -105,6 +105,10 @@ class SignalStreams:
             return int(after)
         start = await self._feed.start_of(identity.host, bytes.fromhex(epoch)) if epoch and identity.host else None
         return await self._feed.newest() if start is None else start
+
+
+def _is_id(text: str) -> bool:
+    return bool(_NUMBER.fullmatch(text)) and int(text) < 2**63
 
 
 async def _wait_until_gone(receive: Receive, follower: Follower) -> None:
