@@ -159,7 +159,7 @@ TEXT: Final[dict[str, Callable[..., Any]]] = {
     "base64": lambda text: base64.b64encode(text.encode("utf-8", "surrogatepass")).decode(),
     "indent": do_indent,
     "int": int,
-    "json": json.dumps,
+    "json": lambda text: json.dumps(text),  # noqa: PLW0108 - and none of its options
     "lower": str.lower,
     "replace": str.replace,
     "trim": str.strip,

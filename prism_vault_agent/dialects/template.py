@@ -52,9 +52,10 @@ def _fail(path: str, line: int | None, why: str) -> NoReturn:
 
 def _line(error: Exception, template: Template | None) -> int | None:
     """Return the line of the template that an error is about: as the error says, or the innermost that was being rendered."""
-    line: int | None = getattr(error, "line", None) or getattr(error, "lineno", None)
+    line: int | None = getattr(error, "line", None)
     if template is None:
-        return line
+        # A line of Python's own is one of the code that Jinja2 made.
+        return line if isinstance(error, SyntaxError) else line or getattr(error, "lineno", None)
     at = error.__traceback__
     while at is not None:
         inside: bool = at.tb_frame.f_globals.get("__jinja_template__") is template
@@ -78,6 +79,7 @@ def _why(error: Exception) -> str:
         SecurityError: "calls or changes what a template may not",
         TimeoutError: "takes too much time",
         MemoryError: "takes too much memory",
-        RecursionError: "calls itself without end",
+        RecursionError: "calls itself without end, or nests too deeply",
+        SyntaxError: "nests too deeply",
     }
     return next((what for kind, what in told.items() if isinstance(error, kind)), f"fails with {type(error).__name__}")

@@ -111,7 +111,10 @@ def test_the_real_readers_read_what_filters_quote(tmp_path: Path):
         ("{{ TOKEN is canary }}", ":1: uses the test canary, which there is not"),
         ("x\n{% if %}", ":2: is not in the language of Jinja2"),
         ("{{ '\\ud800' }}", ":1: a value holds a lone surrogate, which UTF-8 does not have"),
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ":1: calls itself without end"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ":1: calls itself without end, or nests too deeply"),
+        ("\n" + "{% for a in [1] %}" * 30 + "{% endfor %}" * 30, ": nests too deeply"),
+        ("\n{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", ": calls itself without end, or nests too deeply"),
+        ("{{ TOKEN|json(default=range) }}", ":1: fails with TypeError"),
         ("{% macro m(a) %}\n{{ a }}{% endmacro %}{{ m() }}", ":2: uses what is not defined"),
     ],
 )
