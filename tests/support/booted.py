@@ -65,14 +65,16 @@ class Booted:
     """Boots, runs commands inside, and is gone without a trace at the end.
 
     ``binds`` are directories of ours that it sees, read-only, by the paths at which it does. prism-vault is in
-    :data:`INSTALLED`, from the environment that runs the tests. Of the network it has a loopback of its own.
+    :data:`INSTALLED`, from the environment that runs the tests. Of the network it has a loopback of its own, or
+    with ``our_network`` what we have, servers of the tests among it.
     """
 
-    def __init__(self, directory: Path, binds: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, directory: Path, binds: Mapping[str, Path] | None = None, *, our_network: bool = False) -> None:
         assert sys.version_info[:2] == PYTHON, f"the tests of units run on Python {PYTHON[0]}.{PYTHON[1]}, as {SUITE} has it"
         self.log = directory / "boot.log"
         self._directory = directory
         self._binds = {**(binds or {})}
+        self._network = [] if our_network else ["--private-network"]
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
@@ -81,7 +83,7 @@ class Booted:
         binds = {f"{INSTALLED}-packages": packages, **self._binds}
         nspawn = shutil.which("systemd-nspawn")
         assert nspawn is not None, "systemd-nspawn is needed: apt-get install systemd-container"
-        command = [nspawn, f"--directory={root()}", "--volatile=overlay", "--boot", "--private-network"]
+        command = [nspawn, f"--directory={root()}", "--volatile=overlay", "--boot", *self._network]
         command += ["--register=no", "--keep-unit", "--link-journal=no", "--console=read-only", "--resolv-conf=off"]
         command += [f"--machine=pv-{os.getpid()}-{id(self):x}", *(f"--bind-ro={ours}:{there}" for there, ours in binds.items())]
         self._process = start_tied(command, directory=self._directory, log=self.log)
