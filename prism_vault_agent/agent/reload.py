@@ -55,11 +55,17 @@ class Reload:
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, directories: Iterable[str]) -> None:
-        """Reload when a file in these directories changes (directories, since editors and mounts replace files)."""
+        """Reload soon after the start, and when a file in these directories changes (editors and mounts replace files)."""
         present = [directory for directory in directories if Path(directory).is_dir()]
         try:
-            async for _ in awatch(*present, watch_filter=_matters, step=SETTLE_MS, recursive=True, rust_timeout=1000):
-                await self.now()
+            seen = awatch(
+                *present, watch_filter=_matters, step=SETTLE_MS, recursive=True, rust_timeout=1000, yield_on_timeout=True
+            )
+            looked = False
+            async for changes in seen:
+                if changes or not looked:  # once in any case: what changed before we watched tells nobody
+                    await self.now()
+                looked = True
         except OSError as error:  # the user's limit of watches (fs.inotify.max_user_watches) is used up
             log.error("config.unwatched", errno=error.errno, message="changes are applied at SIGHUP only")
 

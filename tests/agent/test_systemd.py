@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,18 @@ def test_a_manager_that_does_not_listen_is_not_waited_for(make_agent, manager):
         eventually(full)
     assert agent.exec("--scope", "web", "--", "true").returncode == 0
     assert agent.stop() == 0
+
+
+def test_what_changes_while_it_starts_is_seen(make_agent, manager):
+    """A scope that is written the moment the agent says READY is known soon, though nothing was watched yet when it was read."""
+    receiving, named = manager
+    agent = make_agent(before=["/usr/bin/env", f"NOTIFY_SOCKET={named}"])
+    with ThreadPoolExecutor(1) as starting:
+        started = starting.submit(agent.start)
+        assert "READY" in fields(receiving)
+        agent.scope("late", {"URL": "vault://secret/web#url"})
+        started.result()
+        eventually(lambda: "late" in [scope["name"] for scope in agent.status()["scopes"]])
 
 
 @pytest.mark.parametrize(
