@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from functools import partial
@@ -12,20 +13,24 @@ import pytest
 from sqlalchemy import select
 
 from prism_vault_agent.audit.event import new_id
+from prism_vault_agent.central.log.sequencer import Sequencer
+from prism_vault_agent.central.log.store import Store
+from prism_vault_agent.central.log.writer import Writer
 from prism_vault_agent.central.signing import read_key
 from prism_vault_agent.central.storage import schema
-from prism_vault_agent.central.storage.engines import reading_engine
+from prism_vault_agent.central.storage.engines import reading_engine, writing_engine
 from prism_vault_agent.central.storage.tree import fetch
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import Frontier, leaf_hash
 from prism_vault_agent.proof.note import Checkpoint, open_note
 from prism_vault_agent.proof.tiles import root_of
 from tests.central.host import Host
+from tests.central.own_log import KEY, OwnLog
 from tests.support.central import CentralProcess
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HOSTS = {f"server{number}": ["*"] for number in range(1, 5)}
 
@@ -133,3 +138,37 @@ def _append(central: CentralProcess, name: str, count: int) -> None:
     host = Host(central, name)
     for _ in range(count):
         assert host.end("success", host.reserve()).status_code == 200
+
+
+def test_a_turn_that_was_cancelled_is_over_before_the_last_one(databases):
+    """When central ends while a turn waits for the writer, the last turn comes behind it: the tree grows once, over all."""
+    failed: list[Exception] = []
+    with OwnLog(databases.new()) as log:
+        log.render("server1")
+        writer = Writer(Store(writing_engine(log.database)), failed.append)
+        sequencer = Sequencer(writer, KEY, 0.2, shared=False)
+
+        async def end() -> None:
+            running = asyncio.create_task(sequencer.run())
+            await _soon(lambda: writer.waiting == 1)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            last = asyncio.create_task(sequencer.finish())
+            await _soon(lambda: writer.waiting == 2)
+            writer.start()
+            await last
+            await asyncio.to_thread(writer.stop)
+
+        asyncio.run(end())
+        leaves, events = log.rows(schema.leaf.c.n), log.rows(schema.event.c.n)
+        sizes = [row.size for row in log.rows(schema.checkpoint.c.size)]
+
+    assert failed == []
+    assert leaves == events
+    assert sizes == [len(events)]
+
+
+async def _soon(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the writer has no event for it
+            await asyncio.sleep(0.001)

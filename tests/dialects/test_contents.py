@@ -62,6 +62,7 @@ def test_f57_what_is_no_name_is_refused(form, name):
     assert "the name" in refusal(form, CANARY, name)
 
 
+@pytest.mark.tool("systemd-analyze")
 def test_a_noncharacter_is_refused_because_systemd_drops_it(tmp_path):
     """Systemd reads no file in which a value has a noncharacter, and its log would hold the value; that is why it is refused."""
     file = tmp_path / "f.env"

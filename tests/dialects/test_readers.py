@@ -15,22 +15,21 @@ from tests.dialects import readers
 from tests.support.soak import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from prism_vault_agent.model import Format
 
 RANDOM = 600
 # How many of the 57 traps each dialect carries; what it does not carry it refuses.
 CARRIED = {"systemd": 57, "sh": 57, "docker": 51, "compose": 57, "dotenv": 57, "portable": 52}
-PAIRS: list[tuple[Format, Callable[[Path], readers.Read]]] = [
-    ("systemd", readers.systemd),
+SYSTEMD = pytest.mark.tool("systemd-analyze")  # its package has the library that reads for systemd, too
+PAIRS = [
+    pytest.param("systemd", readers.systemd, marks=SYSTEMD),
     ("sh", readers.dash),
     ("sh", readers.bash),
     ("docker", readers.compose_raw),
     ("compose", readers.compose),
     ("dotenv", readers.python_dotenv),
-    *(("portable", reader) for reader in (readers.systemd, readers.dash, readers.bash, readers.compose)),
+    pytest.param("portable", readers.systemd, marks=SYSTEMD),
+    *(("portable", reader) for reader in (readers.dash, readers.bash, readers.compose)),
     ("portable", readers.python_dotenv),
     ("portable", readers.python_dotenv_plain),
 ]

@@ -86,6 +86,7 @@ def test_a_dialect_is_spelt_as_its_own_format_spells_it(dialect: str, value: str
     )
 
 
+@pytest.mark.tool("systemd-analyze")
 def test_the_real_readers_read_what_filters_quote(tmp_path: Path):
     """Dash, systemd and Compose read from a template the value that a filter quoted for them."""
     for dialect, read in (("sh", readers.dash), ("systemd", readers.systemd), ("compose", readers.compose)):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from prism_vault_agent.sink import linux
 from prism_vault_agent.sink.generation import Content, clear, stage
 from prism_vault_agent.sink.place import open_place
 from tests.support.as_user import CLONE_NEWNS, MS_REC, NOBODY, in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MS_SHARED, MS_SLAVE = 1 << 20, 1 << 19
 
@@ -71,10 +75,17 @@ def test_a_mount_that_only_we_would_see_is_not_made(directory):
     assert memory in ("no-swap-in-use", "swap") and not mounted
 
 
-def test_a_file_system_that_is_not_in_memory_is_refused_unless_allowed(tmp_path, monkeypatch):
+@pytest.fixture
+def on_a_disk() -> Iterator[Path]:
+    """A directory that is not in memory, as /tmp may be: in the checkout."""
+    with tempfile.TemporaryDirectory(prefix=".disk-", dir=Path(__file__).parents[2]) as directory:
+        yield Path(directory)
+
+
+def test_a_file_system_that_is_not_in_memory_is_refused_unless_allowed(on_a_disk, monkeypatch):
     """A directory on a disk is refused with what to do, unless the operator has allowed that risk by its name."""
     monkeypatch.setattr(linux, "mount_tmpfs", lambda *_words: (_ for _ in ()).throw(OSError(1, "Operation not permitted")))
-    place = tmp_path / "files"
+    place = on_a_disk / "files"
     assert "is not on a tmpfs" in refused(place)
     assert "is not on a tmpfs" in refused(place, risks=["swap"])
     opened = open_place(str(place), ["disk"])

@@ -128,7 +128,10 @@ class Sequencer:
     async def finish(self) -> None:
         """Sequence once more, when nothing is appended any longer: the log is left with a checkpoint of all of it."""
         try:
-            await asyncio.wait_for(self.turn(), LAST_SECONDS)
+            async with asyncio.timeout(LAST_SECONDS):
+                # A turn that was cancelled may have left its work with the writer; in one transaction a tree must not grow twice.
+                await self._writer.do(lambda _transaction: None)
+                await self.turn()
         except (StorageError, Busy, PrismVaultError, TimeoutError) as error:
             structlog.get_logger("sequencer").error("sequencing_failed", error=type(error).__name__, cause=str(error))
 
