@@ -19,9 +19,7 @@ def add(commands: Subparsers) -> None:
     """Add the command's parser."""
     parser = commands.add_parser("plan", help=COMMANDS["plan"][1], description=COMMANDS["plan"][1])
     parser.add_argument("scopes", nargs="+", metavar="SCOPE", help="the scope; several are planned together")
-    parser.add_argument("--purpose", metavar="PURPOSE", help="why; needed where the scope allows several purposes")
-    parser.add_argument("--run-ref", metavar="REF", help="the agent run that it is for")
-    parser.add_argument("--job-id", metavar="ID", help="the job that it is for")
+    socket.add_request(parser)
     parser.add_argument("--diff", action="store_true", help="which versions the scopes' files have, and which are the newest")
     parser.add_argument("--json", action="store_true", help="the agent's own answer, as JSON")
     socket.add_option(parser)
@@ -29,8 +27,7 @@ def add(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the plan; a denial is shown and then told as the error that it would be."""
-    asked = {"scopes": args.scopes, "purpose": args.purpose, "run_ref": args.run_ref, "job_id": args.job_id, "diff": args.diff}
-    plan = socket.ask(socket.find(args.socket), "POST", "/v1/plan", asked)[1]
+    plan = socket.ask(socket.find(args.socket), "POST", "/v1/plan", {**socket.request(args), "diff": args.diff})[1]
     if args.json:
         print(show.dump(plan))
         return 0 if plan.get("allowed") else Denied.exit_status

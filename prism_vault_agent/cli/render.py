@@ -19,18 +19,15 @@ def add(commands: Subparsers) -> None:
     """Add the command's parser."""
     parser = commands.add_parser("render", help=COMMANDS["render"][1], description=COMMANDS["render"][1])
     parser.add_argument("scopes", nargs="+", metavar="SCOPE", help="the scope; several are rendered one after the other")
-    parser.add_argument("--purpose", metavar="PURPOSE", help="why; needed where the scope allows several purposes")
-    parser.add_argument("--run-ref", metavar="REF", help="the agent run that it is for")
-    parser.add_argument("--job-id", metavar="ID", help="the job that it is for")
+    socket.add_request(parser)
     parser.add_argument("--json", action="store_true", help="the agent's own answer, as JSON")
     socket.add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Render and say where the files are."""
-    asked = {"scopes": args.scopes, "purpose": args.purpose, "run_ref": args.run_ref, "job_id": args.job_id}
     seconds = SECONDS * len(args.scopes)
-    told = socket.ask(socket.find(args.socket), "POST", "/v1/render", asked, seconds=seconds)[1]
+    told = socket.ask(socket.find(args.socket), "POST", "/v1/render", socket.request(args), seconds=seconds)[1]
     if args.json:
         print(show.dump(told))
         return 0

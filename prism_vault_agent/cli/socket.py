@@ -28,6 +28,18 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that say what a render of its ``scopes`` is for."""
+    parser.add_argument("--purpose", metavar="PURPOSE", help="why; needed where the scope allows several purposes")
+    parser.add_argument("--run-ref", metavar="REF", help="the agent run that it is for")
+    parser.add_argument("--job-id", metavar="ID", help="the job that it is for")
+
+
+def request(args: argparse.Namespace) -> Json:
+    """Return what these options and ``scopes`` ask of the agent."""
+    return {"scopes": args.scopes, "purpose": args.purpose, "run_ref": args.run_ref, "job_id": args.job_id}
+
+
 def find(named: str | None) -> str:
     """Return the socket to ask: ``named``, else PRISM_VAULT_SOCKET, else the user's own agent's, else the host's agent's.
 
