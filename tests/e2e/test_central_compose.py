@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -14,6 +13,7 @@ import pytest
 
 from prism_vault_agent.audit.event import Chain, new_id
 from tests.central.host import fields
+from tests.e2e.server1 import AGENT, SERVER1
 from tests.support.booted import HERE
 from tests.support.certificates import Tls
 from tests.support.engine import BASE, Engine, context
@@ -25,27 +25,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.tool("dockerd"), pytest.mark.timeout(600)]
 
 USER = 10310
-AGENT = "a" * 43
 CONTAINER = "prism-vault-central-central-1"
 SETTINGS = f"""
 listen = "0.0.0.0:8310"
 database = "/var/lib/prism-vault-central/audit.db"
 tls_cert = "/run/secrets/central.crt"
 tls_key = "/run/secrets/central.key"
-[[tokens]]
-name = "server1"
-sha256 = "{hashlib.sha256(AGENT.encode()).hexdigest()}"
-role = "agent"
-host = "server1"
-projects = ["prism"]
-[[policies]]
-project = "prism"
-environment = "lan"
-scopes = ["web"]
-hosts = ["server1"]
-kinds = ["service"]
-purposes = ["service"]
-"""
+{SERVER1}"""
 
 
 class Central:

@@ -14,6 +14,7 @@ import pytest
 
 from prism_vault_agent.audit.event import Chain, new_id
 from tests.central.host import fields
+from tests.e2e.server1 import AGENT, SERVER1
 from tests.support.booted import HERE, INSTALLED, Booted
 from tests.support.certificates import Tls
 from tests.support.waiting import wait_until
@@ -33,7 +34,7 @@ UNIT = "prism-vault-central.service"
 USER = "prism-vault-central"
 CONFIG = "/etc/prism-vault/central.toml"
 PORT = 8310
-AGENT, OPERATOR = "a" * 43, "o" * 43
+OPERATOR = "o" * 43
 SETTINGS = f"""
 listen = "127.0.0.1:{PORT}"
 database = "/var/lib/prism-vault-central/audit.db"
@@ -44,20 +45,7 @@ name = "ops"
 sha256 = "{hashlib.sha256(OPERATOR.encode()).hexdigest()}"
 role = "operator"
 projects = ["*"]
-[[tokens]]
-name = "server1"
-sha256 = "{hashlib.sha256(AGENT.encode()).hexdigest()}"
-role = "agent"
-host = "server1"
-projects = ["prism"]
-[[policies]]
-project = "prism"
-environment = "lan"
-scopes = ["web"]
-hosts = ["server1"]
-kinds = ["service"]
-purposes = ["service"]
-"""
+{SERVER1}"""
 
 
 class Central:
