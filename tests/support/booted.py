@@ -33,6 +33,7 @@ MIRROR = "http://deb.debian.org/debian"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "ca-certificates")
 PYTHON = (3, 11)  # SUITE's, which runs the packages of our environment
 CLONE_NEWNET = 0x4000_0000
+CGROUPS = Path("/sys/fs/cgroup")
 HERE = Path(__file__).parents[2]
 INSTALLED = "/opt/prism-vault"
 
@@ -77,6 +78,10 @@ class Booted:
         self._network = [] if our_network else ["--private-network"]
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self._name = f"pv-{os.getpid()}-{id(self):x}"
+        # A container that is started in the host's own groups has them in common with every other one.
+        hierarchies = [each for each in (CGROUPS / "systemd", CGROUPS / "unified") if each.is_dir()] or [CGROUPS]
+        self._groups = [each / self._name for each in hierarchies]
 
     def __enter__(self) -> Self:
         packages = Path(sys.prefix) / f"lib/python{PYTHON[0]}.{PYTHON[1]}/site-packages"
@@ -85,7 +90,11 @@ class Booted:
         assert nspawn is not None, "systemd-nspawn is needed: apt-get install systemd-container"
         command = [nspawn, f"--directory={root()}", "--volatile=overlay", "--boot", *self._network]
         command += ["--register=no", "--keep-unit", "--link-journal=no", "--console=read-only", "--resolv-conf=off"]
-        command += [f"--machine=pv-{os.getpid()}-{id(self):x}", *(f"--bind-ro={ours}:{there}" for there, ours in binds.items())]
+        command += [f"--machine={self._name}", *(f"--bind-ro={ours}:{there}" for there, ours in binds.items())]
+        for group in self._groups:
+            group.mkdir()
+        joined = " && ".join(f"echo $$ > {group}/cgroup.procs" for group in self._groups)
+        command = ["/bin/sh", "-c", f'{joined} && exec "$@"', "sh", *command]
         self._process = start_tied(command, directory=self._directory, log=self.log)
         try:
             wait_until(self._boots, 60)
@@ -166,6 +175,15 @@ class Booted:
                 self._process.kill()
                 self._process.wait()
         self._process = None
+        wait_until(lambda: all(_without(group) for group in self._groups), 30)
+
+
+def _without(group: Path) -> bool:
+    """Remove a group of processes with all below it; tell whether it is gone, which it is not while any of them lives."""
+    for directory, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+    return not group.exists()
 
 
 def _enter(network: int) -> None:
