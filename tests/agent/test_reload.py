@@ -220,3 +220,16 @@ def test_many_changes_end_in_the_last_one(make_agent):
 def test_only_the_configuration_matters(path, matters):
     """What lies beside the configuration can change as it likes."""
     assert _matters(Change.modified, path) == matters
+
+
+NO_INOTIFY = ("/usr/bin/unshare", "--user", "--map-root-user", "/bin/sh", "-c")
+
+
+@pytest.mark.namespaces
+def test_a_host_without_inotify_is_looked_at(make_agent):
+    """Where the kernel has no instance of inotify(7) left for us, the agent serves all the same and looks for changes itself."""
+    limited = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    agent = make_agent(before=[*NO_INOTIFY, limited, "sh"]).start()
+    agent.scope("more", BINDING)
+    eventually(lambda: scopes(agent) == ["more", "web"])
+    assert "config.polled" in agent.log

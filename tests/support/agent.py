@@ -46,6 +46,7 @@ class AgentProcess:
         auth: str = "",
         central_lines: str = "",
         log_key: bool = True,
+        host: str = HOST,
         role: str = "server1",
         token: bool = True,
         before: Sequence[str] = (),
@@ -68,10 +69,10 @@ class AgentProcess:
             role_id, secret_id = openbao.approle(role, ["prism-vault"])
             auth = f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\n'
         token_file = directory / "central.token"
-        _private(token_file, central.agent_tokens[HOST])
+        _private(token_file, central.agent_tokens[host])
         (directory / "scopes.d").mkdir(mode=0o700, exist_ok=True)
         self.main = (
-            f'[agent]\nhost = "{HOST}"\nsocket = "{self.socket}"\nstate = "{directory / "state"}"\nlog_level = "debug"\n{agent}\n'
+            f'[agent]\nhost = "{host}"\nsocket = "{self.socket}"\nstate = "{directory / "state"}"\nlog_level = "debug"\n{agent}\n'
             f'[vault]\naddress = "{vault_address or openbao.address}"\n{vault}\n[vault.auth]\n{auth}\n'
             f'[central]\nurl = "{central_url or central.url}"\n{central_lines}\n'
         )
