@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from prism_vault_agent.central.signing import read_key
+from tests.support.as_user import prefix
 from tests.support.processes import start_tied
 from tests.support.waiting import wait_until
 
@@ -50,13 +51,17 @@ class AgentProcess:
         role: str = "server1",
         token: bool = True,
         before: Sequence[str] = (),
+        user: int | None = None,
     ) -> None:
         """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
 
         ``log_key`` tells whether central must prove its log, where it has a key; ``token`` whether the agent has one for it.
         ``before`` are words that go before the agent's command: a program that changes something and becomes it.
+        ``user`` has it run, with its files and its scopes, as another user than us.
         """
-        self.before = list(before)
+        self.user = os.geteuid() if user is None else user
+        self.as_user = [] if user is None else prefix(user, user)
+        self.before = [*self.as_user, *before]
         self.directory = directory
         self.openbao = openbao
         self.central = central
@@ -66,11 +71,13 @@ class AgentProcess:
         self.process: subprocess.Popen[bytes] | None = None
         if not auth:
             openbao.policy("prism-vault", POLICY)
-            role_id, secret_id = openbao.approle(role, ["prism-vault"])
+            role_id, secret_id = (self._own(path) for path in openbao.approle(role, ["prism-vault"]))
             auth = f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\n'
         token_file = directory / "central.token"
-        _private(token_file, central.agent_tokens[host])
+        self._private(token_file, central.agent_tokens[host])
         (directory / "scopes.d").mkdir(mode=0o700, exist_ok=True)
+        for own in (directory, directory / "scopes.d"):
+            os.chown(own, self.user, -1)
         self.main = (
             f'[agent]\nhost = "{host}"\nsocket = "{self.socket}"\nstate = "{directory / "state"}"\nlog_level = "debug"\n{agent}\n'
             f'[vault]\naddress = "{vault_address or openbao.address}"\n{vault}\n[vault.auth]\n{auth}\n'
@@ -80,7 +87,7 @@ class AgentProcess:
             self.main += f'log_key = "{read_key(central.key_file).verifying_key}"\n'
         if token and "identity_role" not in central_lines:
             self.main += f'token_file = "{token_file}"\n'
-        _private(self.config, self.main)
+        self._private(self.config, self.main)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -89,17 +96,17 @@ class AgentProcess:
         self.stop()
 
     def scope(self, name: str, env: dict[str, str] | None = None, **more: Any) -> Self:
-        """Write a scope of this test's user (unless ``callers`` says otherwise) into scopes.d."""
+        """Write a scope of this agent's user (unless ``callers`` says otherwise) into scopes.d."""
         table = {
             "project": "prism",
             "environment": "test",
             "purposes": ["test"],
-            "callers": [{"kind": "operator", "uid": os.getuid()}],
+            "callers": [{"kind": "operator", "uid": self.user}],
             **({"env": env} if env else {}),
             **more,
         }
         lines = [f"[scopes.{name}]"] + [f"{key} = {_toml(value)}" for key, value in table.items()]
-        _private(self.directory / "scopes.d" / f"{name}.toml", "\n".join(lines) + "\n")
+        self._private(self.directory / "scopes.d" / f"{name}.toml", "\n".join(lines) + "\n")
         return self
 
     def start(self, *, ready: bool = True) -> Self:
@@ -154,9 +161,9 @@ class AgentProcess:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     def exec(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run ``prism-vault exec WORDS`` and return how it ended. ``env`` is added to a small environment."""
+        """Run ``prism-vault exec WORDS`` as the agent's user and return how it ended; ``env`` is added to a small environment."""
         return subprocess.run(
-            [LAUNCHER, "exec", *words],
+            [*self.as_user, LAUNCHER, "exec", *words],
             env=self.environment(env),
             text=True,
             capture_output=True,
@@ -168,11 +175,25 @@ class AgentProcess:
     def spawn(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         """Start ``prism-vault exec WORDS`` and return the process, which becomes the command."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([LAUNCHER, "exec", *words], env=self.environment(env), text=True, **pipes)
+        return subprocess.Popen([*self.as_user, LAUNCHER, "exec", *words], env=self.environment(env), text=True, **pipes)
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a user of this agent."""
         return {"PATH": "/usr/bin:/bin", "HOME": "/", "PRISM_VAULT_SOCKET": self.socket, **(more or {})}
+
+    def _own(self, path: Path) -> Path:
+        """Return a file's path where the agent's user may read it: a copy of its own, where that is another user than us."""
+        if not self.as_user:
+            return path
+        self._private(own := self.directory / path.name, path.read_text())
+        return own
+
+    def _private(self, path: Path, text: str) -> None:
+        """Write a file that nobody but the agent's user may read."""
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.write_text(text)
+        os.chown(path, self.user, -1)
 
     def _answers(self, *, ready: bool) -> bool:
         try:
@@ -187,12 +208,6 @@ class AgentProcess:
         status = self.process.wait(20)
         self.process = None
         return status
-
-
-def _private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text)
 
 
 def _toml(value: Any) -> str:

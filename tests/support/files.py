@@ -31,9 +31,10 @@ class Filed:
     top: Path
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run ``prism-vault WORDS`` against the agent."""
+        """Run ``prism-vault WORDS`` against the agent, as its user."""
         environment = self.stack.agent.environment()
-        return subprocess.run([LAUNCHER, *words], env=environment, capture_output=True, text=True, check=False, timeout=100)
+        command = [*self.stack.agent.as_user, LAUNCHER, *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
     def render(self, *words: str) -> str:
         """Render, and return what was said."""
@@ -79,6 +80,11 @@ class Filed:
         """Return what status says of a scope's files."""
         return next((each for each in self.stack.agent.status()["files"] if each["scope"] == scope), None)
 
+    def give(self, *paths: Path) -> None:
+        """Make something the agent's user's."""
+        for path in paths:
+            os.chown(path, self.stack.agent.user, -1, follow_symlinks=False)
+
     def residue(self) -> list[str]:
         """Return what is staged."""
         return os.listdir(self.top / ".staged")
@@ -95,10 +101,14 @@ class Filed:
 
 
 @contextlib.contextmanager
-def filed(*, poll: str = "1s", **options: Any) -> Iterator[Filed]:
-    """Run a stack whose agent renders below a directory on a tmpfs and looks for changes every ``poll``."""
+def filed(*, poll: str = "1s", user: int | None = None, **options: Any) -> Iterator[Filed]:
+    """Run a stack whose agent renders below a directory on a tmpfs and looks for changes every ``poll``.
+
+    ``user`` is the agent's, where it is not ours; the other options are those of ``stack``.
+    """
     directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/dev/shm"))
     directory.chmod(0o755)
+    os.chown(directory, -1 if user is None else user, -1)
     top = directory / "files"
     try:
         with stack(
@@ -106,6 +116,7 @@ def filed(*, poll: str = "1s", **options: Any) -> Iterator[Filed]:
             agent=f'files = "{top}"\nfiles_risks = ["swap"]',
             reservation_ttl="10s",
             central_lines='timeout = "3s"',
+            user=user,
             **options,
         ) as made:
             yield Filed(made, top)

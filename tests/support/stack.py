@@ -121,6 +121,7 @@ def stack(
     ``durable`` is an OpenBao that has its secrets after a restart, which the agent reaches through the proxy all the same.
     """
     directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/tmp"))
+    directory.chmod(0o711)  # an agent of another user has its part of it
     try:
         for name in ("bao", "central", "agent"):
             (directory / name).mkdir(mode=0o700)
