@@ -64,6 +64,7 @@ docs: setup
 lock: $(VENV)/dependencies
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --generate-hashes --no-header --no-emit-index-url -o requirements/lock.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra central --universal --generate-hashes --no-header --no-emit-index-url -c requirements/lock.txt -o requirements/central.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra template --universal --generate-hashes --no-header --no-emit-index-url -c requirements/lock.txt -o requirements/agent.txt
 	echo uv | $(BIN)/uv pip compile -q - --universal --generate-hashes --no-header --no-emit-index-url -o requirements/bootstrap.txt
 
 clean:

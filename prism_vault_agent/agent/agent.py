@@ -42,6 +42,9 @@ from prism_vault_agent.process import Hardening, harden, require_proc
 from prism_vault_agent.proof.keys import VerifyingKey
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from prism_vault_agent.agent.sidecar import Sidecar
     from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()
@@ -50,8 +53,8 @@ FLUSH_SECONDS: Final = 2.0
 HEARTBEAT_SECONDS: Final = 30.0
 
 
-def run(config: str | None) -> int:
-    """Be the agent until SIGTERM or SIGINT; return the exit status. Raises the error that keeps it from serving."""
+def run(config: str | None, sidecar: Sidecar | None = None) -> int:
+    """Be the agent until SIGTERM or SIGINT, for ``sidecar`` too; return the exit status. Raises what keeps it from serving."""
     settings = load(config, os.environ)
     notifier = Notifier(os.environ)
     logs.configure(settings.agent.log_format, settings.agent.log_level)
@@ -63,7 +66,7 @@ def run(config: str | None) -> int:
     _make_state(settings.agent.state)
     listener = listen(settings.agent, os.environ)
     try:
-        asyncio.run(serve(settings, listener, notifier, hardening, config))
+        asyncio.run(serve(settings, listener, notifier, hardening, config, sidecar=sidecar))
     except BaseExceptionGroup as group:
         ours = group.subgroup(PrismVaultError)
         if ours is None:
@@ -74,7 +77,10 @@ def run(config: str | None) -> int:
     return 0
 
 
-async def serve(settings: Settings, listener: Listener, notifier: Notifier, hardening: Hardening, config: str | None) -> None:
+async def serve(
+    settings: Settings, listener: Listener, notifier: Notifier, hardening: Hardening, config: str | None,
+    *, sidecar: Sidecar | None,
+) -> None:  # fmt: skip
     """Run the agent's loops until a signal, then stop in order: no new request, the log flushed, the token revoked."""
     # The parts.
     workers = Workers(settings.vault, settings.agent.workers)
@@ -90,23 +96,23 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
     witness.note = audit.note
     runs = Runs(audit.clear)
     status = Status(session, outbox, witness, workers, runs, listener, hardening)
-    mounts = Mounts()
     files = status.files = Files(settings.agent, audit.clear, audit.note)
-    reading = Reading(workers, session, mounts)
+    reading = Reading(workers, session, Mounts())
     renders = FileRenders(lambda: front.settings, audit, reading, files)
-    front = Front(settings, audit=audit, reading=reading, runs=runs, files=FileRequests(files, renders, status), status=status)
+    requests = FileRequests(files, renders, status)
+    front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, status=status)
     watch = Watch(reading, runs, files, renders, settings.vault.poll)
     signals = Signals(
         SignalStream(Replicas(settings.central), credential, settings.central.timeout), audit, runs, files, watch.now,
         host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
     )  # fmt: skip
-    status.signals = signals
+    status.signals, status.sidecar = signals, sidecar
     reload = Reload(
         lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, status=status, note=audit.note
     )  # fmt: skip
     # What an earlier agent could not tell central.
     audit.resume(await journal.load())
-    mounts.known.update(files.start(settings.scopes))
+    reading.mounts.known.update(files.start(settings.scopes))
     stop, hang_up = _signals()
     # The loops. Those of `background` outlive the others, because stopping needs them.
     async with asyncio.TaskGroup() as background:
@@ -116,7 +122,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                 lasting_until_stop = (
                     session.run(), session.probe(), front.serve(listener.socket), watch.run(), renders.run(), signals.run(),
                     reload.watch({os.path.dirname(file) for file in settings.files}), witness.run(),
-                    _hang_ups(hang_up, reload), _heartbeat(notifier, status),
+                    _hang_ups(hang_up, reload), _heartbeat(notifier, status), *([sidecar.run(requests)] if sidecar else []),
                 )  # fmt: skip
                 loops = [group.create_task(each) for each in lasting_until_stop]
                 notifier.tell(READY="1", STATUS=status.line())
@@ -127,11 +133,18 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, hard
                 for task in loops:
                     task.cancel()
         finally:
-            await outbox.flush(FLUSH_SECONDS)
-            for closing in (witness.close, session.revoke, central.close, proving.close):
-                await closing()
+            await _last(sidecar, files, outbox, (witness.close, session.revoke, central.close, proving.close))
             for task in lasting:
                 task.cancel()
+
+
+async def _last(sidecar: Sidecar | None, files: Files, outbox: Outbox, closings: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Take the files of a sidecar away, tell central what is left to tell, and close what is open."""
+    if sidecar is not None:
+        sidecar.left = files.end("stopped")
+    await outbox.flush(FLUSH_SECONDS)
+    for closing in closings:
+        await closing()
 
 
 def _witness(settings: Settings, proving: CentralHttp) -> Witness | Unwitnessed:

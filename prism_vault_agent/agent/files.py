@@ -154,6 +154,16 @@ class Files:
         self._cleared(rendered.render.reservation, why, signal)
         return ""
 
+    def end(self, why: str) -> list[str]:
+        """Clear everything, what is staged too; return what could not be, with the reason."""
+        left = [f"{each.scope.name} {failed}" for each in self if (failed := self.clear(each, why))]
+        if self._place is not None:
+            try:
+                generation.sweep(self._place.descriptor, self._rendered)
+            except OSError as error:
+                left.append(f"{self._place.path} {os.strerror(error.errno or 0)}")
+        return left
+
     def void(self, name: ScopeName) -> None:
         """Let no render of a scope that is under way become visible."""
         self._clears[name] = self._clears.get(name, 0) + 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.listener import Listener
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.agent.session import Session
+    from prism_vault_agent.agent.sidecar import Sidecar
     from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.audit.outbox import Outbox
@@ -43,6 +44,7 @@ class Status:
     config_error: str = ""
     signals: Signals | None = None
     files: Files | None = None
+    sidecar: Sidecar | None = None
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -81,6 +83,7 @@ class Status:
             ],
             "runs": [run.describe() for run in self.runs if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)],
             "files": self._rendered(settings, asker),
+            "sidecar": self.sidecar.describe(self.files.describe()) if self.sidecar and self.files else None,
             "files_memory": self.files.memory if self.files else "",
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},

@@ -189,7 +189,7 @@ def _remove(place: int, path: str, *, truncate: bool, alone: bool = False) -> No
         _attempt(failed, lambda: os.unlink(path, dir_fd=place))
     else:
         try:
-            os.fchmod(directory, 0o700)
+            _attempt(failed, lambda: os.fchmod(directory, 0o700))
             for name in os.listdir(directory):
                 _attempt(failed, lambda below=f"{path}/{name}": _remove(place, below, truncate=truncate, alone=alone))
         finally:

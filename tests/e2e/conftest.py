@@ -1,4 +1,4 @@
-"""The machine on which the units of the agent are tested, one for the run."""
+"""The machine on which the units of the agent are tested, and the engine of the examples of Compose: one of each for the run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 from tests.support.agent_unit import RENDER, WEB, AgentUnit
 from tests.support.booted import Booted
 from tests.support.central import CentralProcess
+from tests.support.composed import agent_image
+from tests.support.engine import Engine
 from tests.support.openbao import OpenBao
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,24 @@ def web(host: AgentUnit) -> AgentUnit:
     host.systemctl("start", WEB)
     assert host.holds("web", 1)
     return host
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
+    """Return an engine that has the agent's image, and the sources that it was built from."""
+    with Engine(tmp_path_factory.mktemp("engine")) as engine:
+        yield engine, agent_image(engine, tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """Return a provider on this machine's loopback."""
+    with OpenBao(tmp_path_factory.mktemp("openbao")) as openbao:
+        yield openbao
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralProcess]:
+    """Return central on this machine's loopback."""
+    with CentralProcess(tmp_path_factory.mktemp("central")) as central:
+        yield central

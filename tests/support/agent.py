@@ -52,16 +52,18 @@ class AgentProcess:
         token: bool = True,
         before: Sequence[str] = (),
         user: int | None = None,
+        words: Sequence[str] = ("agent",),
     ) -> None:
         """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
 
         ``log_key`` tells whether central must prove its log, where it has a key; ``token`` whether the agent has one for it.
-        ``before`` are words that go before the agent's command: a program that changes something and becomes it.
-        ``user`` has it run, with its files and its scopes, as another user than us.
+        ``before`` are words that go before the agent's command: a program that changes something and becomes it; ``words`` are
+        the command's own. ``user`` has it run, with its files and its scopes, as another user than us.
         """
         self.user = os.geteuid() if user is None else user
         self.as_user = [] if user is None else prefix(user, user)
         self.before = [*self.as_user, *before]
+        self.words = list(words)
         self.directory = directory
         self.openbao = openbao
         self.central = central
@@ -111,7 +113,7 @@ class AgentProcess:
 
     def start(self, *, ready: bool = True) -> Self:
         """Start the agent and, unless told otherwise, wait until it says that an exec can work."""
-        arguments = [*self.before, LAUNCHER, "agent", "--config", str(self.config)]
+        arguments = [*self.before, LAUNCHER, *self.words, "--config", str(self.config)]
         self.process = start_tied(arguments, directory=self.directory, log=self.log_file)
         try:
             wait_until(lambda: self.process is None or self.process.poll() is not None or self._answers(ready=ready))

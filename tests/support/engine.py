@@ -26,18 +26,21 @@ COMPOSE = str(Path(sys.executable).with_name("docker-compose"))
 
 
 class Engine:
-    """Starts dockerd(8) without touching the host's firewall; :data:`BASE` is an image of :func:`tests.support.booted.root`."""
+    """Starts dockerd(8) without touching the host's firewall; :data:`BASE` is an image of :func:`tests.support.booted.root`.
+
+    ``state`` is the directory of everything that it keeps.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.log = directory / "dockerd.log"
         self._directory = directory
-        self._state = Path(tempfile.mkdtemp(prefix="docker-", dir=cache()))
+        self.state = Path(tempfile.mkdtemp(prefix="docker-", dir=cache()))
         self._run = Path(tempfile.mkdtemp(prefix="pv-", dir="/run"))  # paths of sockets are short
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         options = [f"--host=unix://{self._run}/docker.sock", f"--pidfile={self._run}/pid", f"--exec-root={self._run}/exec"]
-        options += [f"--data-root={self._state}", "--iptables=false", "--ip6tables=false", "--bridge=none"]
+        options += [f"--data-root={self.state}", "--iptables=false", "--ip6tables=false", "--bridge=none"]
         command = ["/usr/bin/env", f"PATH={PATH}", "dockerd", *options]
         self._process = start_tied(command, directory=self._directory, log=self.log)
         try:
@@ -92,7 +95,12 @@ class Engine:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(60)
             self._process = None
-        shutil.rmtree(self._state)
+        # It leaves the host's network mounted where a container had that.
+        with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+            left = [line.split()[4] for line in mounts if line.split()[4].startswith((f"{self.state}/", f"{self._run}/"))]
+        for mount in reversed(left):
+            subprocess.run(["umount", mount], check=True)
+        shutil.rmtree(self.state)
         shutil.rmtree(self._run)
 
 

@@ -1,0 +1,80 @@
+"""An example of Compose as a user runs it, on an engine of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tests.support.booted import HERE
+from tests.support.engine import BASE, Engine, context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.leaks import Canary
+
+IMAGE = "prism-vault-agent"
+AGENT_USER = 10311
+
+
+class Example:
+    """The example ``compose/NAME`` in a copy of the sources that its images are made of; ``over`` is what differs from it."""
+
+    def __init__(self, engine: Engine, sources: Path, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self.directory = sources / "compose" / name
+        self.over: dict[str, Any] = {}
+
+    def put(self, name: str, content: str, *, owner: int = AGENT_USER, mode: int = 0o400) -> None:
+        """Write a file of the example."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+        path.write_text(content)
+        path.chmod(mode)
+        os.chown(path, owner, owner)
+
+    def compose(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Compose on it."""
+        over = self.directory / "test.json"
+        over.write_text(json.dumps(self.over))
+        options = ("--project-name", self.name, "--file", str(over))
+        file = self.directory / "compose.yaml"
+        return self.engine.compose(file, *options, *words, check=check, BASE=BASE, PIP_NO_INDEX="1", APP=BASE)
+
+    def up(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Bring it up from images that are there, and wait until it is as healthy as it gets."""
+        return self.compose("up", "--detach", "--no-build", "--wait", *words, check=check)
+
+    def logs(self, service: str) -> str:
+        """Return what a service has printed."""
+        return self.compose("logs", "--no-color", "--no-log-prefix", service).stdout
+
+    def container(self, service: str) -> dict[str, Any]:
+        """Return what the engine says of the container of a service."""
+        return self.engine.inspect(f"{self.name}-{service}-1")
+
+    def down(self) -> None:
+        """Take it down with its volumes."""
+        self.compose("down", "--volumes", "--timeout", "20")
+
+
+def agent_image(engine: Engine, directory: Path) -> Path:
+    """Build the agent's image without a network; return the sources that it is made of."""
+    sources = context(directory, HERE / "requirements" / "agent.txt")
+    words = ("--file", str(sources / "compose" / "Dockerfile"), "--tag", IMAGE)
+    arguments = ("--build-arg", "PART=agent", "--build-arg", f"BASE={BASE}", "--build-arg", "PIP_NO_INDEX=1")
+    engine.docker("build", *words, *arguments, str(sources))
+    return sources
+
+
+def held(engine: Engine, canary: Canary) -> list[str]:
+    """Return the files of the engine's (images, containers, logs, volumes with what is mounted there) that hold a canary."""
+    patterns = b"\n".join({form for form in canary.forms().values() if b"\n" not in form})
+    command = ["grep", "--recursive", "--files-with-matches", "--text", "--fixed-strings", "--file=-", str(engine.state)]
+    done = subprocess.run(command, input=patterns, capture_output=True, check=False)
+    return done.stdout.decode().splitlines()
