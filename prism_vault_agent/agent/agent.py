@@ -94,7 +94,7 @@ async def serve(
     outbox = Outbox(chain, central.post, journal)
     audit = CentralLog(outbox, settings.central.timeout, witness)
     witness.note = audit.note
-    runs = Runs(audit.clear)
+    runs = Runs(audit.clear, settings.agent.helper)
     status = Status(session, outbox, witness, workers, runs, listener, hardening)
     files = status.files = Files(settings.agent, audit.clear, audit.note)
     reading = Reading(workers, session, Mounts())

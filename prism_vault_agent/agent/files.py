@@ -15,6 +15,7 @@ import structlog
 from prism_vault_agent.agent.rendered import Rendered, recalled
 from prism_vault_agent.agent.runs import released
 from prism_vault_agent.errors import CannotCreate, Denied
+from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Render, Reservation, ScopeName
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.sink import generation, record
@@ -56,12 +57,18 @@ class Files:
         """How sure it is that no value reaches a disk; empty while there is no place yet."""
         return self._place.memory if self._place else ""
 
+    @property
+    def helper(self) -> str:
+        """Where the helper is asked that gives files to other users; empty where none is."""
+        return self._settings.helper
+
     def place(self) -> Place:
         """Return the place, made, checked and locked at the first use. Raises ``CannotCreate``."""
         if self._place is None:
             if not self._settings.files:
                 raise CannotCreate("there is no directory for files, since XDG_RUNTIME_DIR is not set", mend="set [agent] files")
-            self._place = open_place(self._settings.files, self._settings.files_risks)
+            with asking(self.helper) as helper:
+                self._place = open_place(self._settings.files, self._settings.files_risks, helper.mount if helper else None)
             told = log.info if self._place.memory == "noswap" else log.warning
             told("files.place", path=self._place.path, memory=self._place.memory)
         else:
@@ -83,8 +90,9 @@ class Files:
                 continue
             with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
                 self._adopt(name, recalled(*found), scopes)
-        for name in generation.sweep(place.descriptor, self._rendered):
-            log.warning("files.swept", name=name)
+        with asking(self.helper) as owners:
+            for name in generation.sweep(place.descriptor, self._rendered, owners):
+                log.warning("files.swept", name=name)
         return {mount: version for each in self for mount, version in each.mounts.items()}
 
     def _adopt(self, name: str, rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> None:
@@ -134,8 +142,8 @@ class Files:
     def discard(self, staged: Staged) -> None:
         """Remove what was staged and is not wanted."""
         if self._place is not None:
-            with contextlib.suppress(OSError):
-                generation.discard(self._place.descriptor, staged.name)
+            with contextlib.suppress(OSError, CannotCreate), asking(self.helper) as owners:
+                generation.discard(self._place.descriptor, staged.name, owners)
 
     def clear(self, rendered: Rendered, why: str, signal: int | None = None) -> str:
         """Take a generation away at once, and record it durably. Return why it could not be; empty where it is gone."""
@@ -144,10 +152,12 @@ class Files:
         if self._rendered.get(name) is not rendered or self._place is None:
             return ""
         try:
-            generation.clear(self._place.descriptor, name)
-        except OSError as error:
-            log.critical("files.not_cleared", scope=name, errno=error.errno)
-            rendered.error = f"cannot be cleared: {os.strerror(error.errno or 0)}"
+            with asking(self.helper) as owners:
+                generation.clear(self._place.descriptor, name, owners)
+        except (OSError, CannotCreate) as error:
+            why = error.message if isinstance(error, CannotCreate) else os.strerror(error.errno or 0)
+            log.critical("files.not_cleared", scope=name, why=why)
+            rendered.error = f"cannot be cleared: {why}"
             return rendered.error
         del self._rendered[name]
         log.info("files.cleared", scope=name, reason=why, generation=rendered.number)

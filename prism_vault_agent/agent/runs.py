@@ -8,12 +8,14 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 import structlog
 
 from prism_vault_agent.audit.target import Released, as_read
+from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.helper.client import asking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.model import Render, Reservation, ScopeName
 
 log = structlog.get_logger()
+
+NOT_OURS: Final = "the agent may not signal another user's process"
 
 
 def released(host: str, render: Render) -> Released:
@@ -79,8 +83,12 @@ def _command(pid: int) -> str:
 class Runs:
     """The runs of this agent. ``cleared`` is told of each end: exited, revoked or scope_removed."""
 
-    def __init__(self, cleared: Callable[[Reservation, str, int | None], None]) -> None:
-        """Record ends with ``cleared``: of what, why, and for which signal of central's."""
+    def __init__(self, cleared: Callable[[Reservation, str, int | None], None], helper: str = "") -> None:
+        """Record ends with ``cleared``: of what, why, and for which signal of central's.
+
+        Processes of other users are signalled by the helper at ``helper``, where the agent may not.
+        """
+        self._helper = helper
         self._cleared = cleared
         self._revocations: list[tuple[str, Target, int, bool]] = []
         self._runs: set[Run] = set()
@@ -140,23 +148,33 @@ class Runs:
         run.why = why
         try:
             if not now:
-                signal.pidfd_send_signal(run.pidfd, signal.SIGTERM)
+                await self._signal(run, signal.SIGTERM)
                 run.how = "SIGTERM"
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace):
                         await run.ended.wait()
             # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
             if not run.ended.is_set():
-                signal.pidfd_send_signal(run.pidfd, signal.SIGKILL)
+                await self._signal(run, signal.SIGKILL)
                 run.how = "SIGKILL"
                 await run.ended.wait()
         except ProcessLookupError:
             await run.ended.wait()
-        except PermissionError:
+        except (PermissionError, CannotCreate) as error:
             run.why, run.signal = "exited", None
-            log.error("revoke.not_permitted", pid=grant.caller.pid, uid=grant.caller.uid)
-            return {"pid": grant.caller.pid, "why": "the agent may not signal another user's process; run it as root"}
+            why = f"{NOT_OURS}: {error.line()}" if isinstance(error, CannotCreate) else NOT_OURS
+            log.error("revoke.not_permitted", pid=grant.caller.pid, uid=grant.caller.uid, why=why)
+            return {"pid": grant.caller.pid, "why": why}
         return {"pid": grant.caller.pid, "how": run.how}
+
+    async def _signal(self, run: Run, number: int) -> None:
+        """Signal a run's process. Raises ``ProcessLookupError``, ``PermissionError``, or what the helper says against it."""
+        try:
+            signal.pidfd_send_signal(run.pidfd, number)
+        except PermissionError:
+            if not self._helper:
+                raise
+            await asyncio.to_thread(_by_helper, self._helper, os.dup(run.pidfd), number)
 
     async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
         """End several runs at once."""
@@ -177,3 +195,13 @@ class Runs:
     def of_scopes(self, names: Collection[ScopeName]) -> list[Run]:
         """Return the runs that hold values of any of these scopes."""
         return [run for run in self._runs if any(scope.name in names for scope in run.render.reservation.grant.scopes)]
+
+
+def _by_helper(path: str, pidfd: int, number: int) -> None:
+    """Have the helper signal a process, by a descriptor that is closed then."""
+    try:
+        with asking(path) as helper:
+            assert helper is not None
+            helper.kill(pidfd, number)
+    finally:
+        os.close(pidfd)

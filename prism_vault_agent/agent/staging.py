@@ -40,6 +40,7 @@ class FileProvider:
             "files": [dataclasses.asdict(file) for file in scope.files],
             "told": rendered.told(reservation, self.number),
             "place": place.path,
+            "helper": self.files.helper,
         }
         worker, answer, leases = await ask(self.reading, grant, job, token, deadline=self.deadline, passed=place.descriptor)
         worker.end()

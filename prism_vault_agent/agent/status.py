@@ -88,6 +88,7 @@ class Status:
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},
             "process": {
+                "uid": os.geteuid(),
                 "memory_bytes": psutil.Process().memory_info().rss,
                 "not_dumpable": self.hardening.not_dumpable,
                 "memory_locked": self.hardening.memory_locked,

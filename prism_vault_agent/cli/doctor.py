@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket as kernel
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from prism_vault_agent.cli import host, reach, show, socket
 from prism_vault_agent.cli.agent import add_config
 from prism_vault_agent.cli.checks import Check, judge
 from prism_vault_agent.cli.main import COMMANDS
+from prism_vault_agent.config.places import HOST_HELPER
 from prism_vault_agent.errors import ConfigError, PrismVaultError
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if settings is not None:
         found += [*files(settings), *reach.vault(settings.vault), *reach.central(settings.central)]
     status, serves = agent(args.socket or (settings.agent.socket if settings else None))
-    found += [*([proved(settings.central, status)] if settings else []), serves]
+    found += [*([proved(settings.central, status), helper(settings, status)] if settings else []), serves]
     if args.json:
         print(show.dump([dataclasses.asdict(check) for check in found]))
     else:
@@ -114,6 +116,25 @@ def agent(path: str | None) -> tuple[Json, Check]:
     ours = bool(status.get("socket", {}).get("ours"))
     why = f"pid {status.get('pid')} on {place}" + ("" if ours else ", which leads elsewhere now")
     return status, judge(name, "G7", holds=ours, why=why, mend="restart the agent")
+
+
+def helper(settings: Settings, status: Json) -> Check:
+    """Return whether the agent can do what takes root: it is root, or a helper listens for it."""
+    name = "files of other users can be made, and their processes ended"
+    uid = int(status.get("process", {}).get("uid", os.geteuid()))
+    if uid == 0:
+        return judge(name, "G6", holds=True, why="the agent is root", mend="")
+    path = settings.agent.helper or HOST_HELPER
+    needed = any(file.uid not in (uid, os.geteuid()) for scope in settings.scopes.values() for file in scope.files)
+    try:
+        with kernel.socket(kernel.AF_UNIX, kernel.SOCK_SEQPACKET) as asking:
+            asking.connect(path)
+    except PermissionError:
+        return Check(name, "G6", "unknown", f"{path} is not for you to connect to", "run doctor as the agent's user", needed)
+    except OSError as error:
+        without = f"no helper listens at {path} ({error.strerror}): what is another user's is refused, or told as failed"
+        return Check(name, "G6", "does not hold", without, "start prism-vault-helper.socket, or run the agent as root", needed)
+    return judge(name, "G6", holds=True, why=f"a helper listens at {path}", mend="", needed=needed)
 
 
 def proved(central: CentralSettings, status: Json) -> Check:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "exec": ("prism_vault_agent.cli.exec", "become a command that has the secrets of a scope in its environment"),
     "agent": ("prism_vault_agent.cli.agent", "run this host's agent"),
+    "helper": ("prism_vault_agent.cli.helper", "do for an agent that is not root what root's configuration names"),
     "render": ("prism_vault_agent.cli.render", "render the files of scopes"),
     "run-sidecar": ("prism_vault_agent.cli.run_sidecar", "be the agent of a container, and keep files of scopes for the others"),
     "clear": ("prism_vault_agent.cli.clear", "take the rendered files of scopes away"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,9 @@ LONGEST_NUMBER: Final = len(str(LARGEST_ID))
 class Accounts:
     """Looks names up. ``found`` is kept with a compiled configuration, which holds while it is :func:`still` true."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: tuple[int, int] | None = None) -> None:
+        """``own`` are the user and group whose files they are where none is named; default: ours."""
+        self.own = own or (os.geteuid(), os.getegid())
         self.found: dict[str, int] = {}
 
     def uid(self, name: str) -> int | None:
@@ -34,6 +37,14 @@ class Accounts:
         if number is not None:
             self.found[f"{kind}:{name}"] = number
         return number
+
+
+def home_group(user: str) -> int | None:
+    """Return the number of a user's own group, for a user by name or as digits; None where there is none."""
+    try:
+        return (pwd.getpwuid(int(user)) if user.isascii() and user.isdigit() else pwd.getpwnam(user)).pw_gid
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def still(found: Mapping[str, int]) -> bool:

@@ -42,22 +42,22 @@ _DIRECTORY_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 
 
-def load_fast(path: str | None, environ: Mapping[str, str]) -> Settings:
+def load_fast(path: str | None, environ: Mapping[str, str], own: tuple[int, int] | None = None) -> Settings:
     """Return the settings of the configuration at ``path``, from its compiled form where that is current.
 
     Else loads and compiles it; a cache that cannot be written is no error. Raises like ``load.load``, but for the socket: who
-    has no place for one gets an empty path, since who asks for these settings asks no agent.
+    has no place for one gets an empty path, since who asks for these settings asks no agent. ``own``: see ``Accounts``.
     """
     main = sources.find(path, environ)
     files = sources.read(main)
-    key = _key(files, environ)
+    accounts = Accounts(own)
+    key = _key(files, environ, accounts.own)
     cache = _cache_file(main, environ)
     settings = _recall(cache, key) if cache else None
     if settings is not None:
         return settings
     from prism_vault_agent.config.load import parse  # noqa: PLC0415 - pydantic is what this file is here to avoid
 
-    accounts = Accounts()
     settings = parse(files, environ, accounts, serving=False)
     if cache:
         with contextlib.suppress(OSError):
@@ -65,9 +65,9 @@ def load_fast(path: str | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _key(files: tuple[Source, ...], environ: Mapping[str, str]) -> str:
+def _key(files: tuple[Source, ...], environ: Mapping[str, str], own: tuple[int, int]) -> str:
     """Return what the settings depend on, as one hash; each part follows its length, so parts cannot run together."""
-    parts = [__version__, os.uname().nodename, str(os.geteuid()), str(os.getegid())]
+    parts = [__version__, os.uname().nodename, str(os.geteuid()), str(os.getegid()), f"{own[0]}:{own[1]}"]
     parts += [f"{name}={environ[name]}" for name in _VARIABLES if name in environ]
     made_from = hashlib.sha256()
     for part in (

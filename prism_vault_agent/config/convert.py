@@ -82,6 +82,7 @@ def _agent(section: schema.Agent, conversion: Conversion) -> AgentSettings:
         workers=section.workers,
         connections_per_user=section.connections_per_user,
         files=section.files or default.files,
+        helper=section.helper or default.helper,
         files_risks=tuple(dict.fromkeys(section.files_risks)),
         log_format=section.log_format,
         log_level=section.log_level,

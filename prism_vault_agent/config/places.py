@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+HOST_HELPER: Final = "/run/prism-vault/helper.sock"
 HOST_SOCKET: Final = "/run/prism-vault/agent.sock"
 LONGEST_SOCKET_PATH: Final = 107
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Absolute paths; ``socket``, ``cache`` and ``files`` are empty where the user has no place for one."""
+    """Absolute paths; ``socket``, ``cache``, ``files`` and ``helper`` are empty where the user has no place for one."""
 
     config: str
     socket: str
     state: str
     cache: str
     files: str
+    helper: str
 
 
 def places(environ: Mapping[str, str], uid: int) -> Places:
@@ -38,6 +40,7 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
             state="/var/lib/prism-vault",
             cache=cache or "/var/cache/prism-vault",
             files="/run/prism-vault/files",
+            helper="",  # root needs none
         )
     home = _home(environ, uid)
     runtime = _base(environ, "XDG_RUNTIME_DIR")
@@ -47,6 +50,7 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
         state=_base(environ, "XDG_STATE_HOME") or f"{home}/.local/state/prism-vault",
         cache=cache or (f"{home}/.cache/prism-vault" if home else ""),
         files=f"{runtime}/files" if runtime else "",
+        helper=HOST_HELPER,
     )
 
 

@@ -53,6 +53,11 @@ class Agent(Section):
         description="Directory of rendered files, on a tmpfs; root's agent mounts one there. Default: `/run/prism-vault/files` "
         "for root, else `$XDG_RUNTIME_DIR/prism-vault/files`.",
     )
+    helper: Path | None = Field(
+        None,
+        description="Socket of the privileged helper, by which an agent that is not root gives files to other users and ends "
+        "their processes. Default: none for root, else `/run/prism-vault/helper.sock`.",
+    )
     files_risks: list[Literal["swap", "disk"]] = Field(
         default_factory=list,
         description="Risks that are taken with rendered files: `swap`, a tmpfs that may be swapped out; `disk`, a file system "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.config.problems import Problem
@@ -120,8 +119,8 @@ def _file(
         problems.append(Problem((*here, "path"), "is the path of another file of this scope", "give each its own"))
     if not scope.env and not scope.env_from:
         problems.append(Problem(here, "would be empty, since the scope has no env and no env_from", "bind something"))
-    uid = os.geteuid() if entry.owner is None else accounts.uid(entry.owner)
-    gid = os.getegid() if entry.group is None else accounts.gid(entry.group)
+    uid = accounts.own[0] if entry.owner is None else accounts.uid(entry.owner)
+    gid = accounts.own[1] if entry.group is None else accounts.gid(entry.group)
     for number, key, kind in ((uid, "owner", "user"), (gid, "group", "group")):
         if number is None:
             problems.append(Problem((*here, key), f"names a {kind} that this host does not have", "create it, or name another"))

@@ -94,6 +94,7 @@ class AgentSettings:
     workers: int = 4
     connections_per_user: int = 64
     files: str = ""
+    helper: str = ""
     files_risks: tuple[Literal["swap", "disk"], ...] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

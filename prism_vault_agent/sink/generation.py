@@ -12,14 +12,18 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux, record
+from prism_vault_agent.sink.owner import empty, open_rendered, ours
 from prism_vault_agent.sink.place import STAGED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from prism_vault_agent.sink.owner import Owners
     from prism_vault_agent.sink.record import Written
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
@@ -47,10 +51,11 @@ class Staged:
     changed: bool
 
 
-def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any]) -> Staged:
+def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any], owners: Owners | None = None) -> Staged:
     """Write a generation of ``scope`` where nobody sees it; a file that is as it was keeps its inode. Raises ``OSError``.
 
     Space for everything is had before the first byte is written. A failure leaves nothing behind but what :func:`sweep` clears.
+    ``owners`` gives to others what we may not; a file that was given away and is as it was keeps its time, not its inode.
     """
     name = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
     os.mkdir(name, 0o700, dir_fd=place)
@@ -62,16 +67,16 @@ def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any])
         with contextlib.ExitStack() as opened:
             same: dict[str, int] = {}
             for each in contents:
-                if (descriptor := _same(place, scope, each)) is not None:
+                if (descriptor := _same(place, scope, each, owners)) is not None:
                     opened.callback(os.close, descriptor)
                     same[each.path] = descriptor
-            written = _write(place, name, contents, same)
+            written = _write(place, name, contents, same, owners)
         note = Content(record.NAME, record.encode(told, written), os.geteuid(), os.getegid(), 0o600)
-        _write(place, name, [note], {})
+        _write(place, name, [note], {}, None)
         os.chmod(name, _PASSABLE, dir_fd=place)
     except BaseException:
-        with contextlib.suppress(OSError):
-            discard(place, name)
+        with contextlib.suppress(OSError, CannotCreate):
+            discard(place, name, owners)
         raise
     earlier = record.read(place, scope)
     before = {file.path for file in earlier[1]} if earlier else set()
@@ -86,18 +91,18 @@ def switch(place: int, scope: str, staged: Staged) -> None:
         linux.rename_below(place, staged.name, scope, linux.RENAME_EXCHANGE)
         # What is left of the old one is not visible, and swept at the next start.
         with contextlib.suppress(OSError):
-            _remove(place, staged.name, truncate=False)
+            _remove(place, staged.name, None, truncate=False)
 
 
-def discard(place: int, name: str) -> None:
+def discard(place: int, name: str, owners: Owners | None = None) -> None:
     """Remove what is staged; a file that is visible too, since it did not change, stays as it is. Raises ``OSError``."""
-    _remove(place, name, truncate=True, alone=True)
+    _remove(place, name, owners, truncate=True, alone=True)
 
 
-def clear(place: int, scope: str) -> bool:
+def clear(place: int, scope: str, owners: Owners | None = None) -> bool:
     """Take the visible generation of ``scope`` away: hidden in one step, emptied, unlinked. Tell whether there was one.
 
-    Raises ``OSError`` of the first thing that failed, after everything else was done.
+    Raises ``OSError`` (or what ``owners`` raises) of the first thing that failed, after everything else was done.
     """
     hidden = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
     try:
@@ -106,28 +111,28 @@ def clear(place: int, scope: str) -> bool:
         return False
     except OSError:
         hidden = scope  # where it cannot be hidden it is emptied all the same
-    _remove(place, hidden, truncate=True)
+    _remove(place, hidden, owners, truncate=True)
     return True
 
 
-def sweep(place: int, keep: Iterable[str]) -> list[str]:
+def sweep(place: int, keep: Iterable[str], owners: Owners | None = None) -> list[str]:
     """Clear everything that is staged, and every visible entry but those to ``keep``; return the names of the latter cleared."""
     staged = linux.open_below(place, STAGED, _DIRECTORY)
     try:
         for name in os.listdir(staged):
-            discard(place, f"{STAGED}/{name}")
+            discard(place, f"{STAGED}/{name}", owners)
     finally:
         os.close(staged)
     strangers = [name for name in os.listdir(place) if not name.startswith(".") and name not in set(keep)]
     for name in strangers:
-        clear(place, name)
+        clear(place, name, owners)
     return strangers
 
 
-def _same(place: int, scope: str, wanted: Content) -> int | None:
+def _same(place: int, scope: str, wanted: Content, owners: Owners | None) -> int | None:
     """Return the visible file, open, where it is already as it is wanted; None where it is not."""
     try:
-        descriptor = linux.open_below(place, f"{scope}/{wanted.path}", os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = open_rendered(place, f"{scope}/{wanted.path}", owners)
     except OSError:
         return None
     found = os.fstat(descriptor)
@@ -139,34 +144,47 @@ def _same(place: int, scope: str, wanted: Content) -> int | None:
     return None
 
 
-def _write(place: int, name: str, contents: list[Content], same: dict[str, int]) -> list[Written]:
-    """Link or write each file below the staged directory ``name``: owner, mode and space first, then bytes, then the name."""
-    files = dict(same)
+def _write(place: int, name: str, contents: list[Content], same: dict[str, int], owners: Owners | None) -> list[Written]:
+    """Link or write each file below the staged directory ``name``: owner, mode and space first, then bytes, then the name.
+
+    Where ``owners`` must give one away, its owner comes last: who does not own a file may give it no name.
+    """
+    before = {path: os.fstat(descriptor) for path, descriptor in same.items()}
+    files = {path: descriptor for path, descriptor in same.items() if ours(before[path])}
     with contextlib.ExitStack() as opened:
-        made = [each for each in contents if each.path not in same]
+        made = [each for each in contents if each.path not in files]
         for each in made:
-            files[each.path] = _reserve(place, f"{name}/{os.path.dirname(each.path)}".rstrip("/"), each)
+            files[each.path] = _reserve(place, f"{name}/{os.path.dirname(each.path)}".rstrip("/"), each, owners)
             opened.callback(os.close, files[each.path])
         for each in made:
             left = memoryview(each.content)
             while left:
                 left = left[os.write(files[each.path], left) :]
             os.fsync(files[each.path])
+            if each.path in before:
+                os.utime(files[each.path], ns=(before[each.path].st_atime_ns, before[each.path].st_mtime_ns))
         written = []
         for each in contents:
             descriptor = files[each.path]
             os.link(f"/proc/self/fd/{descriptor}", f"{name}/{each.path}", dst_dir_fd=place, follow_symlinks=True)
+            found = os.fstat(descriptor)
+            if owners is not None and (found.st_uid, found.st_gid) != (each.uid, each.gid):
+                owners.give(descriptor, each.uid, each.gid)
             written.append(record.Written.of(each.path, os.fstat(descriptor)))
     return written
 
 
-def _reserve(place: int, directory: str, wanted: Content) -> int:
+def _reserve(place: int, directory: str, wanted: Content, owners: Owners | None) -> int:
     """Return a file without a name, with its owner, mode and space: nothing of it can go wrong after bytes are in it."""
     descriptor = linux.open_below(place, directory, os.O_TMPFILE | os.O_WRONLY, 0o600)
     try:
         found = os.fstat(descriptor)
         if (found.st_uid, found.st_gid) != (wanted.uid, wanted.gid):
-            os.fchown(descriptor, wanted.uid, wanted.gid)
+            try:
+                os.fchown(descriptor, wanted.uid, wanted.gid)
+            except PermissionError:
+                if owners is None:
+                    raise
         os.fchmod(descriptor, wanted.mode)
         if wanted.content:
             os.posix_fallocate(descriptor, 0, len(wanted.content))
@@ -176,22 +194,23 @@ def _reserve(place: int, directory: str, wanted: Content) -> int:
     return descriptor
 
 
-def _remove(place: int, path: str, *, truncate: bool, alone: bool = False) -> None:
+def _remove(place: int, path: str, owners: Owners | None, *, truncate: bool, alone: bool = False) -> None:
     """Remove a file or directory; ``truncate`` files before, or only those that have no other name (``alone``)."""
-    failed: list[OSError] = []
+    failed: list[Exception] = []
     try:
         directory = linux.open_below(place, path, _DIRECTORY)
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         if truncate:
-            _attempt(failed, lambda: _empty(place, path, alone=alone))
+            _attempt(failed, lambda: empty(place, path, owners, alone=alone))
         _attempt(failed, lambda: os.unlink(path, dir_fd=place))
     else:
         try:
             _attempt(failed, lambda: os.fchmod(directory, 0o700))
             for name in os.listdir(directory):
-                _attempt(failed, lambda below=f"{path}/{name}": _remove(place, below, truncate=truncate, alone=alone))
+                below = f"{path}/{name}"
+                _attempt(failed, partial(_remove, place, below, owners, truncate=truncate, alone=alone))
         finally:
             os.close(directory)
         _attempt(failed, lambda: os.rmdir(path, dir_fd=place))
@@ -199,21 +218,9 @@ def _remove(place: int, path: str, *, truncate: bool, alone: bool = False) -> No
         raise failed[0]
 
 
-def _empty(place: int, path: str, *, alone: bool) -> None:
-    found = os.stat(path, dir_fd=place, follow_symlinks=False)
-    if not stat.S_ISREG(found.st_mode) or (alone and found.st_nlink > 1):
-        return
-    os.chmod(path, 0o600, dir_fd=place)  # who owns a file may not write it before its mode says so
-    descriptor = linux.open_below(place, path, os.O_WRONLY)
-    try:
-        os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
-
-
-def _attempt(failed: list[OSError], step: Any) -> None:
+def _attempt(failed: list[Exception], step: Callable[[], None]) -> None:
     """Do one step; keep its error, so that the others are done too."""
     try:
         step()
-    except OSError as error:
+    except (OSError, CannotCreate) as error:
         failed.append(error)

@@ -1,4 +1,7 @@
-"""The system calls that Python has no function for: openat2, renameat2, fstatfs, mount. They raise ``OSError`` as ``os`` does."""
+"""The system calls that Python has no function for: openat2, renameat2, fstatfs, mount, fchownat.
+
+They raise ``OSError`` as ``os`` does.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ _OPENAT2: Final = 437
 _RESOLVE_NO_XDEV: Final = 0x01
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
+_AT_EMPTY_PATH: Final = 0x1000
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 TMPFS_MAGIC: Final = 0x0102_1994  # statfs(2)
@@ -55,6 +59,12 @@ def mount_tmpfs(path: str, options: str) -> None:
     """Mount a tmpfs on ``path`` that holds no programs and no devices."""
     if _libc.mount(b"prism-vault", os.fsencode(path), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options.encode()) != 0:
         raise _error(path)
+
+
+def chown(descriptor: int, uid: int, gid: int) -> None:
+    """Change who owns what a descriptor of any kind is of, also one of O_PATH (fchownat(2), AT_EMPTY_PATH)."""
+    if _libc.fchownat(descriptor, b"", ctypes.c_uint32(uid), ctypes.c_uint32(gid), _AT_EMPTY_PATH) != 0:
+        raise _error("")
 
 
 def _error(path: str) -> OSError:

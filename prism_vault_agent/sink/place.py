@@ -23,7 +23,7 @@ from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 Risk = Literal["swap", "disk"]
 Memory = Literal["noswap", "no-swap-in-use", "swap", "disk"]
@@ -58,20 +58,27 @@ class Place:
         os.close(self.lock)
 
 
-def open_place(path: str, risks: Collection[Risk] = ()) -> Place:
+def open_place(path: str, risks: Collection[Risk] = (), mount: Callable[[], None] | None = None) -> Place:
     """Make and check the directory at the absolute ``path``, mounting a tmpfs there where we may, and lock it.
 
     ``risks`` are those that the operator has allowed by name: ``swap``, a tmpfs that may be swapped out; ``disk``, a file system
-    that is none in memory. Raises ``CannotCreate`` that names what is wrong and where.
+    that is none in memory. ``mount`` has another process mount it, where we may not. Raises ``CannotCreate`` that names what is
+    wrong and where.
     """
+    refused = ""
     try:
+        if mount is not None and _unmounted(path):
+            try:
+                mount()
+            except CannotCreate as error:
+                refused = error.message if error.reason == "helper_refused" else ""  # what is there may do all the same
         _make(path)
         descriptor = _walk(path)
         if _mount(path, descriptor):
             os.close(descriptor)
             descriptor = _walk(path)
         try:
-            memory = _memory(path, descriptor, risks)
+            memory = _memory(path, descriptor, risks, refused)
             os.fchmod(descriptor, 0o711)
             lock = _lock(path, descriptor)
             _make_staged(descriptor)
@@ -134,10 +141,18 @@ def _fault(found: os.stat_result, *, last: bool) -> str | None:
     return None
 
 
+def _unmounted(path: str) -> bool:
+    """Tell whether nothing of its own is mounted at a path, or there is no such path."""
+    try:
+        return os.lstat(path).st_dev == os.lstat(os.path.dirname(path)).st_dev
+    except FileNotFoundError:
+        return True
+
+
 def _mount(path: str, descriptor: int) -> bool:
     """Mount a tmpfs of our own where there is none yet and we may; tell whether we did. Without ``noswap`` before Linux 6.4."""
     above = os.stat(os.path.dirname(path))
-    if above.st_dev != os.fstat(descriptor).st_dev or os.listdir(descriptor) or os.geteuid() != 0 or not _seen_by_others():
+    if above.st_dev != os.fstat(descriptor).st_dev or os.listdir(descriptor) or os.geteuid() != 0 or not seen_by_others():
         return False
     for options in (f"{OPTIONS},noswap", OPTIONS):
         try:
@@ -150,7 +165,7 @@ def _mount(path: str, descriptor: int) -> bool:
     return False
 
 
-def _seen_by_others() -> bool:
+def seen_by_others() -> bool:
     """Tell whether others see what we mount: a service with a view of its own, as systemd makes one, mounts for itself.
 
     There "/" hears of the host's mounts and tells of none: it has a master (proc_pid_mountinfo(5)).
@@ -160,12 +175,16 @@ def _seen_by_others() -> bool:
     return not any(tag.startswith("master:") for tag in root)
 
 
-def _memory(path: str, descriptor: int, risks: Collection[Risk]) -> Memory:
-    """Return how sure it is that what is written stays in memory. Raises ``CannotCreate`` for a risk that nobody has allowed."""
+def _memory(path: str, descriptor: int, risks: Collection[Risk], refused: str) -> Memory:
+    """Return how sure it is that what is written stays in memory. Raises ``CannotCreate`` for a risk that nobody has allowed.
+
+    ``refused`` is why another process would not mount it.
+    """
+    also = f" ({refused})" if refused else ""
     if linux.file_system(descriptor) != linux.TMPFS_MAGIC:
         if "disk" not in risks:
             mend = 'name one on a tmpfs in [agent] files, or allow it with files_risks = ["disk"]'
-            raise CannotCreate(f"{path} is not on a tmpfs, so secrets would reach a disk", mend=mend)
+            raise CannotCreate(f"{path} is not on a tmpfs, so secrets would reach a disk{also}", mend=mend)
         return "disk"
     if _noswap(os.fstat(descriptor).st_dev):
         return "noswap"
@@ -174,7 +193,7 @@ def _memory(path: str, descriptor: int, risks: Collection[Risk]) -> Memory:
             return "no-swap-in-use"
     if "swap" not in risks:
         mend = 'run the agent as root on Linux 6.4 or later, switch swap off, or allow it with files_risks = ["swap"]'
-        raise CannotCreate(f"{path} is on a tmpfs that may be swapped to a disk", mend=mend)
+        raise CannotCreate(f"{path} is on a tmpfs that may be swapped to a disk{also}", mend=mend)
     return "swap"
 
 

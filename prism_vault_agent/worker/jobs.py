@@ -13,7 +13,8 @@ from typing import Final
 from prism_vault_agent.config.settings import VaultSettings
 from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.dialects.contents import contents as write
-from prism_vault_agent.errors import PrismVaultError, ProtocolError, to_plain
+from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProtocolError, to_plain
+from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Binding, File, SecretReference
 from prism_vault_agent.sink.generation import Content, discard, stage
 from prism_vault_agent.sink.place import cannot
@@ -48,8 +49,8 @@ class Worker:
                 send(self.front, answer)
             except (BrokenPipeError, ConnectionResetError):
                 if "staged" in answer and descriptor is not None:  # nobody waits for it any more
-                    with contextlib.suppress(OSError):
-                        discard(descriptor, answer["staged"]["name"])
+                    with contextlib.suppress(OSError, CannotCreate), asking(job["helper"]) as owners:
+                        discard(descriptor, answer["staged"]["name"], owners)
                 return
             if job["do"] != "resolve" or "error" in answer:
                 return
@@ -73,7 +74,8 @@ class Worker:
         ]
         told = {**job["told"], **described}
         try:
-            staged = stage(place, job["scope"], contents, told)
+            with asking(job["helper"]) as owners:
+                staged = stage(place, job["scope"], contents, told, owners)
         except OSError as error:
             raise cannot(f"{job['place']}/{job['scope']}", error) from None
         return {**described, "staged": dataclasses.asdict(staged)}

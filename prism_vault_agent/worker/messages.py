@@ -11,8 +11,8 @@ job             fields                                                      answ
 ``deliver``     head (bytes of the answer's head, latin-1), deadline, and   delivered
                 the receiver's socket as a descriptor; only after resolve
 ``stage``       as resolve without room; scope, files (each a ``File``),    names, leases, mounts,
-                told (for the record), place (its path), and the place as   staged (``Staged``)
-                a descriptor
+                told (for the record), place (its path), helper (path of    staged (``Staged``)
+                its socket, or nothing), and the place as a descriptor
 ``login``       deadline                                                    the token and its facts (``VaultToken``)
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds

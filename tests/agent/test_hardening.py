@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from prism_vault_agent.config.places import HOST_HELPER
 from tests.agent.asking import ask, eventually, exec_request, processes
 from tests.agent.conftest import SECRET
 from tests.support.agent import LAUNCHER, AgentProcess
@@ -146,7 +147,8 @@ def test_what_the_agent_may_not_end_is_told(agent):
         words = [LAUNCHER, "revoke", "--run-ref", "other-1"]
         done = subprocess.run(words, env=agent.environment(), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 75
-        assert f"pid {child.pid}: the agent may not signal another user's process; run it as root" in done.stderr
+        told = f"pid {child.pid}: the agent may not signal another user's process: no helper serves us at {HOST_HELPER}: "
+        assert told in done.stderr and "start prism-vault-helper.socket, or run the agent as root" in done.stderr
         assert child.poll() is None
         child.kill()
     eventually(lambda: not agent.status()["runs"])

@@ -9,12 +9,14 @@ import ssl
 import time
 from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from prism_vault_agent.cli import doctor, host, reach
-from prism_vault_agent.cli.checks import PROMISES
+from prism_vault_agent.cli.checks import PROMISES, Check
 from prism_vault_agent.config.settings import AuthSettings, CentralSettings, TlsFiles, VaultSettings
+from prism_vault_agent.model import File, Scope, ScopeName
 from tests.support.certificates import Tls
 from tests.support.fake_server import FakeServer, reset
 
@@ -140,6 +142,28 @@ def test_the_sockets_directory_is_nobody_elses(tmp_path: Path):
     tmp_path.chmod(0o1777)
     assert doctor.directory(tmp_path).state == "does not hold"
     assert doctor.directory(tmp_path / "run").state == "unknown"
+
+
+def helped(uid: int, path: str = "", owner: int = 0) -> Check:
+    """Return what doctor tells of a helper, for an agent of this user with a file of that owner."""
+    file = File("web.env", "systemd", owner, 0, 0o400)
+    scope = Scope(ScopeName("web"), "prism", "lan", (), (), files=(file,))
+    settings = SimpleNamespace(agent=SimpleNamespace(helper=path), scopes={"web": scope})
+    return doctor.helper(settings, {"process": {"uid": uid}})  # type: ignore[arg-type]  # what it looks at of them
+
+
+def test_doctor_says_whether_there_is_a_helper(tmp_path: Path):
+    """Root needs none; another agent needs one where a file is another user's, and what is missing is told."""
+    path = str(tmp_path / "helper.sock")
+    assert helped(0).state == "holds"
+    missing = helped(1000, path, owner=2000)
+    assert (missing.state, missing.needed, missing.promise in PROMISES) == ("does not hold", True, True)
+    assert f"no helper listens at {path}" in missing.why and "prism-vault-helper.socket" in missing.mend
+    assert not helped(1000, path, owner=1000).needed
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(path)
+        listening.listen()
+        assert helped(1000, path, owner=2000).state == "holds"
 
 
 def answering(body: bytes) -> FakeServer:

@@ -1,0 +1,102 @@
+"""The agent's side of the helper: asks it, and says in one line why something was not done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Final, Self
+
+from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.helper import wire
+from prism_vault_agent.helper.wire import Request, Said, Verb
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+SECONDS: Final = 10.0  # a machine under load takes its time to start the helper
+
+
+def asking(path: str) -> AbstractContextManager[Helper | None]:
+    """Return the helper at ``path``, for a ``with``; None where there is to be none."""
+    return Helper(path) if path else contextlib.nullcontext()
+
+
+class Helper:
+    """Connects at the first request, and is closed by the ``with`` that it is used in.
+
+    Every request raises ``CannotCreate`` where the helper is not there, does not answer, or refuses.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def give(self, descriptor: int, uid: int, gid: int) -> None:
+        """Give a file of ours to another user or group, which its scope names with its mode."""
+        self._ask(Request(Verb.CHOWN, (uid, gid)), descriptor)
+
+    def take(self, descriptor: int) -> None:
+        """Take a rendered file back, by a descriptor of any kind."""
+        self._ask(Request(Verb.CHOWN, (os.geteuid(), os.getegid())), descriptor)
+
+    def read(self, descriptor: int) -> int:
+        """Return a descriptor by which a rendered file can be read, for one of any kind."""
+        return self._ask(Request(Verb.OPEN), descriptor)
+
+    def kill(self, pidfd: int, number: int) -> None:
+        """Signal a process of another user. Raises ``ProcessLookupError`` where it has ended."""
+        self._ask(Request(Verb.KILL, (number, 0)), pidfd)
+
+    def mount(self) -> None:
+        """Have the memory for files mounted."""
+        self._ask(Request(Verb.MOUNT), None)
+
+    def _ask(self, request: Request, descriptor: int | None) -> int:
+        """Send one request; return the descriptor that came with the answer, -1 where none did."""
+        try:
+            if self._connection is None:
+                self._connection = _connected(self._path)
+            # One that has refused us has closed; what it said is there to be read all the same.
+            with contextlib.suppress(BrokenPipeError):
+                wire.send(self._connection, wire.encode(request), descriptor)
+            packet, passed = wire.receive(self._connection, 1 + wire.LONGEST_LINE)
+            said, line = wire.decode_answer(packet)
+        except (OSError, wire.Malformed) as error:
+            self.__exit__()
+            why = "it ended, or answered what is no answer" if isinstance(error, wire.Malformed) else _told(error)
+            raise CannotCreate(f"no helper serves us at {self._path}: {why}", mend=MEND, reason="no_helper") from None
+        if said != Said.DONE:
+            wire.close(passed)
+        if said == Said.ENDED:
+            raise ProcessLookupError
+        if said == Said.REFUSED:
+            raise CannotCreate(f"the helper refused: {line}", reason="helper_refused")
+        wire.close(passed[1:])
+        return passed[0] if passed else -1
+
+
+MEND: Final = "start prism-vault-helper.socket, or run the agent as root"
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(SECONDS)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _told(error: OSError) -> str:
+    return "it does not answer in time" if isinstance(error, TimeoutError) else os.strerror(error.errno or 0)
