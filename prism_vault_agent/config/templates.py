@@ -21,12 +21,14 @@ class Templates:
         self._below = directory.rstrip("/") + "/"
         self._read = read
         self._known: set[str] = set()
+        self._checked: set[str] = set()
 
     def text(self, path: str) -> str:
         """Return the text of the template at ``path``.
 
         Raises ``ConfigError`` where it cannot be used: elsewhere, not there, another's or writable by others (see
-        ``sources.read``), larger than 64 KiB, not UTF-8, or where Jinja2 is not installed.
+        ``sources.read``), larger than 64 KiB, not UTF-8, not in the language of templates (with its line, see
+        ``dialects.template.check``), or where Jinja2 is not installed.
         """
         if not self._read:
             return ""
@@ -38,6 +40,12 @@ class Templates:
         if len(content) > LARGEST_TEMPLATE:
             raise ConfigError(f"{path}: is larger than 64 KiB", mend="shorten it, or split the file")
         try:
-            return content.decode()
+            text = content.decode()
         except UnicodeDecodeError:
             raise ConfigError(f"{path}: is not UTF-8", mend="save the file as UTF-8") from None
+        if text not in self._checked:
+            from prism_vault_agent.dialects.template import check  # noqa: PLC0415 - only who has a template has Jinja2 in memory
+
+            check(path, text)
+            self._checked.add(text)
+        return text

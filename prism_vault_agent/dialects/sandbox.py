@@ -75,8 +75,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {dialect: self._quoting(dialect) for dialect in quoting.QUOTING}
         self.filters["pem"] = self._pem
 
-    def compiled(self, tree: nodes.Template) -> Template:
-        """Return the template that a parsed text is. Raises :class:`Refused` for what no template may have, with its line."""
+    def checked(self, text: str) -> nodes.Template:
+        """Return what a text is, parsed; nothing of it is computed. Raises :class:`Refused` for what none may have, by line.
+
+        Raises Jinja2's ``TemplateSyntaxError`` too.
+        """
+        tree = self.parse(text)
         for found in tree.find_all(_OTHER_FILES):
             raise Refused("takes in another file, which it may not", found.lineno)
         for found in tree.find_all(nodes.ScopedEvalContextModifier):
@@ -85,6 +89,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             kind, known = ("filter", self.filters) if isinstance(each, nodes.Filter) else ("test", self.tests)
             if each.name not in known:
                 raise Refused(f"uses the {kind} {shown(each.name)}, which there is not", each.lineno)
+        return tree
+
+    def compiled(self, tree: nodes.Template) -> Template:
+        """Return the template that a checked text is; what is constant in it is computed, as long as that takes."""
         for concat in list(tree.find_all(nodes.Concat)):
             concat.nodes = [nodes.Filter(part, "leaf", [], [], None, None, lineno=part.lineno) for part in concat.nodes]
         tree.set_environment(self)

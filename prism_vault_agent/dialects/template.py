@@ -31,7 +31,7 @@ def rendered(path: str, text: str, values: Mapping[str, str], largest: int) -> b
     template: Template | None = None
     try:
         sandbox = Sandbox(values)
-        template = sandbox.compiled(sandbox.parse(text))
+        template = sandbox.compiled(sandbox.checked(text))
         parts, size = [], 0
         for part in template.root_render_func(template.new_context(dict(values))):
             parts.append(part.encode())
@@ -43,6 +43,19 @@ def rendered(path: str, text: str, values: Mapping[str, str], largest: int) -> b
     if size > largest:
         _fail(path, None, f"makes more than the {largest} bytes that a file may have")
     return b"".join(parts)
+
+
+def check(path: str, text: str) -> None:
+    """Raise ``ConfigError`` as :func:`rendered` would, where that needs no value: the language, filters, tests, other files.
+
+    The text is parsed and nothing else, which takes no longer and no more than its length allows.
+    """
+    from prism_vault_agent.dialects.sandbox import Sandbox  # noqa: PLC0415 - as above
+
+    try:
+        Sandbox({}).checked(text)
+    except Exception as error:  # noqa: BLE001 - as above
+        _fail(path, _line(error, None), _why(error))
 
 
 def _fail(path: str, line: int | None, why: str) -> NoReturn:

@@ -132,3 +132,18 @@ def test_a_template_that_is_gone_keeps_the_old_configuration(made):
     wait_until(lambda: file(made, name) == whole(made, name, 2), 30)
     template(made, name, TEXT)
     wait_until(lambda: "there is no such template" not in str(made.stack.agent.status()), 30)
+
+
+def test_a_template_that_is_none_is_told_at_the_reload(made):
+    """One that is not in the language is told at once, with its line, by status and ``config check``; what is rendered stays."""
+    name = scope(made, "broken")
+    made.render(name)
+    path = template(made, name, "fine\n{{ KEY|shout }}\n")
+    told = f"{path}:2: uses the filter shout, which there is not"
+    wait_until(lambda: told in made.stack.agent.status()["config"]["error"], 30)
+    checked = made.command("config", "check", "--config", str(made.stack.agent.config))
+    assert (checked.returncode, told in checked.stderr) == (78, True), checked
+    assert file(made, name) == whole(made, name, 1)
+    assert made.told(name)["error"] == ""
+    template(made, name, TEXT)
+    wait_until(lambda: not made.stack.agent.status()["config"]["error"], 30)

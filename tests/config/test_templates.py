@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import resource
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +120,42 @@ def test_what_is_too_large_or_no_text_is_refused(tmp_path: Path, content: bytes,
     (file,) = load(write(tmp_path, BOUND + entry(path)), ENVIRON).scopes[ScopeName("web")].files
     assert len(file.text) == LARGEST_TEMPLATE
     assert told in refusal(tmp_path, entry(template(tmp_path, content)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a\n{{ KEY\n", ":2: is not in the language of Jinja2"),
+        ("{% if KEY %}\n\n", ":1: is not in the language of Jinja2"),
+        ("a\n\n{{ KEY|shout }}\n", ":3: uses the filter shout, which there is not"),
+        ("{% if KEY is prime %}{% endif %}", ":1: uses the test prime, which there is not"),
+        ("\n{% include 'other.j2' %}", ":2: takes in another file, which it may not"),
+        ("{% autoescape true %}{% endautoescape %}", ":1: escapes for HTML, which would change values"),
+        ("{{ " + "(" * 20000 + "KEY" + ")" * 20000 + " }}", ": calls itself without end, or nests too deeply"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_told_with_the_configuration(tmp_path: Path, text: str, told: str):
+    """What can be known without a value is told where the configuration is read: its file, line and key, and the template's."""
+    path = template(tmp_path, text.encode())
+    line = refusal(tmp_path, entry(path))
+    assert f"scopes.web.files[0].template: {path}{told}; correct the template" in line
+    assert f"{tmp_path}/agent.toml:" in line and line.count("\n") == 0
+
+
+def test_nothing_of_a_template_is_computed_when_it_is_read(tmp_path: Path):
+    """What would take a gigabyte or for ever is not done by whoever reads the configuration: a worker is bounded, it is not."""
+    path = template(tmp_path, b"{{ 'x'|indent(1000000000) }}{{ 9 ** 9 ** 9 ** 9 }}{% for a in range(99999) %}{% endfor %}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load(write(tmp_path, BOUND + entry(path)), ENVIRON).scopes[ScopeName("web")].files[0].template == str(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_jinja2_is_there_for_who_has_a_template(tmp_path: Path):
+    """Reading a configuration without a template imports nothing of Jinja2."""
+    code = "import sys; from prism_vault_agent.config.load import load; load(sys.argv[1], {}); print('jinja2' in sys.modules)"
+    for lines, there in (("", "False"), (entry(template(tmp_path)), "True")):
+        words = [sys.executable, "-I", "-c", code, write(tmp_path, BOUND + lines)]
+        assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == there
 
 
 def test_without_jinja2_the_configuration_says_so(tmp_path: Path, monkeypatch):
