@@ -78,8 +78,10 @@ def schema() -> str:
 def _heading(place: tuple[str, ...]) -> str:
     if place[:2] == ("vault", "auth"):
         return f'`[vault.auth]` with `method = "{place[2]}"`'
-    if place[-2:] == ("callers", "*"):
-        return "Entries of `callers`"
+    if place[-1] == "*" and len(place) > 2:
+        return f"Entries of `{place[-2]}`"
+    if place[-1] == "notify":
+        return "`notify` of an entry of `files`"
     return f"`[{'.'.join(place).replace('*', 'NAME')}]`"
 
 
@@ -102,6 +104,8 @@ def _type(described: dict[str, Any]) -> str:
     if "anyOf" in described:
         kinds = [_type(kind) for kind in described["anyOf"] if kind.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
+    if "$ref" in described:
+        return "table"
     if "const" in described:
         return f"`{json.dumps(described['const'])}`"
     if "enum" in described:

@@ -28,6 +28,8 @@ Collision = Literal["error", "scope", "caller"]
 Mode = Literal["exec", "direct", "file"]
 Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir", "template"]
 
+NotifyKind = Literal["unit", "pid_file", "container", "command"]
+
 _REFERENCE: Final = re.compile(r"vault://(?P<path>[^#?\s]+)(?:#(?P<key>[^?\s]+))?(?:\?version=(?P<version>[1-9][0-9]*))?")
 
 
@@ -92,6 +94,30 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told that ``files`` of a scope (their paths) changed, how, and how often at most. Durations are seconds.
+
+    ``target`` is the name of a unit or container, the path of a pid file, or the words of a command; ``how`` an action
+    (``reload``, ``restart``, ``reload-or-restart``) or a signal without its SIG; empty for a command.
+    """
+
+    kind: NotifyKind
+    target: tuple[str, ...]
+    how: str
+    files: tuple[str, ...]
+    engine_socket: str = ""
+    splay: float = 0.0
+    min_interval: float = 10.0
+    windows: tuple[str, ...] = ()
+    max_per_hour: int = 12
+    timeout: float = 60.0
+
+    def __str__(self) -> str:
+        """Return whom it tells, in one line, the same as long as that is the same."""
+        return " ".join(part for part in (self.kind.replace("_", " "), *self.target, f"({self.how})" if self.how else "") if part)
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """A named set of bindings that belong together, with who may have it and why. ``grace`` is in seconds."""
 
@@ -107,6 +133,7 @@ class Scope:
     pristine: bool | None = None
     grace: float = 10.0
     files: tuple[File, ...] = ()
+    notify: tuple[Notify, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

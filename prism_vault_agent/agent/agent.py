@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent import log as logs
+from prism_vault_agent.agent.consumers import Consumers
 from prism_vault_agent.agent.credential import credential_of
 from prism_vault_agent.agent.file_requests import FileRequests
 from prism_vault_agent.agent.files import Files
@@ -24,6 +25,7 @@ from prism_vault_agent.agent.renders import FileRenders
 from prism_vault_agent.agent.runs import Runs
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
+from prism_vault_agent.agent.standings import Standings
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.agent.watch import Watch
 from prism_vault_agent.agent.workers import Workers
@@ -96,7 +98,8 @@ async def serve(
     witness.note = audit.note
     runs = Runs(audit.clear, settings.agent.helper)
     status = Status(session, outbox, witness, workers, runs, listener, hardening)
-    files = status.files = Files(settings.agent, audit.clear, audit.note)
+    consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
+    files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
     reading = Reading(workers, session, Mounts())
     renders = FileRenders(lambda: front.settings, audit, reading, files)
     requests = FileRequests(files, renders, status)
@@ -121,7 +124,7 @@ async def serve(
             async with asyncio.TaskGroup() as group:
                 lasting_until_stop = (
                     session.run(), session.probe(), front.serve(listener.socket), watch.run(), renders.run(), signals.run(),
-                    reload.watch({os.path.dirname(file) for file in settings.files}), witness.run(),
+                    reload.watch({os.path.dirname(file) for file in settings.files}), witness.run(), consumers.run(),
                     _hang_ups(hang_up, reload), _heartbeat(notifier, status), *([sidecar.run(requests)] if sidecar else []),
                 )  # fmt: skip
                 loops = [group.create_task(each) for each in lasting_until_stop]

@@ -24,6 +24,7 @@ from prism_vault_agent.sink.place import STAGED, Place, cannot, open_place
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from prism_vault_agent.agent.consumers import Consumers
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.config.settings import AgentSettings
     from prism_vault_agent.model import Receipt, Scope
@@ -36,9 +37,14 @@ class Files:
     """The rendered files of this agent. ``cleared`` is told of each end, as that of ``Runs``."""
 
     def __init__(
-        self, settings: AgentSettings, cleared: Callable[[Reservation, str, int | None], None], note: Callable[[str, str], None]
+        self,
+        settings: AgentSettings,
+        cleared: Callable[[Reservation, str, int | None], None],
+        note: Callable[[str, str], None],
+        consumers: Consumers,
     ) -> None:
-        """Keep them where ``settings`` say; record ends with ``cleared`` and drift with ``note``."""
+        """Keep them where ``settings`` say; record ends with ``cleared``, drift with ``note``; ``consumers`` read them."""
+        self._consumers = consumers
         self._settings = settings
         self._cleared = cleared
         self._note = note
@@ -93,6 +99,7 @@ class Files:
         with asking(self.helper) as owners:
             for name in generation.sweep(place.descriptor, self._rendered, owners):
                 log.warning("files.swept", name=name)
+        self._consumers.start(self)
         return {mount: version for each in self for mount, version in each.mounts.items()}
 
     def _adopt(self, name: str, rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> None:
@@ -109,6 +116,7 @@ class Files:
         for rendered in self:
             if why := _no_longer(rendered, scopes):
                 self.clear(rendered, why)
+        self._consumers.look()
 
     def begin(self, scope: ScopeName) -> tuple[int, int, int]:
         """Return the number of the next generation, and what must not have grown when it is switched."""
@@ -137,6 +145,7 @@ class Files:
         self._rendered[scope.name] = Rendered(render, number, staged.files, time.time())
         if before is not None:
             self._cleared(before.render.reservation, "rotated", None)
+        self._consumers.rendered(self._rendered[scope.name], first=before is None)
         return self._rendered[scope.name]
 
     def discard(self, staged: Staged) -> None:
@@ -160,6 +169,7 @@ class Files:
             rendered.error = f"cannot be cleared: {why}"
             return rendered.error
         del self._rendered[name]
+        self._consumers.cleared(name)
         log.info("files.cleared", scope=name, reason=why, generation=rendered.number)
         self._cleared(rendered.render.reservation, why, signal)
         return ""
@@ -205,7 +215,7 @@ class Files:
     def describe(self) -> list[dict[str, Any]]:
         """Return what ``status`` shows, as it is now."""
         self.look()
-        return [each.describe() for each in self]
+        return [{**each.describe(), "consumers": self._consumers.describe(each.scope.name)} for each in self]
 
 
 def _no_longer(rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> str:

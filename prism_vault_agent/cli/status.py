@@ -94,7 +94,7 @@ def page(status: Json, path: str) -> str:
             for each in status.get("files", [])
         ],
     )
-    lines += [f"files    {_count(status, 'files')}{_memory(status)}", *files.splitlines()]
+    lines += [f"files    {_count(status, 'files')}{_memory(status)}", *files.splitlines(), *_consumers(status)]
     lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
     lines += [f"runs     {_count(status, 'runs')}", *runs.splitlines()]
     return "\n".join(lines) + "\n"
@@ -112,6 +112,26 @@ def _stale(each: Json) -> str:
     if not each.get("stale"):
         return "none"
     return "a newer one is due" + (f" ({show.text(each['error'])})" if each.get("error") else "")
+
+
+def _consumers(status: Json) -> list[str]:
+    """Return who is told of changed files, a line for each; none where nobody is."""
+    rows = [
+        [each.get("scope"), one.get("consumer"), _told_of(one)]
+        for each in status.get("files", [])
+        for one in each.get("consumers", [])
+    ]
+    return show.table(("SCOPE", "IS TOLD", "STATE"), rows).splitlines() if rows else []
+
+
+def _told_of(consumer: Json) -> str:
+    """Return whether a consumer knows the newest files, and if not, why and since when it is tried."""
+    if not consumer.get("due"):
+        return "knows them" + (f" ({show.text(consumer['note'])})" if consumer.get("note") else "")
+    when = "now" if not consumer.get("due_in") else f"in {show.age(consumer['due_in'])}"
+    if not consumer.get("error"):
+        return f"is told {when}"
+    return f"FAILED {consumer.get('failures')} times: {show.text(consumer['error'])}; again {when}"
 
 
 def _signals(part: Json) -> str:

@@ -20,6 +20,9 @@ Mode = Annotated[str, AfterValidator(shapes.mode)]
 FileName = Annotated[str, AfterValidator(shapes.file_name)]
 Template = Annotated[str, AfterValidator(shapes.template)]
 FileMode = Annotated[str, AfterValidator(shapes.file_mode)]
+Unit = Annotated[str, AfterValidator(shapes.unit)]
+ContainerName = Annotated[str, AfterValidator(shapes.container_name)]
+MaintenanceWindow = Annotated[str, AfterValidator(shapes.window)]
 Id = Annotated[int, Field(ge=0, le=2**32 - 2)]
 
 

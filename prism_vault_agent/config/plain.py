@@ -13,7 +13,7 @@ from prism_vault_agent.config.settings import (
     TlsFiles,
     VaultSettings,
 )
-from prism_vault_agent.model import Binding, CallerRule, File, Scope, SecretReference
+from prism_vault_agent.model import Binding, CallerRule, File, Notify, Scope, SecretReference
 
 Plain = dict[str, Any]
 
@@ -57,5 +57,9 @@ def _scope(plain: Plain) -> Scope:
             "allow_paths": tuple(plain["allow_paths"]),
             "allow_names": frozenset(plain["allow_names"]),
             "files": tuple(File(**file) for file in plain["files"]),
+            "notify": tuple(
+                Notify(**{**each, **{key: tuple(each[key]) for key in ("target", "files", "windows")}})
+                for each in plain["notify"]
+            ),
         }
     )

@@ -28,6 +28,7 @@ from prism_vault_agent.config.fields import (
     Timeout,
     Url,
 )
+from prism_vault_agent.config.notify import NotifyEntry
 from prism_vault_agent.model import Format
 
 
@@ -154,6 +155,7 @@ class FileEntry(Section):
     owner: Text | None = Field(None, description="User (name or number) that owns it. Default: the agent's own.")
     group: Text | None = Field(None, description="Group (name or number). Default: the agent's own.")
     mode: FileMode = Field("0400", description="Its mode, as an octal string.")
+    notify: NotifyEntry | None = Field(None, description="Who is told when it has changed. Default: nobody.")
 
 
 class ScopeEntry(Section):
@@ -222,4 +224,5 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("scopes", "*"): ScopeEntry,
     ("scopes", "*", "callers", "*"): CallerEntry,
     ("scopes", "*", "files", "*"): FileEntry,
+    ("scopes", "*", "files", "*", "notify"): NotifyEntry,
 }

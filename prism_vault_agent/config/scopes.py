@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.shapes import seconds
 from prism_vault_agent.errors import ConfigError
@@ -43,6 +44,7 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Te
             _file(file, (*here, "files", index), entry, accounts=accounts, templates=templates, problems=problems)
             for index, file in enumerate(entry.files)
         ),
+        notify=consumers(entry.files, (*here, "files"), problems),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from prism_vault_agent.errors import ConfigError
+from prism_vault_agent.notify.window import Window
 
 LONGEST_TEXT: Final = 4096
 LONGEST_TIMEOUT: Final = 60.0
@@ -19,6 +20,9 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MODE: Final = re.compile(r"0?[0246]{3}")
 _FILE_MODE: Final = re.compile(r"0?[46][04]0")
 _CONTAINER: Final = re.compile(r"[0-9a-f]{12,64}")
+_CONTAINER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+# As systemd.unit(5) has it, without the kinds that can neither be reloaded nor restarted to any use.
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|socket|target|mount|timer|path)")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
@@ -62,6 +66,26 @@ def container(value: str) -> str:
     """Return a container id or a prefix of one that is long enough to mean one container."""
     if not _CONTAINER.fullmatch(value):
         raise ValueError("is not a container id; write its 64 hexadecimal digits, or at least the first 12")
+    return value
+
+
+def container_name(value: str) -> str:
+    """Return the name of a container, or its id."""
+    if not _CONTAINER_NAME.fullmatch(value):
+        raise ValueError("is not the name or id of a container; write it as docker ps or podman ps shows it")
+    return value
+
+
+def unit(value: str) -> str:
+    """Return the name of a unit."""
+    if not _UNIT.fullmatch(value) or value[0] in "-.":
+        raise ValueError('is not the name of a unit; write it whole, for instance "web.service"')
+    return value
+
+
+def window(value: str) -> str:
+    """Return a maintenance window."""
+    Window.parse(value)
     return value
 
 

@@ -26,7 +26,7 @@ def check(path: str, known: set[str]) -> None:
     looked at only where it is a directory. ``known`` holds what has been found good, and takes more. Raises ``ConfigError``
     naming the first place that is not, and ``OSError`` where the way leads nowhere.
     """
-    for place, found in _way(path):
+    for place, found in steps(path):
         if place in known or not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             continue
         owned(place, found)
@@ -49,7 +49,7 @@ def unwritable(path: str, found: os.stat_result) -> None:
         raise ConfigError(f"{path}: may be written by others (mode {mode:04o})", mend=f"chmod go-w {path}")
 
 
-def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
+def steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield everything that the kernel passes from ``/`` to ``path``, with what lstat(2) says of it."""
     at, links = "/", 0
     left = path.split("/")[::-1]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "ca-certificates")
+POLKIT = ("libpam-systemd", "polkitd")  # for who tests it; not in every root, since it brings logind
 PYTHON = (3, 11)  # SUITE's, which runs the packages of our environment
 CLONE_NEWNET = 0x4000_0000
 CGROUPS = Path("/sys/fs/cgroup")
@@ -45,16 +46,18 @@ def cache() -> Path:
     return directory
 
 
-def root() -> Path:
-    """Return the root of a Debian with :data:`PACKAGES`, built now where there is none: that takes minutes, and the network."""
-    which = hashlib.sha256("\n".join((SUITE, *PACKAGES)).encode()).hexdigest()[:8]
+def root(more: tuple[str, ...] = ()) -> Path:
+    """Return the root of a Debian with :data:`PACKAGES` and ``more``, built where there is none, in minutes, by the network."""
+    packages = (*PACKAGES, *more)
+    which = hashlib.sha256("\n".join((SUITE, *packages)).encode()).hexdigest()[:8]
     finished = cache() / f"{SUITE}-{which}"
     with (cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
             building = finished.with_suffix(".building")
             shutil.rmtree(building, ignore_errors=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(building), MIRROR]
+            included = f"--include={','.join(packages)}"
+            command = ["debootstrap", "--variant=minbase", included, SUITE, str(building), MIRROR]
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
             assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}"
             shutil.rmtree(building / "var/cache/apt")
@@ -67,15 +70,23 @@ class Booted:
 
     ``binds`` are directories of ours that it sees, read-only, by the paths at which it does. prism-vault is in
     :data:`INSTALLED`, from the environment that runs the tests. Of the network it has a loopback of its own, or
-    with ``our_network`` what we have, servers of the tests among it.
+    with ``our_network`` what we have, servers of the tests among it. ``more`` are packages beside :data:`PACKAGES`.
     """
 
-    def __init__(self, directory: Path, binds: Mapping[str, Path] | None = None, *, our_network: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        binds: Mapping[str, Path] | None = None,
+        *,
+        our_network: bool = False,
+        more: tuple[str, ...] = (),
+    ) -> None:
         assert sys.version_info[:2] == PYTHON, f"the tests of units run on Python {PYTHON[0]}.{PYTHON[1]}, as {SUITE} has it"
         self.log = directory / "boot.log"
         self._directory = directory
         self._binds = {**(binds or {})}
         self._network = [] if our_network else ["--private-network"]
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
         self._name = f"pv-{os.getpid()}-{id(self):x}"
@@ -88,7 +99,7 @@ class Booted:
         binds = {f"{INSTALLED}-packages": packages, **self._binds}
         nspawn = shutil.which("systemd-nspawn")
         assert nspawn is not None, "systemd-nspawn is needed: apt-get install systemd-container"
-        command = [nspawn, f"--directory={root()}", "--volatile=overlay", "--boot", *self._network]
+        command = [nspawn, f"--directory={root(self._more)}", "--volatile=overlay", "--boot", *self._network]
         command += ["--register=no", "--keep-unit", "--link-journal=no", "--console=read-only", "--resolv-conf=off"]
         command += [f"--machine={self._name}", *(f"--bind-ro={ours}:{there}" for there, ours in binds.items())]
         for group in self._groups:
@@ -193,6 +204,6 @@ def _enter(network: int) -> None:
 
 
 if __name__ == "__main__":
-    print(root())
+    print(root(), root(POLKIT))
     with tempfile.TemporaryDirectory() as place, Booted(Path(place)) as tried:
         print(tried.run("systemctl", "--version").stdout.partition("\n")[0])

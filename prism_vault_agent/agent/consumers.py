@@ -1,0 +1,193 @@
+"""Who reads the rendered files, and is told when they change: each by itself, so that one that hangs or fails holds up no other.
+
+What a consumer knows is compared with what is there, so a change is not lost: neither one that came while it could not be told,
+nor one whose agent was killed before it told. It may be told twice, by the agent that was killed and by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from prism_vault_agent.errors import PrismVaultError
+from prism_vault_agent.notify import command, container, process, unit
+from prism_vault_agent.notify.due import Standing, begin, due, failed, seen, succeeded
+from prism_vault_agent.notify.occasion import Occasion
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from prism_vault_agent.agent.rendered import Rendered
+    from prism_vault_agent.agent.standings import Standings
+    from prism_vault_agent.config.settings import Settings
+    from prism_vault_agent.model import Notify, NotifyKind, ScopeName
+    from prism_vault_agent.sink.record import Written
+
+log = structlog.get_logger()
+
+# How often to look, so that a clock that was set, or a window, is not missed by more.
+SECONDS: Final = 20.0
+# What changes or ends together is looked at together: a rotation may change every file of a host.
+SETTLE_SECONDS: Final = 0.03
+AT_ONCE: Final = 64
+TELL: Final[dict[NotifyKind, Callable[[Notify, Occasion], Awaitable[str]]]] = {
+    "unit": unit.tell,
+    "pid_file": process.tell,
+    "container": container.tell,
+    "command": command.tell,
+}
+
+
+class Consumers:
+    """The consumers of all scopes. ``settings`` returns what the configuration says now; ``note`` records on the audit log."""
+
+    def __init__(self, settings: Callable[[], Settings], note: Callable[[str, str], None], standings: Standings) -> None:
+        """Tell them as ``settings`` say; how it stands with each is kept in ``standings``."""
+        self._settings = settings
+        self._note = note
+        self._standings = standings
+        self._rendered: dict[ScopeName, Rendered] = {}
+        self._telling: dict[tuple[ScopeName, str], asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+
+    def start(self, adopted: Iterable[Rendered]) -> None:
+        """Look after what an earlier agent rendered; what it told of anything else means nothing any more."""
+        self._rendered = {each.scope.name: each for each in adopted}
+        self._standings.load(self._rendered)
+        self._wake.set()
+
+    def rendered(self, rendered: Rendered, *, first: bool) -> None:
+        """Note a new generation. Nobody is told of the ``first`` one: who reads it is started after it, or has it rendered."""
+        name = rendered.scope.name
+        if first:
+            self._standings.forget(name)
+        self._rendered[name] = rendered
+        self._look(name, rendered)
+        self._wake.set()
+
+    def cleared(self, name: ScopeName) -> None:
+        """Note that files are gone; nobody is told here, and the next generation is a first one."""
+        self._rendered.pop(name, None)
+        self._standings.forget(name)
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look at once, because the configuration changed."""
+        self._wake.set()
+
+    def describe(self, name: ScopeName) -> list[dict[str, Any]]:
+        """Return what ``status`` shows of the consumers of a scope."""
+        now = time.time()
+        told = []
+        for notify in self._of(name):
+            standing = self._standings.of(name, str(notify))
+            at = due(notify, standing, now) if standing else None
+            told.append(
+                {
+                    "consumer": str(notify),
+                    "due": at is not None,
+                    "due_in": None if at is None else int(at - now),
+                    "error": standing.error if standing else "",
+                    "failures": standing.failures if standing else 0,
+                    "attempted_at": int(standing.begun[-1]) if standing and standing.begun else None,
+                    "note": standing.note if standing else "",
+                }
+            )
+        return told
+
+    async def run(self) -> None:
+        """Tell who is to be told, when it is due, until cancelled; who is being told then is told again by the next agent."""
+        try:
+            while True:
+                self._wake.clear()
+                wait = max(0.01, self._begin_due())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                        await asyncio.sleep(SETTLE_SECONDS)
+        finally:
+            tasks = list(self._telling.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin_due(self) -> float:
+        """Begin to tell everybody who is due; return in how many seconds to look again."""
+        now = time.time()
+        wait = SECONDS
+        for name, rendered in self._rendered.items():
+            self._look(name, rendered)
+            for notify in self._of(name):
+                key = (name, str(notify))
+                standing = self._standings.of(*key)
+                at = due(notify, standing, now) if standing and key not in self._telling else None
+                if standing is None or at is None:
+                    continue
+                if at > now:
+                    wait = min(wait, at - now)
+                elif len(self._telling) < AT_ONCE:  # else the end of one wakes us
+                    self._standings.put(*key, begin(standing, now))
+                    self._telling[key] = asyncio.create_task(self._tell(name, notify, rendered))
+        self._standings.save()
+        return wait
+
+    def _of(self, name: ScopeName) -> tuple[Notify, ...]:
+        scope = self._settings().scopes.get(name)
+        return scope.notify if scope else ()
+
+    def _look(self, name: ScopeName, rendered: Rendered) -> None:
+        """Compare what each consumer of a scope knows with what is there. One that is new in the configuration knows it."""
+        notifies = self._of(name)
+        self._standings.keep(name, map(str, notifies))
+        for notify in notifies:
+            files = _state(rendered, notify)
+            standing = self._standings.of(name, str(notify)) or Standing(files)
+            delay = random.uniform(0, notify.splay)  # noqa: S311 - that hosts differ is no secret
+            self._standings.put(name, str(notify), seen(standing, files, time.time(), delay))
+
+    async def _tell(self, name: ScopeName, notify: Notify, rendered: Rendered) -> None:
+        key = (name, str(notify))
+        about = {"scope": name, "consumer": str(notify), "generation": rendered.number}
+        occasion = Occasion(name, rendered.number, f"{self._settings().agent.files}/{name}")
+        why = mend = idle = ""
+        try:
+            async with asyncio.timeout(notify.timeout):
+                idle = await TELL[notify.kind](notify, occasion)
+        except TimeoutError:
+            why, mend = f"it took longer than {notify.timeout:g} s", "raise timeout, or see why it hangs"
+        except PrismVaultError as error:
+            why, mend = error.message, error.mend
+        except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
+            why = type(error).__name__
+        finally:
+            del self._telling[key]
+            self._wake.set()
+        standing = self._standings.of(*key)
+        if standing is None:  # cleared, or taken out of the configuration, meanwhile
+            return
+        if why:
+            self._standings.put(*key, failed(standing, why))
+            log.warning("notify.failed", message=why, mend=mend, failures=standing.failures + 1, **about)
+            if why != standing.error:
+                self._note("notify_failed", f"{name}: generation {rendered.number}, {notify}: {why}")
+        else:
+            self._standings.put(*key, succeeded(standing, _state(rendered, notify), idle))
+            log.info("notify.nobody" if idle else "notify.told", message=idle, **about)
+            self._note("notified", f"{name}: generation {rendered.number}, {notify}" + (f": {idle}" if idle else ""))
+
+
+def _state(rendered: Rendered, notify: Notify) -> str:
+    """Return what tells whether the files of a consumer are others: what fstat(2) said of them, condensed. Nothing of a value."""
+    mine = sorted(_parts(rendered.files, notify), key=lambda each: each.path)
+    return hashlib.sha256(repr(mine).encode()).hexdigest()
+
+
+def _parts(files: Iterable[Written], notify: Notify) -> Iterator[Written]:
+    """Yield the files that are a consumer's; one of format ``dir`` is a directory of them."""
+    return (each for each in files if each.path.partition("/")[0] in notify.files)

@@ -1,0 +1,90 @@
+"""How it stands with each consumer, kept in a file of the agent's state, so that the next agent knows who is still to be told.
+
+JSON without values: scope, consumer, and the fields of ``Standing``. Mode 0600. What it says of files that are not there any more
+is dropped when it is read: files are in memory, and this is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from prism_vault_agent.notify.due import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
+    from prism_vault_agent.model import ScopeName
+
+log = structlog.get_logger()
+
+LARGEST: Final = 64 * 1024 * 1024
+
+
+class Standings:
+    """The standings by scope and consumer."""
+
+    def __init__(self, path: str) -> None:
+        """Keep them in ``path``, whose directory exists."""
+        self._path = path
+        self._kept: dict[ScopeName, dict[str, Standing]] = {}
+        self._written = ""
+
+    def load(self, scopes: Container[ScopeName]) -> None:
+        """Read what an earlier agent kept of these scopes. What cannot be read is as if nothing had been kept."""
+        try:
+            with open(self._path, "rb") as file:
+                plain = json.loads(file.read(LARGEST))
+            found = {scope: {name: _standing(each) for name, each in kept.items()} for scope, kept in plain.items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.error("notify.forgotten", path=self._path, error=type(error).__name__, message="who is not told yet is not known")
+            return
+        self._kept = {scope: kept for scope, kept in found.items() if scope in scopes}
+
+    def of(self, scope: ScopeName, consumer: str) -> Standing | None:
+        """Return how it stands; None where nothing is known of it."""
+        return self._kept.get(scope, {}).get(consumer)
+
+    def put(self, scope: ScopeName, consumer: str, standing: Standing) -> None:
+        """Note how it stands from now on."""
+        self._kept.setdefault(scope, {})[consumer] = standing
+
+    def keep(self, scope: ScopeName, consumers: Iterable[str]) -> None:
+        """Forget the consumers of a scope that are not among these."""
+        wanted = set(consumers)
+        kept = {name: each for name, each in self._kept.get(scope, {}).items() if name in wanted}
+        self._kept[scope] = kept
+
+    def forget(self, scope: ScopeName) -> None:
+        """Forget all consumers of a scope."""
+        self._kept.pop(scope, None)
+
+    def save(self) -> None:
+        """Write what changed, whole or not at all. A disk that does not take it is told; the agent goes on with what it knows."""
+        known = {scope: kept for scope, kept in self._kept.items() if kept}
+        text = json.dumps({scope: {name: asdict(each) for name, each in kept.items()} for scope, kept in known.items()})
+        if text == self._written or (text == "{}" and not self._written and not os.path.exists(self._path)):
+            return
+        draft = f"{self._path}.new"
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w") as file:
+                file.write(text)
+            os.replace(draft, self._path)
+        except OSError as error:
+            message = "an agent that is killed now forgets whom to tell"
+            log.error("notify.not_kept", path=self._path, errno=error.errno, message=message)
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            return
+        self._written = text
+
+
+def _standing(plain: dict[str, object]) -> Standing:
+    return Standing(**{**plain, "begun": tuple(plain["begun"])})  # type: ignore[arg-type]  # a wrong type is caught by who reads

@@ -1,0 +1,52 @@
+"""Tells a unit of the host's systemd, by systemctl(1), which waits until the job is done and says how it ended.
+
+A unit that does not run is left as it is: it reads its files when it starts, and who stopped it has not asked for a start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.notify.child import run
+from prism_vault_agent.notify.occasion import not_told, one_line
+
+if TYPE_CHECKING:
+    from prism_vault_agent.model import Notify
+    from prism_vault_agent.notify.occasion import Occasion
+
+# try-: it may have stopped since we looked.
+VERBS: Final = {"reload": "reload", "restart": "try-restart", "reload-or-restart": "try-reload-or-restart"}
+_RUNNING: Final = ("active", "reloading", "activating")
+# As systemctl and polkit say it in the C locale.
+_REFUSED: Final = ("Interactive authentication required", "Access denied", "Permission denied")
+
+
+async def tell(notify: Notify, _occasion: Occasion) -> str:
+    """Have the unit reload or restart, and wait for it; return why there was nobody to tell, empty where it was told.
+
+    Raises ``Unavailable`` where systemd says no, where the unit's own reload or start fails, and where there is no such unit.
+    """
+    unit = notify.target[0]
+    status, told = await _systemctl("show", "--property=LoadState,ActiveState", "--", unit)
+    if status != 0:
+        raise not_told(f"systemd cannot be asked: {one_line(told)}", "run the agent where systemd is, or notify otherwise")
+    found = dict(line.split("=", 1) for line in told.decode("utf-8", "replace").splitlines() if "=" in line)
+    if found.get("LoadState") != "loaded":
+        state = one_line(found.get("LoadState", "unknown").encode())
+        raise not_told(f"its unit is {state}", "correct the name in notify, or see systemctl status of it")
+    if found.get("ActiveState") not in _RUNNING:
+        return "it does not run"
+    status, told = await _systemctl("--no-ask-password", VERBS[notify.how], "--", unit)
+    if status == 0:
+        return ""
+    why = one_line(told) or f"systemctl ended with {status}"
+    if any(refusal in why for refusal in _REFUSED):
+        raise not_told(f"systemd refuses: {why}", "run the agent as root, or allow it by the polkit rule of docs/systemd.md")
+    raise not_told(f"{VERBS[notify.how]} failed: {why}", f"see systemctl status {unit}")
+
+
+async def _systemctl(*words: str) -> tuple[int, bytes]:
+    try:
+        return await run(["systemctl", *words], {"LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""}, answer=True)
+    except FileNotFoundError:
+        raise not_told("there is no systemctl here", "notify by pid_file, container or command") from None

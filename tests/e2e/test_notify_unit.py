@@ -1,0 +1,204 @@
+"""Units of a booted systemd are told of a rotation by the agent under its shipped unit, once polkit lets it, as told."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.agent_unit import AGENT, FILES, AgentUnit
+from tests.support.booted import HERE, POLKIT, Booted
+from tests.support.central import CentralProcess
+from tests.support.openbao import OpenBao
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.namespaces,
+    pytest.mark.tool("systemd-nspawn"),
+    pytest.mark.tool("debootstrap"),
+    pytest.mark.timeout(600),
+]
+
+RULES = "/etc/polkit-1/rules.d/50-prism-vault.rules"
+UNIT = """\
+[Unit]
+Requires=prism-vault-render@{name}.service
+After=prism-vault-render@{name}.service
+[Service]
+Type=exec
+EnvironmentFile={files}/{name}/web.env
+ExecStart=/bin/sleep infinity
+ExecReload=/bin/sh -c 'echo reloaded >> /run/{name}.reloads; test ! -e /run/{name}.broken'
+"""
+
+
+class Consumers:
+    """The machine, with units that read the files of a scope of their own name and are told of it."""
+
+    def __init__(self, host: AgentUnit) -> None:
+        self.host = host
+        self.numbers: dict[str, int] = {}
+
+    def unit(self, name: str, action: str, **limits: str) -> str:
+        """Make a unit and its scope, and start it; return the name."""
+        self.host.unit(f"{name}.service", UNIT.format(name=name, files=FILES))
+        self.scope(name, action, **limits)
+        wait_until(lambda: name in [each["name"] for each in self.host.status()["scopes"]])
+        self.host.systemctl("start", f"{name}.service")
+        return name
+
+    def scope(self, name: str, action: str, **limits: str) -> None:
+        """Write the scope; ``limits`` are TOML."""
+        more = "".join(f", {key} = {value}" for key, value in limits.items())
+        notify = f'{{ unit = "{name}.service", action = "{action}", min_interval = "0s"{more} }}'
+        self.host.scope(name, f"notify = {notify}")
+        self.numbers[name] = 1
+
+    def rewrite(self, name: str, old: str, new: str) -> None:
+        """Change the file of a scope."""
+        path = self.host.booted.path(f"/etc/prism-vault/scopes.d/{name}.toml")
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def rotate(self, name: str) -> None:
+        """Give the secret a new value, and wait until it is in the file."""
+        self.numbers[name] += 1
+        self.host.rotate(name, self.numbers[name])
+        wait_until(lambda: self.host.holds(name, self.numbers[name]))
+
+    def reloads(self, name: str) -> int:
+        """Return how often the unit was reloaded."""
+        path = self.host.booted.path(f"/run/{name}.reloads")
+        return path.read_text().count("\n") if path.exists() else 0
+
+    def told(self, name: str) -> dict[str, Any]:
+        """Return what status says of the unit."""
+        (rendered,) = (each for each in self.host.status()["files"] if each["scope"] == name)
+        (found,) = rendered["consumers"]
+        return dict(found)
+
+    def noted(self, reason: str, name: str) -> list[str]:
+        """Return the messages of the rows of this reason about a scope."""
+        rows = [event["fields"] for event in self.host.central.events()]
+        return [row["message"] for row in rows if row.get("reason") == reason and row["message"].startswith(f"{name}: ")]
+
+    def permit(self, *names: str) -> None:
+        """Have polkit permit units by the rule of the how-to, which names one."""
+        page = (HERE / "docs/systemd.md").read_text()
+        rule = page.partition("```js\n")[2].partition("```")[0]
+        assert rule.startswith(f"// {RULES}\n") and '["web.service"]' in rule
+        units = ", ".join(f'"{name}.service"' for name in names)
+        self.host.booted.path(RULES).write_text(rule.replace('"web.service"', units))
+        self.host.systemctl("restart", "polkit.service")
+
+
+@pytest.fixture(scope="module")
+def consumers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consumers]:
+    """A machine with polkit, on which the agent is set up as the how-to says."""
+    own = tmp_path_factory.mktemp("central")
+    with (
+        OpenBao(tmp_path_factory.mktemp("openbao")) as openbao,
+        CentralProcess(own) as central,
+        Booted(tmp_path_factory.mktemp("booted"), our_network=True, more=POLKIT) as booted,
+    ):
+        host = AgentUnit(booted, openbao, central)
+        wait_until(lambda: host.status()["ready"])
+        yield Consumers(host)
+
+
+def test_without_leave_the_refusal_is_told_and_recorded(consumers):
+    """An agent that is not root is refused by systemd: status and the log say so, and how to mend it; the rule mends it."""
+    name = consumers.unit("refused", "reload")
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["failures"])
+    assert consumers.told(name)["error"].startswith("systemd refuses: ")
+    assert "systemd refuses: " in consumers.host.command("status").stdout
+    wait_until(lambda: consumers.noted("notify_failed", name))
+    assert "polkit rule of docs/systemd.md" in consumers.host.booted.journal(AGENT)
+    assert consumers.reloads(name) == 0
+    consumers.permit("other")
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["failures"] >= 2, 60)
+    assert consumers.reloads(name) == 0, "a rule for another unit is none for this one"
+    consumers.permit(name)
+    wait_until(lambda: consumers.reloads(name) == 1, 60)
+    wait_until(lambda: consumers.noted("notified", name))
+    assert consumers.told(name)["error"] == ""
+
+
+def test_a_rotation_reloads_a_unit(consumers):
+    """The unit's own ``ExecReload=`` runs once for a rotation, and not for its start; its process goes on."""
+    consumers.permit("reloaded")
+    name = consumers.unit("reloaded", "reload-or-restart")
+    pid = consumers.host.pid(f"{name}.service")
+    assert consumers.reloads(name) == 0
+    consumers.rotate(name)
+    wait_until(lambda: consumers.noted("notified", name))
+    assert (consumers.reloads(name), consumers.host.pid(f"{name}.service")) == (1, pid)
+
+
+def test_a_restart_gives_the_new_value(consumers):
+    """A unit that is restarted has the new value in its environment."""
+    consumers.permit("restarted")
+    name = consumers.unit("restarted", "restart")
+    assert consumers.host.given(f"{name}.service") == consumers.host.value(name, 1)
+    consumers.rotate(name)
+    wait_until(lambda: consumers.noted("notified", name))
+    assert consumers.host.given(f"{name}.service") == consumers.host.value(name, 2)
+
+
+def test_a_reload_that_fails_is_a_failure(consumers):
+    """A unit whose own reload fails is told by status and by a row, and is reloaded again until it works."""
+    consumers.permit("broken")
+    name = consumers.unit("broken", "reload")
+    broken = consumers.host.booted.path(f"/run/{name}.broken")
+    broken.touch()
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["failures"])
+    assert f"reload failed: Job for {name}.service failed" in consumers.told(name)["error"]
+    wait_until(lambda: consumers.noted("notify_failed", name))
+    broken.unlink()
+    wait_until(lambda: consumers.noted("notified", name), 60)
+    assert consumers.told(name)["error"] == ""
+
+
+@pytest.mark.parametrize("action", ["reload", "restart", "reload-or-restart"])
+def test_what_is_stopped_stays_stopped(consumers, action):
+    """A unit that somebody stopped is not started by a rotation, and status says that it does not run."""
+    name = f"stopped-{action}".replace("-", "_")
+    consumers.permit(name)
+    consumers.unit(name, action)
+    consumers.host.systemctl("stop", f"{name}.service")
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["note"] == "it does not run")
+    assert not consumers.host.active(f"{name}.service")
+
+
+def test_a_unit_that_there_is_not_is_a_failure(consumers):
+    """A name that systemd does not know is told as such: it is misspelt more often than not."""
+    name = consumers.unit("misspelt", "reload")
+    consumers.rewrite(name, '"misspelt.service"', '"mispelt.service"')
+    wait_until(lambda: consumers.told(name)["consumer"].startswith("unit mispelt"))
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["error"] == "its unit is not-found")
+
+
+def test_an_agent_killed_before_it_told_leaves_it_to_the_next(consumers):
+    """A generation that was switched, and whose agent was killed before it told, is told by the agent that systemd starts."""
+    consumers.permit("survives")
+    later = datetime.now() + timedelta(hours=11)  # noqa: DTZ005 - windows are in the host's time
+    name = consumers.unit("survives", "reload", window=f'["{later:%H}:00-{later:%H}:30"]')
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["due"])
+    agent = consumers.host.signal("STOP")
+    consumers.host.signal("KILL")
+    wait_until(lambda: consumers.host.pid() not in ("0", agent) and consumers.host.active(AGENT))
+    assert consumers.told(name)["due"] and consumers.reloads(name) == 0
+    consumers.rewrite(name, f'window = ["{later:%H}:00-{later:%H}:30"]', "window = []")
+    wait_until(lambda: consumers.reloads(name) == 1)
+    wait_until(lambda: consumers.told(name)["due"] is False)
