@@ -1,4 +1,4 @@
-"""The agent as a whole: what it is made of, what runs, and how it stops."""
+"""The agent as a process: how it starts, which loops run, and how it stops. What it is made of is in ``parts.py``."""
 
 from __future__ import annotations
 
@@ -6,52 +6,24 @@ import asyncio
 import os
 import resource
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from prism_vault_agent import log as logs
-from prism_vault_agent.agent.consumers import Consumers
-from prism_vault_agent.agent.credential import credential_of
-from prism_vault_agent.agent.file_requests import FileRequests
-from prism_vault_agent.agent.files import Files
-from prism_vault_agent.agent.front import Front
-from prism_vault_agent.agent.listener import Listener, listen
+from prism_vault_agent.agent.listener import listen
 from prism_vault_agent.agent.notify import Notifier
-from prism_vault_agent.agent.release import Mounts, Reading
-from prism_vault_agent.agent.reload import Reload
-from prism_vault_agent.agent.renders import FileRenders
-from prism_vault_agent.agent.runs import Runs
-from prism_vault_agent.agent.session import Session
-from prism_vault_agent.agent.signals import Signals
-from prism_vault_agent.agent.standings import Standings
+from prism_vault_agent.agent.parts import Parts
 from prism_vault_agent.agent.status import Status
-from prism_vault_agent.agent.watch import Watch
-from prism_vault_agent.agent.workers import Workers
-from prism_vault_agent.audit.central_log import CentralLog
-from prism_vault_agent.audit.event import Chain, new_id
-from prism_vault_agent.audit.held import WitnessFiles
-from prism_vault_agent.audit.http import CentralHttp
-from prism_vault_agent.audit.journal import Journal
-from prism_vault_agent.audit.outbox import Outbox
-from prism_vault_agent.audit.replicas import Replicas
-from prism_vault_agent.audit.stream import SignalStream
-from prism_vault_agent.audit.witness import Unwitnessed, Witness
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
-from prism_vault_agent.process import Hardening, harden, require_proc
-from prism_vault_agent.proof.keys import VerifyingKey
+from prism_vault_agent.process import harden, require_proc
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
     from prism_vault_agent.agent.sidecar import Sidecar
-    from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()
 
-FLUSH_SECONDS: Final = 2.0
 HEARTBEAT_SECONDS: Final = 30.0
 
 
@@ -68,7 +40,7 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     _make_state(settings.agent.state)
     listener = listen(settings.agent, os.environ)
     try:
-        asyncio.run(serve(settings, listener, notifier, hardening, config, sidecar=sidecar))
+        asyncio.run(serve(Parts.make(settings, listener, hardening, config, sidecar), notifier))
     except BaseExceptionGroup as group:
         ours = group.subgroup(PrismVaultError)
         if ours is None:
@@ -79,83 +51,28 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     return 0
 
 
-async def serve(
-    settings: Settings, listener: Listener, notifier: Notifier, hardening: Hardening, config: str | None,
-    *, sidecar: Sidecar | None,
-) -> None:  # fmt: skip
+async def serve(parts: Parts, notifier: Notifier) -> None:
     """Run the agent's loops until a signal, then stop in order: no new request, the log flushed, the token revoked."""
-    # The parts.
-    workers = Workers(settings.vault, settings.agent.workers)
-    session = Session(workers, settings.vault.auth)
-    replicas, credential = Replicas(settings.central), credential_of(settings.central, session)
-    proving = CentralHttp(replicas, credential, settings.central.timeout)
-    witness = _witness(settings, proving)
-    central = CentralHttp(replicas, credential, settings.central.timeout, witness.heard)
-    journal = Journal(str(Path(settings.agent.state) / "journal"))
-    chain = Chain(settings.agent.host, new_id())
-    outbox = Outbox(chain, central.post, journal)
-    audit = CentralLog(outbox, settings.central.timeout, witness)
-    witness.note = audit.note
-    runs = Runs(audit.clear, settings.agent.helper)
-    status = Status(session, outbox, witness, workers, runs, listener, hardening)
-    consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
-    files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
-    reading = Reading(workers, session, Mounts())
-    renders = FileRenders(lambda: front.settings, audit, reading, files)
-    requests = FileRequests(files, renders, status)
-    front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, status=status)
-    watch = Watch(reading, runs, files, renders, settings.vault.poll)
-    signals = Signals(
-        SignalStream(Replicas(settings.central), credential, settings.central.timeout), audit, runs, files, watch.now,
-        host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
-    )  # fmt: skip
-    status.signals, status.sidecar = signals, sidecar
-    reload = Reload(
-        lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, status=status, note=audit.note
-    )  # fmt: skip
-    # What an earlier agent could not tell central.
-    audit.resume(await journal.load())
-    reading.mounts.known.update(files.start(settings.scopes))
+    await parts.take_over()
     stop, hang_up = _signals()
-    # The loops. Those of `background` outlive the others, because stopping needs them.
     async with asyncio.TaskGroup() as background:
-        lasting = [background.create_task(workers.run()), background.create_task(outbox.run())]
+        lasting = [background.create_task(each) for each in parts.lasting()]
         try:
             async with asyncio.TaskGroup() as group:
-                lasting_until_stop = (
-                    session.run(), session.probe(), front.serve(listener.socket), watch.run(), renders.run(), signals.run(),
-                    reload.watch({os.path.dirname(file) for file in settings.files}), witness.run(), consumers.run(),
-                    _hang_ups(hang_up, reload), _heartbeat(notifier, status), *([sidecar.run(requests)] if sidecar else []),
-                )  # fmt: skip
-                loops = [group.create_task(each) for each in lasting_until_stop]
-                notifier.tell(READY="1", STATUS=status.line())
-                log.info("agent.serving", socket=listener.path, scopes=sorted(settings.scopes), host=settings.agent.host)
+                ours = _hang_ups(hang_up, parts), _heartbeat(notifier, parts.status)
+                loops = [group.create_task(each) for each in (*parts.serving(), *ours)]
+                notifier.tell(READY="1", STATUS=parts.status.line())
+                settings = parts.settings
+                log.info("agent.serving", socket=parts.listener.path, scopes=sorted(settings.scopes), host=settings.agent.host)
                 await stop.wait()
                 notifier.tell(STOPPING="1")
                 log.info("agent.stopping")
                 for task in loops:
                     task.cancel()
         finally:
-            await _last(sidecar, files, outbox, (witness.close, session.revoke, central.close, proving.close))
+            await parts.stop()
             for task in lasting:
                 task.cancel()
-
-
-async def _last(sidecar: Sidecar | None, files: Files, outbox: Outbox, closings: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    """Take the files of a sidecar away, tell central what is left to tell, and close what is open."""
-    if sidecar is not None:
-        sidecar.left = files.end("stopped")
-    await outbox.flush(FLUSH_SECONDS)
-    for closing in closings:
-        await closing()
-
-
-def _witness(settings: Settings, proving: CentralHttp) -> Witness | Unwitnessed:
-    """Return the witness that the configuration asks for."""
-    if not settings.central.log_keys:
-        return Unwitnessed()
-    keys = [VerifyingKey.parse(text) for text in settings.central.log_keys]
-    return Witness(keys, proving.get, WitnessFiles(settings.agent.state, keys[0].name))
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -168,12 +85,13 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, hang_up
 
 
-async def _hang_ups(hang_up: asyncio.Event, reload: Reload) -> None:
-    """Reload at each SIGHUP."""
+async def _hang_ups(hang_up: asyncio.Event, parts: Parts) -> None:
+    """Reload at each SIGHUP, and look for newer versions of all that is out there."""
     while True:
         await hang_up.wait()
         hang_up.clear()
-        await reload.now()
+        await parts.reload.now()
+        parts.watch.now()
 
 
 async def _heartbeat(notifier: Notifier, status: Status) -> None:

@@ -51,7 +51,7 @@ class Files:
         self._place: Place | None = None
         self._rendered: dict[ScopeName, Rendered] = {}
         self._numbers: dict[ScopeName, int] = {}
-        self._revocations: list[tuple[Target, int]] = []
+        self._revocations: list[Target] = []
         self._clears: dict[ScopeName, int] = {}
 
     def __iter__(self) -> Iterator[Rendered]:
@@ -127,7 +127,7 @@ class Files:
         """Raise ``Denied`` where a revocation or a clear came that means a render under way."""
         _, since, clears = begun
         scope = render.reservation.grant.scopes[0]
-        meant = any(target.means(released(host, render)) for target, _ in self._revocations[since:])
+        meant = any(target.means(released(host, render)) for target in self._revocations[since:])
         if meant or self._clears.get(scope.name, 0) != clears:
             raise Denied("it was cleared while it was being rendered", mend="render it again, if it may be", reason="revoked")
 
@@ -192,9 +192,13 @@ class Files:
         """Return the generations that a target means."""
         return [each for each in self if target.means(released(host, each.render))]
 
+    def bar(self, target: Target) -> None:
+        """Let no render under way that a target means become visible."""
+        self._revocations.append(target)
+
     def revoke(self, host: str, target: Target, number: int) -> tuple[int, int]:
         """Clear what the revocation ``number`` means, and what is being rendered; return how many there were, and failed."""
-        self._revocations.append((target, number))
+        self.bar(target)
         found = self.meant(host, target)
         return len(found), sum(bool(self.clear(each, "revoked", number)) for each in found)
 

@@ -14,13 +14,14 @@ from prism_vault_agent.agent.accept import accept
 from prism_vault_agent.agent.exec_request import parse
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, SocketSink, WorkerProvider
-from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, UsageError, to_plain
+from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.file_requests import FileRequests
+    from prism_vault_agent.agent.orders import Orders
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.config.settings import Settings
@@ -43,6 +44,7 @@ class Front:
         reading: Reading,
         runs: Runs,
         files: FileRequests,
+        orders: Orders,
         status: Status,
     ) -> None:
         """Serve with these parts, which live as long as the agent."""
@@ -51,6 +53,7 @@ class Front:
         self._reading = reading
         self._runs = runs
         self._files = files
+        self._orders = orders
         self._status = status
 
     async def serve(self, listening: socket.socket) -> None:
@@ -181,25 +184,13 @@ class Front:
         """Take rendered files away."""
         await http.answer_json(connection, 200, self._files.clear(peer.uid, json_request.clear(body)))
 
+    async def _rotate(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """Look for newer versions of what the caller's user has."""
+        await http.answer_json(connection, 200, self._orders.rotate(peer.uid, json_request.target(body)))
+
     async def _revoke(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
-        """End the runs of a run reference: those of the caller's own user; root and the agent's user may end any."""
-        run_ref = json_request.revoke(body)
-        found = [run for run in self._runs if run.render.reservation.grant.request.run_ref == run_ref]
-        mine = [run for run in found if self._status.may_revoke(peer.uid, run.render.reservation.grant.caller.uid)]
-        if not found:
-            raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
-        if not mine:
-            raise Denied(
-                "the run belongs to another user",
-                mend="ask root or the agent's user to revoke it",
-                reason="not_your_run",
-            )
-        told = await self._runs.revoke_all(mine, "revoked")
-        await http.answer_json(
-            connection,
-            200,
-            {"ended": [end for end in told if "how" in end], "failed": [end for end in told if "why" in end]},
-        )
+        """Take back what the caller's user has; root and the agent's user may take back anything."""
+        await http.answer_json(connection, 200, await self._orders.revoke(peer.uid, json_request.target(body)))
 
 
 ROUTES: Final = {
@@ -207,5 +198,6 @@ ROUTES: Final = {
     "/v1/plan": Front._plan,  # noqa: SLF001
     "/v1/render": Front._render,  # noqa: SLF001
     "/v1/clear": Front._clear,  # noqa: SLF001
+    "/v1/rotate": Front._rotate,  # noqa: SLF001
     "/v1/revoke": Front._revoke,  # noqa: SLF001
 }

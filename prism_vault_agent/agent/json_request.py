@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from prism_vault_agent.agent.http import BadRequest
+from prism_vault_agent.audit.target import ANY, Target
 from prism_vault_agent.model import Purpose, Request, ScopeName
 
 
@@ -29,12 +30,14 @@ def diff(body: bytes) -> bool:
     return _object(body).get("diff") is True
 
 
-def revoke(body: bytes) -> str:
-    """Return the run reference that a revocation is about."""
-    run_ref = _text(_object(body), "run_ref")
-    if run_ref is None:
-        raise BadRequest(400, "run_ref is missing")
-    return run_ref
+def target(body: bytes) -> Target:
+    """Return what a rotation or a revocation on this host is about: a scope, a reference or a run."""
+    asked = _object(body)
+    conditions = {name: _text(asked, name) for name in ("scope", "reference", "run_ref")}
+    try:
+        return Target.parse(conditions, [ANY])
+    except ValueError:
+        raise BadRequest(400, "say a scope, a reference vault://MOUNT/PATH[#KEY], or a run_ref") from None
 
 
 def clear(body: bytes) -> tuple[ScopeName, ...] | None:

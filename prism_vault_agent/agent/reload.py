@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from watchfiles import Change, awatch
-from watchfiles._rust_notify import WatchfilesRustInternalError
 
+from prism_vault_agent.agent.changes import changes
 from prism_vault_agent.errors import PrismVaultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from watchfiles import Change
 
     from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.front import Front
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-SETTLE_MS = 100
-POLL_MS = 2000  # where there is nothing to be told by
 FIXED = ("agent", "vault", "central")
 # A directory of scopes that appears as a whole, and how Kubernetes switches a mounted configuration.
 DIRECTORIES = ("scopes.d", "..data")
@@ -58,23 +56,8 @@ class Reload:
 
     async def watch(self, directories: Iterable[str]) -> None:
         """Reload soon after the start, and when a file in these directories changes (editors and mounts replace files)."""
-        present = [directory for directory in directories if Path(directory).is_dir()]
-        try:
-            await self._watch(present)
-        except (OSError, WatchfilesRustInternalError) as error:  # this user has no further instance or watch of inotify(7)
-            log.warning("config.polled", seconds=POLL_MS / 1000, message=f"the kernel does not tell us of changes: {error}")
-            await self._watch(present, force_polling=True)
-
-    async def _watch(self, directories: list[str], *, force_polling: bool = False) -> None:
-        seen = awatch(
-            *directories, watch_filter=_matters, step=SETTLE_MS, recursive=True, rust_timeout=1000, yield_on_timeout=True,
-            force_polling=force_polling, poll_delay_ms=POLL_MS,
-        )  # fmt: skip
-        looked = False
-        async for changes in seen:
-            if changes or not looked:  # once in any case: what changed before we watched tells nobody
-                await self.now()
-            looked = True
+        async for _ in changes(directories, _matters):
+            await self.now()
 
     async def now(self) -> None:
         """Read the configuration and apply what changed."""

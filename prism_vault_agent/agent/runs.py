@@ -90,7 +90,7 @@ class Runs:
         """
         self._helper = helper
         self._cleared = cleared
-        self._revocations: list[tuple[str, Target, int, bool]] = []
+        self._revocations: list[tuple[str, Target, int | None, bool]] = []
         self._runs: set[Run] = set()
         self._ending: dict[Run, asyncio.Task[None]] = {}
 
@@ -121,8 +121,11 @@ class Runs:
         """Return the runs of ``host`` that a target means."""
         return [run for run in self if target.means(released(host, run.render))]
 
-    def revoked(self, host: str, target: Target, number: int, *, now: bool) -> list[Run]:
-        """Return the runs that the revocation ``number`` means, for the caller to end; what is still being rendered is ended."""
+    def revoked(self, host: str, target: Target, number: int | None, *, now: bool) -> list[Run]:
+        """Return the runs that a revocation means, for the caller to end; what is still being rendered is ended.
+
+        ``number`` is central's; None for one of this host.
+        """
         self._revocations.append((host, target, number, now))
         found = self.meant(host, target)
         for run in found:

@@ -79,6 +79,7 @@ def _agent(section: schema.Agent, conversion: Conversion) -> AgentSettings:
         socket_gid=_account(section.socket_group, "group", ("agent", "socket_group"), conversion),
         socket_mode=int(section.socket_mode, 8),
         state=section.state or default.state,
+        drops=section.drops or "",
         workers=section.workers,
         connections_per_user=section.connections_per_user,
         files=section.files or default.files,

@@ -64,6 +64,11 @@ class Agent(Section):
         description="Risks that are taken with rendered files: `swap`, a tmpfs that may be swapped out; `disk`, a file system "
         "that is not in memory. Without them such a directory is refused.",
     )
+    drops: Path | None = Field(
+        None,
+        description="Directory in which root and the agent's user drop orders: `NAME.rotate` and `NAME.revoke`, a scope or a "
+        "secret in each line. Default: none.",
+    )
     log_format: Literal["json", "console"] = Field("json", description="One JSON object, or one readable line, per event.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is logged.")
 

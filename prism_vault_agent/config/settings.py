@@ -91,6 +91,7 @@ class AgentSettings:
     socket_gid: int
     socket_mode: int
     state: str
+    drops: str = ""
     workers: int = 4
     connections_per_user: int = 64
     files: str = ""

@@ -232,4 +232,4 @@ def test_a_host_without_inotify_is_looked_at(make_agent):
     agent = make_agent(before=[*NO_INOTIFY, limited, "sh"]).start()
     agent.scope("more", BINDING)
     eventually(lambda: scopes(agent) == ["more", "web"])
-    assert "config.polled" in agent.log
+    assert "changes.polled" in agent.log

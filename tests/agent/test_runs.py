@@ -74,8 +74,13 @@ def reasons(central: CentralProcess, audit_id: str) -> list[str]:
 
 def revoke_as(agent: AgentProcess, run_ref: str, uid: int | None) -> Told:
     """Return what a process of this user is answered to a revocation."""
-    body = json.dumps({"run_ref": run_ref}).encode()
-    head = f"POST /v1/revoke HTTP/1.1\r\nHost: a\r\nX-Prism-Vault: 1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return order_as(agent, "revoke", {"run_ref": run_ref}, uid)
+
+
+def order_as(agent: AgentProcess, order: str, asked: dict[str, str], uid: int | None) -> Told:
+    """Return what a process of this user is answered to a revocation or a rotation."""
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/{order} HTTP/1.1\r\nHost: a\r\nX-Prism-Vault: 1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     return in_child(lambda: ask(agent.socket, head + body), uid)
 
 
@@ -126,7 +131,10 @@ def test_f66_revoke_ends_who_does_not_listen(agent, central):
     assert child.stdout.readline() == "deaf\n"
     audit_id = runs(agent, "deaf-1")[0]["id"]
     done = command(agent, "revoke", "--json", "--run-ref", "deaf-1")
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"ended": [{"pid": child.pid, "how": "SIGKILL"}], "failed": []})
+    assert (done.returncode, json.loads(done.stdout)) == (
+        0,
+        {"cleared": [], "ended": [{"pid": child.pid, "how": "SIGKILL"}], "failed": []},
+    )
     assert finish(child) == -signal.SIGKILL
     eventually(lambda: reasons(central, audit_id) == ["revoked"])
 
@@ -158,6 +166,7 @@ def test_runs_belong_to_their_user(agent, central):
     mine = started(agent, "whose-1")
     told = revoke_as(agent, "whose-1", NOBODY)
     assert (told.status, json.loads(told.body)["class"]) == (403, "Denied")
+    assert [order_as(agent, order, {"scope": "slow"}, NOBODY).status for order in ("rotate", "revoke")] == [403, 403]
     assert mine.poll() is None
     with Puppet(agent.socket, exec_request("nobodys", run_ref="whose-1"), uid=NOBODY) as puppet:
         assert answer(puppet.connection).status == 200

@@ -124,7 +124,7 @@ def test_a_closed_standard_error_changes_nothing(tmp_path: Path):
         (["status", "--js", "--secret=hunter2"], "unknown option --js; see prism-vault"),
         (["status", "hunter2"], "there is a word too many; see prism-vault"),
         (["status", "--json=hunter2"], "argument --json: ignored explicit argument; see prism-vault status --help"),
-        (["revoke"], "the following arguments are required: --run-ref; see prism-vault revoke --help"),
+        (["rotate"], "the following arguments are required: SCOPE|REF; see prism-vault rotate --help"),
         (["config", "chekc"], "no such action; did you mean check?"),
         (["--", "status"], "no such command"),
         (["-x", "status"], "unknown option -x"),

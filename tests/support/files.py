@@ -101,10 +101,10 @@ class Filed:
 
 
 @contextlib.contextmanager
-def filed(*, poll: str = "1s", user: int | None = None, **options: Any) -> Iterator[Filed]:
+def filed(*, poll: str = "1s", user: int | None = None, agent: str = "", **options: Any) -> Iterator[Filed]:
     """Run a stack whose agent renders below a directory on a tmpfs and looks for changes every ``poll``.
 
-    ``user`` is the agent's, where it is not ours; the other options are those of ``stack``.
+    ``user`` is the agent's, where it is not ours, ``agent`` lines of its section; the other options are those of ``stack``.
     """
     directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/dev/shm"))
     directory.chmod(0o755)
@@ -113,7 +113,7 @@ def filed(*, poll: str = "1s", user: int | None = None, **options: Any) -> Itera
     try:
         with stack(
             vault=f'poll = "{poll}"',
-            agent=f'files = "{top}"\nfiles_risks = ["swap"]',
+            agent=f'files = "{top}"\nfiles_risks = ["swap"]\n{agent}',
             reservation_ttl="10s",
             central_lines='timeout = "3s"',
             user=user,

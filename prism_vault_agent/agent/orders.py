@@ -1,0 +1,81 @@
+"""Rotations and revocations that somebody on this host orders: of what is out there for them, at once, and without central."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from prism_vault_agent.errors import Denied, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.rendered import Rendered
+    from prism_vault_agent.agent.renders import FileRenders
+    from prism_vault_agent.agent.runs import Run, Runs
+    from prism_vault_agent.agent.status import Status
+    from prism_vault_agent.audit.target import Target
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Orders:
+    """Orders on ``host``, done with these parts; ``look`` has the provider asked for newer versions now."""
+
+    host: str
+    runs: Runs
+    files: Files
+    renders: FileRenders
+    look: Callable[[], None]
+    status: Status
+
+    def rotate(self, asker: int, target: Target) -> dict[str, Any]:
+        """Look for newer versions of what user ``asker`` has of a target; its files are rendered anew in any case.
+
+        Return how much of it there is. Raises ``Denied`` where all of it is others'.
+        """
+        runs, files = self._mine(asker, target)
+        log.info("order.rotation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
+        for rendered in files:
+            rendered.stale, rendered.retry_at = True, 0.0
+        self.renders.look()
+        self.look()
+        return {"runs": len(runs), "files": len(files)}
+
+    async def revoke(self, asker: int, target: Target) -> dict[str, Any]:
+        """Take back what user ``asker`` has of a target: files are gone at once, processes within their grace.
+
+        Return what was cleared, how each process ended, and what failed. What is being rendered is meant too where the asker
+        may revoke everything. Raises ``Denied`` where all of it is others', ``UsageError`` for a run that there is none of.
+        """
+        runs, files = self._mine(asker, target)
+        if target.run_ref is not None and not runs and not files:
+            raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
+        log.warning("order.revocation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
+        if self.status.may_revoke(asker, -1):
+            self.files.bar(target)
+            self.runs.revoked(self.host, target, None, now=False)
+        told: dict[str, Any] = {"cleared": [], "ended": [], "failed": []}
+        for each in files:
+            why = self.files.clear(each, "revoked")
+            entry = {"scope": each.scope.name, "files": [file.path for file in each.files]}
+            told["failed" if why else "cleared"].append({**entry, "why": why} if why else entry)
+        for end in await self.runs.revoke_all(runs, "revoked"):
+            told["failed" if "why" in end else "ended"].append(end)
+        return told
+
+    def _mine(self, asker: int, target: Target) -> tuple[list[Run], list[Rendered]]:
+        """Return what a target means and ``asker`` may revoke."""
+        found = [*self.runs.meant(self.host, target)], [*self.files.meant(self.host, target)]
+        runs = [each for each in found[0] if self._owns(asker, each)]
+        files = [each for each in found[1] if self._owns(asker, each)]
+        if (found[0] or found[1]) and not (runs or files):
+            raise Denied("it belongs to another user", mend="ask root or the agent's user", reason="not_your_run")
+        return runs, files
+
+    def _owns(self, asker: int, given: Run | Rendered) -> bool:
+        return self.status.may_revoke(asker, given.render.reservation.grant.caller.uid)

@@ -1,0 +1,168 @@
+"""The parts of the agent, each made once and given to those that need it; nothing runs yet, and nothing is asked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from prism_vault_agent.agent.consumers import Consumers
+from prism_vault_agent.agent.credential import credential_of
+from prism_vault_agent.agent.drops import Drops
+from prism_vault_agent.agent.file_requests import FileRequests
+from prism_vault_agent.agent.files import Files
+from prism_vault_agent.agent.front import Front
+from prism_vault_agent.agent.orders import Orders
+from prism_vault_agent.agent.release import Mounts, Reading
+from prism_vault_agent.agent.reload import Reload
+from prism_vault_agent.agent.renders import FileRenders
+from prism_vault_agent.agent.runs import Runs
+from prism_vault_agent.agent.session import Session
+from prism_vault_agent.agent.signals import Signals
+from prism_vault_agent.agent.standings import Standings
+from prism_vault_agent.agent.status import Status
+from prism_vault_agent.agent.watch import Watch
+from prism_vault_agent.agent.workers import Workers
+from prism_vault_agent.audit.central_log import CentralLog
+from prism_vault_agent.audit.event import Chain, new_id
+from prism_vault_agent.audit.held import WitnessFiles
+from prism_vault_agent.audit.http import CentralHttp
+from prism_vault_agent.audit.journal import Journal
+from prism_vault_agent.audit.outbox import Outbox
+from prism_vault_agent.audit.replicas import Replicas
+from prism_vault_agent.audit.stream import SignalStream
+from prism_vault_agent.audit.witness import Unwitnessed, Witness
+from prism_vault_agent.config.load import load
+from prism_vault_agent.proof.keys import VerifyingKey
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from prism_vault_agent.agent.listener import Listener
+    from prism_vault_agent.agent.sidecar import Sidecar
+    from prism_vault_agent.audit.http import Credential
+    from prism_vault_agent.config.settings import CentralSettings, Settings
+    from prism_vault_agent.process import Hardening
+
+FLUSH_SECONDS: Final = 2.0
+
+
+@dataclass(slots=True)
+class Log:
+    """This host's side of central's log: what is to be told, whether central proves it, and both connections."""
+
+    chain: Chain
+    journal: Journal
+    outbox: Outbox
+    audit: CentralLog
+    witness: Witness | Unwitnessed
+    credential: Credential
+    connections: tuple[CentralHttp, CentralHttp]
+
+    @classmethod
+    def make(cls, settings: Settings, session: Session) -> Self:
+        """Make it for ``settings``; ``session`` may have the provider vouch for us."""
+        replicas, credential = Replicas(settings.central), credential_of(settings.central, session)
+        proving = CentralHttp(replicas, credential, settings.central.timeout)
+        witness = _witness(settings.central, settings.agent.state, proving)
+        central = CentralHttp(replicas, credential, settings.central.timeout, witness.heard)
+        journal = Journal(str(Path(settings.agent.state) / "journal"))
+        chain = Chain(settings.agent.host, new_id())
+        outbox = Outbox(chain, central.post, journal)
+        audit = CentralLog(outbox, settings.central.timeout, witness)
+        witness.note = audit.note
+        return cls(chain, journal, outbox, audit, witness, credential, (central, proving))
+
+
+@dataclass(slots=True)
+class Parts:
+    """What serves. Those of :meth:`lasting` outlive those of :meth:`serving`, because stopping needs them."""
+
+    settings: Settings
+    workers: Workers
+    session: Session
+    log: Log
+    reading: Reading
+    runs: Runs
+    consumers: Consumers
+    files: Files
+    renders: FileRenders
+    watch: Watch
+    orders: Orders
+    front: Front
+    signals: Signals
+    reload: Reload
+    status: Status
+    listener: Listener
+    requests: FileRequests
+    sidecar: Sidecar | None
+
+    @classmethod
+    def make(
+        cls, settings: Settings, listener: Listener, hardening: Hardening, config: str | None, sidecar: Sidecar | None
+    ) -> Self:  # fmt: skip
+        """Make them for ``settings``, which were read from ``config``, and for ``sidecar`` where the agent is one."""
+        workers = Workers(settings.vault, settings.agent.workers)
+        session = Session(workers, settings.vault.auth)
+        ours = Log.make(settings, session)
+        audit, chain = ours.audit, ours.chain
+        runs = Runs(audit.clear, settings.agent.helper)
+        status = Status(session, ours.outbox, ours.witness, workers, runs, listener, hardening)
+        consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
+        files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
+        reading = Reading(workers, session, Mounts())
+        renders = FileRenders(lambda: front.settings, audit, reading, files)
+        watch = Watch(reading, runs, files, renders, settings.vault.poll)
+        orders = Orders(chain.host, runs, files, renders, watch.now, status)
+        requests = FileRequests(files, renders, status)
+        front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
+        signals = status.signals = Signals(
+            SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
+            host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
+        )  # fmt: skip
+        status.sidecar = sidecar
+        reload = Reload(
+            lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, status=status, note=audit.note
+        )  # fmt: skip
+        return cls(
+            settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
+            consumers=consumers, renders=renders, watch=watch, orders=orders, front=front, signals=signals, reload=reload,
+            status=status, listener=listener, requests=requests, sidecar=sidecar,
+        )  # fmt: skip
+
+    async def take_over(self) -> None:
+        """Take over what an earlier agent left: what it could not tell central, and its files."""
+        self.log.audit.resume(await self.log.journal.load())
+        self.reading.mounts.known.update(self.files.start(self.settings.scopes))
+
+    def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
+        """Return the loops that stopping needs."""
+        return self.workers.run(), self.log.outbox.run()
+
+    def serving(self) -> tuple[Coroutine[None, None, None], ...]:
+        """Return the loops that end first."""
+        directories = {os.path.dirname(file) for file in self.settings.files}
+        return (
+            self.session.run(), self.session.probe(), self.front.serve(self.listener.socket), self.watch.run(),
+            self.renders.run(), self.consumers.run(), self.signals.run(), self.reload.watch(directories), self.log.witness.run(),
+            Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
+        )  # fmt: skip
+
+    async def stop(self) -> None:
+        """Take the files of a sidecar away, tell central what it can be told soon, give the token back, and close."""
+        if self.sidecar is not None:
+            self.sidecar.left = self.files.end("stopped")
+        await self.log.outbox.flush(FLUSH_SECONDS)
+        await self.log.witness.close()
+        await self.session.revoke()
+        for connection in self.log.connections:
+            await connection.close()
+
+
+def _witness(central: CentralSettings, state: str, proving: CentralHttp) -> Witness | Unwitnessed:
+    """Return the witness that the configuration asks for."""
+    if not central.log_keys:
+        return Unwitnessed()
+    keys = [VerifyingKey.parse(text) for text in central.log_keys]
+    return Witness(keys, proving.get, WitnessFiles(state, keys[0].name))
