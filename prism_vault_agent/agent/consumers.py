@@ -53,6 +53,7 @@ class Consumers:
         self._note = note
         self._standings = standings
         self._rendered: dict[ScopeName, Rendered] = {}
+        self._changed: set[ScopeName] = set()
         self._telling: dict[tuple[ScopeName, str], asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
 
@@ -60,7 +61,7 @@ class Consumers:
         """Look after what an earlier agent rendered; what it told of anything else means nothing any more."""
         self._rendered = {each.scope.name: each for each in adopted}
         self._standings.load(self._rendered)
-        self._wake.set()
+        self.look()
 
     def rendered(self, rendered: Rendered, *, first: bool) -> None:
         """Note a new generation. Nobody is told of the ``first`` one: who reads it is started after it, or has it rendered."""
@@ -68,7 +69,7 @@ class Consumers:
         if first:
             self._standings.forget(name)
         self._rendered[name] = rendered
-        self._look(name, rendered)
+        self._look(name)
         self._wake.set()
 
     def cleared(self, name: ScopeName) -> None:
@@ -78,7 +79,8 @@ class Consumers:
         self._wake.set()
 
     def look(self) -> None:
-        """Look at once, because the configuration changed."""
+        """Look at all of them at once, because the configuration changed."""
+        self._changed.update(self._rendered)
         self._wake.set()
 
     def describe(self, name: ScopeName) -> list[dict[str, Any]]:
@@ -121,8 +123,9 @@ class Consumers:
         """Begin to tell everybody who is due; return in how many seconds to look again."""
         now = time.time()
         wait = SECONDS
+        while self._changed:
+            self._look(self._changed.pop())
         for name, rendered in self._rendered.items():
-            self._look(name, rendered)
             for notify in self._of(name):
                 key = (name, str(notify))
                 standing = self._standings.of(*key)
@@ -141,8 +144,11 @@ class Consumers:
         scope = self._settings().scopes.get(name)
         return scope.notify if scope else ()
 
-    def _look(self, name: ScopeName, rendered: Rendered) -> None:
+    def _look(self, name: ScopeName) -> None:
         """Compare what each consumer of a scope knows with what is there. One that is new in the configuration knows it."""
+        rendered = self._rendered.get(name)
+        if rendered is None:
+            return
         notifies = self._of(name)
         self._standings.keep(name, map(str, notifies))
         for notify in notifies:
@@ -155,25 +161,26 @@ class Consumers:
         key = (name, str(notify))
         about = {"scope": name, "consumer": str(notify), "generation": rendered.number}
         occasion = Occasion(name, rendered.number, f"{self._settings().agent.files}/{name}")
-        why = mend = idle = ""
+        why = idle = ""
         try:
             async with asyncio.timeout(notify.timeout):
                 idle = await TELL[notify.kind](notify, occasion)
         except TimeoutError:
-            why, mend = f"it took longer than {notify.timeout:g} s", "raise timeout, or see why it hangs"
+            why = f"it took longer than {notify.timeout:g} s; raise timeout, or see why it hangs"
         except PrismVaultError as error:
-            why, mend = error.message, error.mend
+            why = error.line()
         except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
             why = type(error).__name__
         finally:
             del self._telling[key]
+            self._changed.add(name)  # it may have changed again meanwhile
             self._wake.set()
         standing = self._standings.of(*key)
-        if standing is None:  # cleared, or taken out of the configuration, meanwhile
+        if standing is None or not standing.begun:  # cleared, or taken out of the configuration, meanwhile
             return
         if why:
             self._standings.put(*key, failed(standing, why))
-            log.warning("notify.failed", message=why, mend=mend, failures=standing.failures + 1, **about)
+            log.warning("notify.failed", message=why, failures=standing.failures + 1, **about)
             if why != standing.error:
                 self._note("notify_failed", f"{name}: generation {rendered.number}, {notify}: {why}")
         else:

@@ -33,7 +33,8 @@ class Standings:
         """Keep them in ``path``, whose directory exists."""
         self._path = path
         self._kept: dict[ScopeName, dict[str, Standing]] = {}
-        self._written = ""
+        self._texts: dict[ScopeName, str] = {}
+        self._saved = True
 
     def load(self, scopes: Container[ScopeName]) -> None:
         """Read what an earlier agent kept of these scopes. What cannot be read is as if nothing had been kept."""
@@ -47,6 +48,7 @@ class Standings:
             log.error("notify.forgotten", path=self._path, error=type(error).__name__, message="who is not told yet is not known")
             return
         self._kept = {scope: kept for scope, kept in found.items() if scope in scopes}
+        self._saved = False
 
     def of(self, scope: ScopeName, consumer: str) -> Standing | None:
         """Return how it stands; None where nothing is known of it."""
@@ -54,28 +56,34 @@ class Standings:
 
     def put(self, scope: ScopeName, consumer: str, standing: Standing) -> None:
         """Note how it stands from now on."""
-        self._kept.setdefault(scope, {})[consumer] = standing
+        if self.of(scope, consumer) != standing:
+            self._kept.setdefault(scope, {})[consumer] = standing
+            self._changed(scope)
 
     def keep(self, scope: ScopeName, consumers: Iterable[str]) -> None:
         """Forget the consumers of a scope that are not among these."""
-        wanted = set(consumers)
-        kept = {name: each for name, each in self._kept.get(scope, {}).items() if name in wanted}
-        self._kept[scope] = kept
+        gone = self._kept.get(scope, {}).keys() - set(consumers)
+        for consumer in gone:
+            del self._kept[scope][consumer]
+        if gone:
+            self._changed(scope)
 
     def forget(self, scope: ScopeName) -> None:
         """Forget all consumers of a scope."""
-        self._kept.pop(scope, None)
+        if self._kept.pop(scope, None):
+            self._changed(scope)
 
     def save(self) -> None:
         """Write what changed, whole or not at all. A disk that does not take it is told; the agent goes on with what it knows."""
-        known = {scope: kept for scope, kept in self._kept.items() if kept}
-        text = json.dumps({scope: {name: asdict(each) for name, each in kept.items()} for scope, kept in known.items()})
-        if text == self._written or (text == "{}" and not self._written and not os.path.exists(self._path)):
+        if self._saved:
             return
+        for scope in self._kept.keys() - self._texts.keys():
+            kept = {consumer: asdict(each) for consumer, each in self._kept[scope].items()}
+            self._texts[scope] = f"{json.dumps(scope)}: {json.dumps(kept)}"
         draft = f"{self._path}.new"
         try:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w") as file:
-                file.write(text)
+                file.write("{" + ",\n".join(self._texts.values()) + "}\n")
             os.replace(draft, self._path)
         except OSError as error:
             message = "an agent that is killed now forgets whom to tell"
@@ -83,7 +91,11 @@ class Standings:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             return
-        self._written = text
+        self._saved = True
+
+    def _changed(self, scope: ScopeName) -> None:
+        self._texts.pop(scope, None)
+        self._saved = False
 
 
 def _standing(plain: dict[str, object]) -> Standing:

@@ -35,7 +35,7 @@ async def tell(notify: Notify, occasion: Occasion) -> str:
         raise not_told(f"{program} cannot be run: {os.strerror(error.errno or 0)}", "correct it") from None
     if status != 0:
         how = f"ended with {status}" if status > 0 else f"was ended by signal {-status}"
-        raise not_told(f"{program} {how}", "run it by hand; what it prints here is discarded")
+        raise not_told(f"{program} {how}", "run it by hand, what it prints here is discarded")
     return ""
 
 

@@ -171,10 +171,12 @@ def test_a_failure_is_told_recorded_and_tried_again(made):
     rotate(made, name, 2)
     wait_until(lambda: consumer(made, name)["failures"])
     shown = consumer(made, name)
-    assert (shown["due"], shown["error"]) == (True, f"{told.program} ended with 3")
-    assert f"FAILED {shown['failures']} times: {told.program} ended with 3; again " in made.command("status").stdout
+    why = f"{told.program} ended with 3; run it by hand, what it prints here is discarded"
+    assert (shown["due"], shown["error"]) == (True, why)
+    assert f"FAILED {shown['failures']} times: {why}; again " in made.command("status").stdout
     wait_until(lambda: noted(made, "notify_failed", name), 30)
-    assert noted(made, "notify_failed", name) == [f"{name}: generation 2, command {told.program}: {told.program} ended with 3"]
+    (recorded,) = noted(made, "notify_failed", name)
+    assert recorded.startswith(f"{name}: generation 2, command {told.program}: {told.program} ended with 3"[:200])
     assert made.value(name, 2) not in made.stack.agent.log, "what it printed was a value"
     told.script("")
     wait_until(lambda: told.lines == [f"{name} 2"], 60)
@@ -195,7 +197,7 @@ def test_one_that_hangs_holds_up_no_other(made):
     rotate(made, prompt, 2)
     wait_until(lambda: other.lines == [f"{prompt} 2"], 15)
     assert all(psutil.pid_exists(each) for each in numbers), "the other one still hangs"
-    wait_until(lambda: consumer(made, stuck)["error"] == "it took longer than 8 s", 60)
+    wait_until(lambda: consumer(made, stuck)["error"].startswith("it took longer than 8 s"), 60)
     wait_until(lambda: not any(psutil.pid_exists(each) for each in numbers))
     made.command("clear", stuck)
 
