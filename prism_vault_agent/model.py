@@ -119,7 +119,10 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A named set of bindings that belong together, with who may have it and why. ``grace`` is in seconds."""
+    """A named set of bindings that belong together, with who may have it and why.
+
+    ``grace`` is in seconds, and ``ttl`` too: the longest life of its leases, 0 for what the provider allows.
+    """
 
     name: ScopeName
     project: str
@@ -132,6 +135,7 @@ class Scope:
     collision: Collision = "error"
     pristine: bool | None = None
     grace: float = 10.0
+    ttl: float = 0.0
     files: tuple[File, ...] = ()
     notify: tuple[Notify, ...] = ()
 
@@ -196,7 +200,8 @@ class Reservation:
 class Lease:
     """What the provider expects back, or the version that was read: never a value.
 
-    ``seconds`` is 0 where it never ends; ``created`` is when a version was written (RFC 3339, UTC).
+    ``seconds`` is 0 where it never ends, ``renewable`` whether it can be made to end later; ``created`` is when a version was
+    written (RFC 3339, UTC).
     """
 
     path: str
@@ -204,6 +209,7 @@ class Lease:
     lease_id: str = ""
     seconds: int = 0
     created: str = ""
+    renewable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

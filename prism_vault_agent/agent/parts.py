@@ -13,6 +13,8 @@ from prism_vault_agent.agent.drops import Drops
 from prism_vault_agent.agent.file_requests import FileRequests
 from prism_vault_agent.agent.files import Files
 from prism_vault_agent.agent.front import Front
+from prism_vault_agent.agent.lease_watch import LeaseWatch
+from prism_vault_agent.agent.leases import Leases
 from prism_vault_agent.agent.orders import Orders
 from prism_vault_agent.agent.release import Mounts, Reading
 from prism_vault_agent.agent.reload import Reload
@@ -89,6 +91,7 @@ class Parts:
     files: Files
     renders: FileRenders
     watch: Watch
+    lease_watch: LeaseWatch
     orders: Orders
     front: Front
     signals: Signals
@@ -111,9 +114,12 @@ class Parts:
         status = Status(session, ours.outbox, ours.witness, workers, runs, listener, hardening)
         consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
-        reading = Reading(workers, session, Mounts())
+        leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
+        audit.leases, session.in_use = leases, leases.in_use
+        reading = Reading(workers, session, Mounts(), leases)
         renders = FileRenders(lambda: front.settings, audit, reading, files)
         watch = Watch(reading, runs, files, renders, settings.vault.poll)
+        lease_watch = LeaseWatch(reading, runs, files, renders, note=audit.note, interval=settings.vault.poll)
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
@@ -127,14 +133,18 @@ class Parts:
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
-            consumers=consumers, renders=renders, watch=watch, orders=orders, front=front, signals=signals, reload=reload,
+            consumers=consumers, renders=renders, watch=watch, lease_watch=lease_watch,
+            orders=orders, front=front, signals=signals, reload=reload,
             status=status, listener=listener, requests=requests, sidecar=sidecar,
         )  # fmt: skip
 
     async def take_over(self) -> None:
-        """Take over what an earlier agent left: what it could not tell central, and its files."""
+        """Take over what an earlier agent left: what it could not tell central, its files, and leases that are held."""
         self.log.audit.resume(await self.log.journal.load())
+        leases = self.reading.leases
+        await leases.load()
         self.reading.mounts.known.update(self.files.start(self.settings.scopes))
+        leases.adopt({*self.runs.adopt(leases), *(each.render.reservation.id for each in self.files)})
 
     def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return the loops that stopping needs."""
@@ -145,14 +155,16 @@ class Parts:
         directories = {os.path.dirname(file) for file in self.settings.files}
         return (
             self.session.run(), self.session.probe(), self.front.serve(self.listener.socket), self.watch.run(),
-            self.renders.run(), self.consumers.run(), self.signals.run(), self.reload.watch(directories), self.log.witness.run(),
+            self.lease_watch.run(), self.renders.run(), self.consumers.run(), self.signals.run(), self.reload.watch(directories),
+            self.log.witness.run(),
             Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 
     async def stop(self) -> None:
-        """Take the files of a sidecar away, tell central what it can be told soon, give the token back, and close."""
+        """Take the files of a sidecar away, revoke what waits for it, tell central what can be told, give the token back, close."""
         if self.sidecar is not None:
             self.sidecar.left = self.files.end("stopped")
+        await self.lease_watch.close()
         await self.log.outbox.flush(FLUSH_SECONDS)
         await self.log.witness.close()
         await self.session.revoke()

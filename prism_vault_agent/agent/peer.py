@@ -7,6 +7,7 @@ asked once more before anything is released. Without it the descriptor is opened
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -106,6 +107,20 @@ def attest(connection: socket.socket) -> Peer:
             raise _untold(error) from None
         return _weaker(pid, uid, gid)
     return Peer(uid, gid, pid, pidfd, guaranteed=True)
+
+
+def open_again(caller: Caller) -> int | None:
+    """Return a descriptor of a process that an earlier agent attested, ours to close; None where that one has ended."""
+    try:
+        pidfd = os.pidfd_open(caller.pid)
+    except OSError:
+        return None
+    # Its number may be another process's by now, which started at another time. An execve changes neither.
+    with contextlib.suppress(OSError):
+        if int(_read(f"/proc/{caller.pid}/stat").rpartition(")")[2].split()[19]) == caller.started:
+            return pidfd
+    os.close(pidfd)
+    return None
 
 
 def credentials(connection: socket.socket) -> tuple[int, int, int]:

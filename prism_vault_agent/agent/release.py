@@ -6,7 +6,9 @@ import select
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.agent.child import now
 from prism_vault_agent.agent.http import head
+from prism_vault_agent.agent.leases import wanted
 from prism_vault_agent.agent.peer import PeerGone
 from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable
 
+    from prism_vault_agent.agent.leases import Leases
     from prism_vault_agent.agent.peer import Peer
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
@@ -57,6 +60,7 @@ class Reading:
     workers: Workers
     session: Session
     mounts: Mounts
+    leases: Leases
 
 
 async def logged_in(session: Session, deadline: float, work: Callable[[str], Awaitable[Resolution]]) -> Resolution:
@@ -73,9 +77,14 @@ async def logged_in(session: Session, deadline: float, work: Callable[[str], Awa
 
 
 async def ask(
-    reading: Reading, grant: Grant, job: Message, token: str, *, deadline: float, passed: int | None = None
+    reading: Reading, reservation: Reservation, job: Message, token: str, *, deadline: float, passed: int | None = None
 ) -> tuple[Worker, Message, tuple[Lease, ...]]:
-    """Have a new worker read a grant's bindings for ``job``; return it, its answer, and the leases that it tells of."""
+    """Have a new worker read a grant's bindings for ``job``; return it, its answer, and the leases that it tells of.
+
+    Where leases are about to be made, the child token that they will hang on is kept durably before.
+    """
+    grant, child = reservation.grant, None
+    parent, policies = reading.session.facts(token)
     worker = await reading.workers.take(deadline)
     try:
         answer = await worker.ask(
@@ -86,11 +95,19 @@ async def ask(
                 "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
                 "mounts": reading.mounts.known,
                 "deadline": deadline,
+                "child": wanted(grant, reservation.audit_id, policies),
             },
             passed,
         )
+        if "child" in answer:
+            since = now()
+            child = await reading.leases.intend(reservation, parent, answer["child"])
+            answer = await worker.ask({"do": "go"})
+            await reading.leases.read(child, (Lease(**lease) for lease in answer["leases"]), since)
     except BaseException as error:
         worker.end()
+        if child is not None:
+            reading.leases.abandon(child)
         if isinstance(error, ProviderUnavailable) and error.reason != "worker_lost":
             reading.session.lost(error)
         raise
@@ -114,7 +131,7 @@ class WorkerProvider:
         grant = reservation.grant
         room = self.room[grant.pristine]
         job = {"do": "resolve", "room": {"used": room.used, "total": room.total}}
-        worker, answer, leases = await ask(self.reading, grant, job, token, deadline=self.deadline)
+        worker, answer, leases = await ask(self.reading, reservation, job, token, deadline=self.deadline)
         try:
             self.reading.mounts.advance(grant, leases)
         except ProviderUnavailable:

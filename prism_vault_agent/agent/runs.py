@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import structlog
 
+from prism_vault_agent.agent.child import boot
+from prism_vault_agent.agent.peer import open_again
 from prism_vault_agent.audit.target import Released, as_read
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.helper.client import asking
+from prism_vault_agent.model import Render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from prism_vault_agent.agent.child import Child
     from prism_vault_agent.audit.target import Target
-    from prism_vault_agent.model import Render, Reservation, ScopeName
+    from prism_vault_agent.model import Reservation, ReservationId, ScopeName
 
 log = structlog.get_logger()
 
@@ -116,6 +120,20 @@ class Runs:
                 run.signal = number
                 self.end([run], "revoked", now=now)
         return run
+
+    def adopt(self, leases: Iterable[Child]) -> set[ReservationId]:
+        """Watch again the processes that got leased values from an earlier agent and still run; return their reservations."""
+        adopted = set()
+        for child in leases:
+            reservation = child.reservation
+            if child.ending or reservation.grant.request.mode != "exec" or reservation.id in adopted:
+                continue
+            pidfd = open_again(reservation.grant.caller) if child.boot == boot() else None
+            if pidfd is not None:
+                self.watch(Render(reservation, (), child.leases), pidfd)
+                adopted.add(reservation.id)
+                log.info("run.adopted", audit_id=reservation.audit_id, pid=reservation.grant.caller.pid)
+        return adopted
 
     def meant(self, host: str, target: Target) -> list[Run]:
         """Return the runs of ``host`` that a target means."""

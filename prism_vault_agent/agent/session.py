@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent.agent_token import Held
 from prism_vault_agent.errors import Denied, PrismVaultError, ProviderUnavailable, TokenExpired
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.config.settings import AuthSettings
 
@@ -29,21 +31,6 @@ JOB_SECONDS: Final = 10.0
 SHORTEST_WAIT: Final = 0.2
 PROBE_SECONDS: Final = 2.0
 WHOLE: Final = 0.9
-
-
-@dataclass(slots=True)
-class Held:
-    """The token and what is known of it. ``ends`` is CLOCK_MONOTONIC seconds; None for a token that does not end."""
-
-    token: str
-    accessor: str
-    seconds: int
-    renewable: bool
-    ends: float | None
-
-    def __repr__(self) -> str:
-        """Return nothing that could be used."""
-        return f"Held(accessor={self.accessor!r})"
 
 
 class Session:
@@ -60,6 +47,21 @@ class Session:
         self._wanted = asyncio.Event()
         self._lost = asyncio.Event()
         self.last_error: PrismVaultError | None = None
+        self.in_use: Callable[[str], bool] = lambda _: False
+
+    @property
+    def accessor(self) -> str:
+        """The accessor of the token; empty where there is none."""
+        return self._held.accessor if self._held else ""
+
+    def is_ours(self, accessor: str) -> bool:
+        """Tell whether a token is the one that we have, or one that is not ours to revoke."""
+        return accessor == self.accessor or self._auth.method == "token_file"
+
+    def facts(self, token: str) -> tuple[str, tuple[str, ...]]:
+        """Return the accessor and the policies of a token of ours; nothing for one that has been replaced since."""
+        held = self._held
+        return (held.accessor, held.policies) if held and held.token == token else ("", ())
 
     @property
     def state(self) -> str:
@@ -168,7 +170,8 @@ class Session:
         answer = await self._workers.job({"do": "login"}, time.monotonic() + JOB_SECONDS)
         before, seconds = self._held, int(answer["seconds"])
         ends = time.monotonic() + seconds if seconds else None
-        self._held = Held(answer["value"], answer["accessor"], seconds, bool(answer["renewable"]), ends)
+        renewable, policies = bool(answer["renewable"]), tuple(answer["policies"])
+        self._held = Held(answer["value"], answer["accessor"], seconds, renewable, ends, policies)
         self._again.clear()
         self.last_error = None
         self._lost.clear()
@@ -227,8 +230,14 @@ class Session:
             await self._give_back(held)
 
     async def _give_back(self, held: Held) -> None:
-        """Revoke a token of ours; one that cannot be reached is logged and left to its ttl. A token file's is not ours."""
+        """Revoke a token of ours; one that cannot be reached is logged and left to its ttl. A token file's is not ours.
+
+        One on which leases hang that somebody holds is left, too: who gives back the last of them, gives it back.
+        """
         if self._auth.method == "token_file":
+            return
+        if self.in_use(held.accessor):
+            log.info("token.left", accessor=held.accessor, message="leases that are in use end with it")
             return
         try:
             await self._workers.job({"do": "revoke", "token": held.token}, time.monotonic() + 2.0)

@@ -42,7 +42,7 @@ class FileProvider:
             "place": place.path,
             "helper": self.files.helper,
         }
-        worker, answer, leases = await ask(self.reading, grant, job, token, deadline=self.deadline, passed=place.descriptor)
+        worker, answer, leases = await ask(self.reading, reservation, job, token, deadline=self.deadline, passed=place.descriptor)
         worker.end()
         plain = answer["staged"]
         staged = Staged(plain["name"], [Written(**file) for file in plain["files"]], plain["changed"])

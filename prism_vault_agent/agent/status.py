@@ -15,6 +15,7 @@ from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.leases import Leases
     from prism_vault_agent.agent.listener import Listener
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.agent.session import Session
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Caller, Scope
+    from prism_vault_agent.model import Caller, Render, Scope
     from prism_vault_agent.process import Hardening
 
 
@@ -45,6 +46,7 @@ class Status:
     signals: Signals | None = None
     files: Files | None = None
     sidecar: Sidecar | None = None
+    leases: Leases | None = None
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -81,7 +83,12 @@ class Status:
                 for scope in settings.scopes.values()
                 if self.shows(scope, asker)
             ],
-            "runs": [run.describe() for run in self.runs if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)],
+            "runs": [
+                {**run.describe(), "leases": self._leases(run.render)}
+                for run in self.runs
+                if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)
+            ],
+            "leases": self.leases.describe() if self.leases else {},
             "files": self._rendered(settings, asker),
             "sidecar": self.sidecar.describe(self.files.describe()) if self.sidecar and self.files else None,
             "files_memory": self.files.memory if self.files else "",
@@ -97,13 +104,19 @@ class Status:
 
     def _rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
         """Return the rendered files that are the asker's business, each with when they are looked at next, at the latest."""
+        leases = {each.render.reservation.audit_id: self._leases(each.render) for each in self.files or ()}
         mine = [
-            told
+            {**told, "leases": leases[told["id"]]}
             for told in (self.files.describe() if self.files else [])
             if self.may_revoke(asker.uid, told["uid"])
             or (told["scope"] in settings.scopes and self.shows(settings.scopes[told["scope"]], asker))
         ]
         return [{**told, "next_check": int(settings.vault.poll)} for told in mine]
+
+    def _leases(self, render: Render) -> list[dict[str, Any]]:
+        """Return the leases that a release holds."""
+        found = self.leases.of(render.reservation.id) if self.leases else []
+        return [told for child in found for told in child.describe()]
 
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -27,6 +27,24 @@ log = structlog.get_logger()
 PATIENCE: Final = 1.5
 
 
+class Takings(Protocol):
+    """What releases have taken at the provider, which goes back when the log says that they are over."""
+
+    def still(self, reservation: Reservation) -> None:
+        """Raise where something that a release took has ended by itself."""
+
+    def ended(self, reservation: Reservation, why: str) -> None:
+        """Begin to give back what a release took. Never waits, never raises."""
+
+
+class _Nothing:
+    def still(self, reservation: Reservation) -> None:
+        """Nothing was taken."""
+
+    def ended(self, reservation: Reservation, why: str) -> None:
+        """Nothing is given back."""
+
+
 class CentralLog:
     """Central's audit log, as a render uses it. ``seconds`` is the longest wait for one answer of central's."""
 
@@ -35,6 +53,7 @@ class CentralLog:
         self._outbox = outbox
         self._witness = witness
         self._seconds = seconds * PATIENCE
+        self.leases: Takings = _Nothing()
 
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
@@ -47,6 +66,7 @@ class CentralLog:
     async def succeed(self, resolution: Resolution) -> Receipt:
         """Record durably that the values are about to be released."""
         await self._witness.vouch(self._seconds)
+        self.leases.still(resolution.reservation)
         answer = await self._outbox.send(rows.success(resolution), self._seconds)
         receipt = check_success(answer, resolution)
         if refusal := self._witness.refusal:  # found while central was asked
@@ -60,6 +80,7 @@ class CentralLog:
             "render.failed", audit_id=reservation.audit_id, kind=fields["kind"], reason=fields["reason"], **of_central(error)
         )
         self._outbox.tell(fields, partial(self._ended_already, fields))
+        self.leases.ended(reservation, "failed")
 
     def resume(self, waiting: Iterable[Fields]) -> None:
         """Send what an earlier agent kept and could not tell central."""
@@ -106,3 +127,4 @@ class CentralLog:
         """Record that a release is no longer out there."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)
         self._outbox.tell(rows.cleared(reservation, reason, signal), durable=reason != "exited")
+        self.leases.ended(reservation, reason)

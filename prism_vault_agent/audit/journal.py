@@ -31,9 +31,10 @@ WORTH_REWRITING: Final = 1024 * 1024
 class Journal:
     """The file of events that wait."""
 
-    def __init__(self, path: str) -> None:
-        """Keep events in ``path``, whose directory exists."""
+    def __init__(self, path: str, what: str = "audit records") -> None:
+        """Keep events in ``path``, whose directory exists; ``what`` is how an error calls them."""
         self._path = path
+        self._what = what
         self._waiting: dict[str, bytes] = {}
         self._size = 0  # of the file, in bytes, as far as we have written it
         self._one_at_a_time = asyncio.Lock()
@@ -103,7 +104,7 @@ class Journal:
 
     def _cannot(self, error: OSError) -> CannotCreate:
         return CannotCreate(
-            f"cannot keep audit records in {self._path}: {os.strerror(error.errno or 0)}", mend="make room or mend its directory"
+            f"cannot keep {self._what} in {self._path}: {os.strerror(error.errno or 0)}", mend="make room or mend its directory"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,18 @@ def success(resolution: Resolution) -> Fields:
         **_subject(resolution.reservation.grant),
         "names": list(resolution.names),
         "leases": [
-            {"path": lease.path, "version": lease.version, "lease_id": lease.lease_id, "seconds": lease.seconds}
+            {"path": lease.path, "version": lease.version, "lease_id": lease_hash(lease.lease_id), "seconds": lease.seconds}
             for lease in resolution.leases
         ],
     }
+
+
+def lease_hash(lease_id: str) -> str:
+    """Return what a row says of a lease: 32 hex digits of the SHA-256 of its id, which who has the id can compare.
+
+    An id is not a value, but with it any token of the provider may prolong or look up the lease.
+    """
+    return hashlib.sha256(lease_id.encode()).hexdigest()[:32] if lease_id else ""
 
 
 def failure(reservation: Reservation, error: BaseException) -> Fields:

@@ -61,6 +61,7 @@ def page(status: Json, path: str) -> str:
         + (f", {central['lost']} denials or reloads only counted" if central.get("lost") else ""),
         f"signals  {_signals(status.get('signals', {}))}",
         f"log      {_log(status.get('log', {}))}",
+        f"leases   {_all_leases(status.get('leases', {}))}",
         f"workers  {status.get('workers', {}).get('idle', 0)} ready",
         f"memory   {status.get('process', {}).get('memory_bytes', 0) / 1_048_576:.0f} MiB in the front",
     ]
@@ -71,24 +72,26 @@ def page(status: Json, path: str) -> str:
         [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
     )
     runs = show.table(
-        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "COMMAND", "PID", "UID", "KIND", "AGE", "ID"),
+        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "COMMAND", "PID", "UID", "KIND", "AGE", "LEASES", "ID"),
         [
             [
                 *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "command", "pid", "uid", "kind")),
                 show.age(run.get("age", 0)),
+                _leases(run),
                 run.get("id"),
             ]
             for run in status.get("runs", [])
         ],
     )
     files = show.table(
-        ("SCOPE", "FILES", "GENERATION", "AGE", "NEXT CHECK", "DRIFT", "ID"),
+        ("SCOPE", "FILES", "GENERATION", "AGE", "NEXT CHECK", "DRIFT", "LEASES", "ID"),
         [
             [
                 *(each.get(key) for key in ("scope", "files", "generation")),
                 show.age(each.get("age", 0)),
                 f"within {show.age(each.get('next_check', 0))}",
                 each.get("drift") or _stale(each),
+                _leases(each),
                 each.get("id"),
             ]
             for each in status.get("files", [])
@@ -132,6 +135,22 @@ def _told_of(consumer: Json) -> str:
     if not consumer.get("error"):
         return f"is told {when}"
     return f"FAILED {consumer.get('failures')} times: {show.text(consumer['error'])}; again {when}"
+
+
+def _leases(each: Json) -> list[str]:
+    """Return what is leased, and for how long still."""
+    told = []
+    for lease in each.get("leases", []):
+        left = lease.get("expires_in")
+        ends = "end not known yet" if left is None else f"{'ends' if lease.get('final') else 'renewed'} within {show.age(left)}"
+        told.append(f"{show.text(lease.get('path'))} ({ends})")
+    return told
+
+
+def _all_leases(part: Json) -> str:
+    """Return how many leases are held, and how many the provider is to end."""
+    why = f" ({show.text(part['last_error'])})" if part.get("last_error") else ""
+    return f"{part.get('held', 0)} held, {part.get('revoking', 0)} being revoked{why}"
 
 
 def _signals(part: Json) -> str:

@@ -26,6 +26,7 @@ from prism_vault_agent.config.fields import (
     Template,
     Text,
     Timeout,
+    Ttl,
     Url,
 )
 from prism_vault_agent.config.notify import NotifyEntry
@@ -198,6 +199,9 @@ class ScopeEntry(Section):
         "Default: true for callers of kind `agent`, else false.",
     )
     grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
+    ttl: Ttl | None = Field(
+        None, description="Longest life of what is leased for it. Default: what the provider allows. What expires is taken back."
+    )
 
 
 def _defaults() -> Agent:

@@ -40,6 +40,7 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Te
         collision=entry.on_collision,
         pristine=entry.pristine,
         grace=seconds(entry.grace),
+        ttl=seconds(entry.ttl) if entry.ttl else 0.0,
         files=tuple(
             _file(file, (*here, "files", index), entry, accounts=accounts, templates=templates, problems=problems)
             for index, file in enumerate(entry.files)

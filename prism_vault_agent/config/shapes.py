@@ -13,6 +13,7 @@ from prism_vault_agent.notify.window import Window
 LONGEST_TEXT: Final = 4096
 LONGEST_TIMEOUT: Final = 60.0
 LONGEST_DURATION: Final = 3600.0
+LONGEST_TTL: Final = 768 * 3600.0
 OWNER: Final = 0o600
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DURATION: Final = re.compile(r"([0-9]{1,7})(ms|s|m|h)")
@@ -121,6 +122,13 @@ def duration(value: str) -> str:
     """Return a duration of at most an hour."""
     if seconds(value) > LONGEST_DURATION:
         raise ValueError("is longer than an hour; write a shorter one")
+    return value
+
+
+def ttl(value: str) -> str:
+    """Return the longest life of a lease."""
+    if not 1 <= seconds(value) <= LONGEST_TTL:
+        raise ValueError('is not the life of a lease; write one between "1s" and "768h"')
     return value
 
 

@@ -1,4 +1,7 @@
-"""Which mount a path belongs to, and what is mounted there: asked once a mount, kept as plain data that may be handed on."""
+"""Which mount a path belongs to, and what is mounted there: asked once a mount, kept as plain data that may be handed on.
+
+The server says of what type a mount is; nothing is guessed from its name.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,18 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.vault.transport import Transport
 
-# Mount path, ending in a slash, to the KV version mounted there.
+# Mount path, ending in a slash, to the KV version mounted there, or to OTHER for an engine that may give leases.
 Mounts = dict[str, int]
+OTHER = 0
+# What the server itself is made of.
+NO_ENGINES = frozenset({"system", "identity", "cubbyhole", "token", "ns_system", "ns_identity", "ns_cubbyhole", "ns_token"})
 
 
 def look_up(transport: Transport, token: str, paths: Iterable[str], known: Mounts, *, deadline: float) -> Mounts:
     """Return ``known`` with the mount of every path: one request for each mount that is not known yet.
 
-    Raises :class:`ConfigError` for a mount that is not KV, :class:`Denied` and :class:`TokenExpired` as ``refusal``, and as
-    ``Transport.request``.
+    Raises :class:`ConfigError` for a mount that holds no secrets, :class:`Denied` and :class:`TokenExpired` as ``refusal``,
+    and as ``Transport.request``.
     """
     mounts = dict(known)
     for path in paths:
@@ -57,11 +63,9 @@ def _ask(transport: Transport, token: str, path: str, deadline: float) -> tuple[
     at = 0 if path.startswith(mount) else path.find(f"/{mount}") + 1
     if not path[at:].startswith(mount):
         raise ProtocolError(f"{transport.address} names a mount that vault://{path} is not below", reason="malformed_answer")
+    if kind in NO_ENGINES:
+        raise ConfigError(f"the mount {path[:at]}{mount} is of type {kind}", mend="name a secret", reason="unsupported_mount")
     if kind not in {"kv", "generic"}:
-        raise ConfigError(
-            f"the mount {path[:at]}{mount} is of type {kind if kind.isidentifier() else 'unknown'}",
-            mend="prism-vault reads kv so far",
-            reason="unsupported_mount",
-        )
+        return path[:at] + mount, OTHER
     options = data.get("options") or {}
     return path[:at] + mount, 2 if isinstance(options, dict) and options.get("version") == "2" else 1

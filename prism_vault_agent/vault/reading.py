@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from prism_vault_agent.errors import ConfigError, SecretNotFound
 from prism_vault_agent.policy import names
-from prism_vault_agent.vault import kv
+from prism_vault_agent.vault import kv, leased
 from prism_vault_agent.vault import mounts as mounting
 from prism_vault_agent.vault.refusal import refusal
 from prism_vault_agent.vault.values import as_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from prism_vault_agent.model import Binding, Lease
@@ -42,36 +42,57 @@ def read(
     deadline: float,
     allow_names: frozenset[str] = frozenset(),
     mounts: Mounts | None = None,
+    child: Callable[[], str] | None = None,
 ) -> Reading:
     """Read every binding, in their order. ``deadline`` is CLOCK_MONOTONIC seconds.
 
     ``mounts`` is what an earlier reading returned; a mount that has changed since is found out and looked up again.
-    ``allow_names`` are the dangerous names that a secret's own keys may have, where they become the names.
+    ``allow_names`` are the dangerous names that a secret's own keys may have, where they become the names. ``child`` makes the
+    token to read with where a path may give a lease; without it such a path is refused.
 
     Raises:
         SecretNotFound: ``no_such_path``, ``no_such_key``, ``no_such_version``, ``deleted`` or ``destroyed``.
         Denied, TokenExpired: ``provider_policy``, or the token is dead.
-        ConfigError: a mount that is not KV, a version of KV v1, a key that cannot be a name, a name given twice.
+        ConfigError: a mount without secrets, a lease without ``child``, a version of KV v1, a key that cannot be a name, a name
+            given twice.
         ProviderUnavailable, ProtocolError: as ``Transport.request``.
     """
     places = tuple(dict.fromkeys(kv.Place(each.reference.path, each.reference.version) for each in bindings))
     try:
-        secrets, leases, found = _read_places(transport, token, places, dict(mounts or {}), deadline)
+        secrets, leases, found = _read_places(transport, token, places, dict(mounts or {}), deadline=deadline, child=child)
     except (SecretNotFound, ConfigError) as error:
         if not mounts or error.reason not in {"no_such_path", "config"}:
             raise
-        secrets, leases, found = _read_places(transport, token, places, {}, deadline)
+        secrets, leases, found = _read_places(transport, token, places, {}, deadline=deadline, child=child)
     return Reading(_named(bindings, secrets, allow_names), leases, found)
 
 
 def _read_places(
-    transport: Transport, token: str, places: tuple[kv.Place, ...], known: Mounts, deadline: float
+    transport: Transport,
+    token: str,
+    places: tuple[kv.Place, ...],
+    known: Mounts,
+    *,
+    deadline: float,
+    child: Callable[[], str] | None,
 ) -> tuple[dict[kv.Place, dict[str, Any]], tuple[Lease, ...], Mounts]:
     found = mounting.look_up(transport, token, (place.path for place in places), known, deadline=deadline)
     secrets, leases = {}, []
+    if other := [place for place in places if _is_other(place, found)]:
+        if child is None:
+            raise ConfigError(
+                f"{other[0]} is not of a KV mount, and nobody would give back its lease",
+                mend="run an agent, and leave out --direct",
+                reason="unsupported_mount",
+            )
+        token = child()
     for place, answer in _answers(transport, token, places, found, deadline):
         if answer.status == 403:
             raise refusal(transport, token, str(place), deadline=deadline)
+        if _is_other(place, found):
+            secrets[place], lease = leased.understand(place, answer)
+            leases.append(lease)
+            continue
         try:
             secrets[place], lease = kv.understand(place, answer, found[mounting.mount_of(place.path, found) or ""])
         except SecretNotFound as error:
@@ -80,6 +101,17 @@ def _read_places(
             raise
         leases.append(lease)
     return secrets, tuple(leases), found
+
+
+def _is_other(place: kv.Place, found: Mounts) -> bool:
+    """Tell whether a path is of an engine that may give leases."""
+    return found[mounting.mount_of(place.path, found) or ""] == mounting.OTHER
+
+
+def _ask(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> Answer:
+    if _is_other(place, found):
+        return leased.ask(transport, token, place, deadline)
+    return kv.ask(transport, token, place, found, deadline)
 
 
 def _exists(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> bool:
@@ -103,7 +135,7 @@ def _answers(
             except IndexError:
                 return
             try:
-                answers[at] = kv.ask(through, token, place, found, deadline)
+                answers[at] = _ask(through, token, place, found, deadline)
             except Exception as error:  # noqa: BLE001 - raised again below, in the caller's thread
                 failures[at] = error
             else:

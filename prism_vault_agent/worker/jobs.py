@@ -18,7 +18,7 @@ from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Binding, File, SecretReference
 from prism_vault_agent.sink.generation import Content, discard, stage
 from prism_vault_agent.sink.place import cannot
-from prism_vault_agent.vault import login, reading, standing
+from prism_vault_agent.vault import child, login, reading, standing
 from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block
@@ -81,6 +81,15 @@ class Worker:
         return {**described, "staged": dataclasses.asdict(staged)}
 
     def _read(self, job: Message) -> reading.Reading:
+        made: list[child.Child] = []
+
+        def make() -> str:
+            """Make a child token, once, and read with it as soon as the front has its accessor durably."""
+            if not made:
+                made.append(child.make(self.transport, job["token"], job["child"], job["deadline"]))
+                self._announce(made[0], job)
+            return made[0].value
+
         return reading.read(
             self.transport,
             job["token"],
@@ -88,7 +97,19 @@ class Worker:
             allow_names=frozenset(job["allow_names"]),
             mounts=job["mounts"],
             deadline=job["deadline"],
+            child=make,
         )
+
+    def _announce(self, made: child.Child, job: Message) -> None:
+        """Tell the front of a child token and wait for its word; one that nobody waits for is revoked by us."""
+        try:
+            send(self.front, {"child": {"accessor": made.accessor, "seconds": made.seconds}})
+            word = receive(self.front)
+        except (BrokenPipeError, ConnectionResetError):
+            word = None
+        if word is None or word[0]["do"] != "go":
+            child.revoke(self.transport, job["token"], made.accessor, (), job["deadline"])
+            raise ProtocolError("nobody waits for what was to be read")
 
     def deliver(self, job: Message, descriptor: int | None) -> Message:
         """Write the answer's head and the block to the receiver's socket."""
@@ -123,6 +144,18 @@ class Worker:
             mounts = look_up(self.transport, job["token"], paths, mounts, deadline=job["deadline"])
         found = standing.withdrawn(self.transport, job["token"], versions, mounts, deadline=job["deadline"], newest=newest)
         return {"withdrawn": [[path, version, how] for (path, version), how in found.items()], "newest": newest}
+
+    def left(self, job: Message) -> Message:
+        """Tell how long child tokens and leases still live."""
+        return {"left": child.left(self.transport, job["token"], job["accessors"], job["leases"], job["deadline"])}
+
+    def extend(self, job: Message) -> Message:
+        """Renew child tokens and leases; tell how long each lives now."""
+        return {"left": child.extend(self.transport, job["token"], job["accessors"], job["leases"], job["deadline"])}
+
+    def give_back(self, job: Message) -> Message:
+        """Revoke a child token; tell which of its leases the server has not ended yet."""
+        return {"remaining": child.revoke(self.transport, job["token"], job["accessor"], job["leases"], job["deadline"])}
 
     def health(self, job: Message) -> Message:
         """Ask whether the provider would serve: no token is needed for it."""
@@ -168,6 +201,9 @@ JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "renew": Worker.renew,
     "identity": Worker.identity,
     "withdrawn": Worker.withdrawn,
+    "left": Worker.left,
+    "extend": Worker.extend,
+    "give_back": Worker.give_back,
     "health": Worker.health,
     "revoke": Worker.revoke,
 }

@@ -7,7 +7,8 @@ names, versions and leases.
 job             fields                                                      answer
 ==============  ==========================================================  ==========================================
 ``resolve``     token, bindings [[name, reference]], allow_names, mounts,   names, leases, mounts
-                room (bytes; see ``Room``), deadline
+                child (what ``vault.child.make`` wants), room (bytes; see
+                ``Room``), deadline
 ``deliver``     head (bytes of the answer's head, latin-1), deadline, and   delivered
                 the receiver's socket as a descriptor; only after resolve
 ``stage``       as resolve without room; scope, files (each a ``File``),    names, leases, mounts,
@@ -18,9 +19,15 @@ job             fields                                                      answ
 ``identity``    token, role, deadline                                       value, seconds
 ``withdrawn``   token, versions [[path, number]], mounts, deadline;         withdrawn [[path, number, how]],
                 look_up where mounts may be unknown                         newest {path: number}
+``left``        token, accessors, leases (lists), deadline                  left {accessor or lease: seconds}
+``extend``      token, accessors, leases {each: seconds}, deadline          left, as above
+``give_back``   token, accessor, leases, deadline                           remaining (leases)
 ``health``      deadline                                                    nothing
 ``revoke``      token, deadline                                             nothing
 ==============  ==========================================================  ==========================================
+
+Where ``resolve`` or ``stage`` are about to read a path that may give a lease, they first answer ``{"child": {"accessor",
+"seconds"}}``: what the lease will hang on. The front keeps that durably, says ``{"do": "go"}``, and gets the answer.
 
 ``deadline`` is CLOCK_MONOTONIC seconds, which all processes of a host share. A failed job answers ``{"error": ...}`` as
 ``errors.to_plain`` describes it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 from hypothesis import example, given
@@ -42,7 +43,7 @@ def test_the_success_names_versions_and_leases() -> None:
     assert row["names"] == ["A"]
     assert row["leases"] == [
         {"path": "secret/web", "version": 3, "lease_id": "", "seconds": 0},
-        {"path": "db/creds", "version": None, "lease_id": "db/1", "seconds": 60},
+        {"path": "db/creds", "version": None, "lease_id": hashlib.sha256(b"db/1").hexdigest()[:32], "seconds": 60},
     ]
 
 

@@ -211,7 +211,9 @@ def test_what_is_wrong_is_told_with_its_line_and_key(tmp_path: Path, *, old: str
         ('allow_paths = ["secret/../other/*"]', "scopes.web.allow_paths[0]", "is not a path at the provider"),
         ('allow_names = ["A B"]', "scopes.web.allow_names[0]", "names a variable that"),
         ("templates = []", "scopes.web.templates", "is not a known key"),
-        ('ttl = "1h"', "scopes.web.ttl", "is not a known key"),
+        ('age = "1h"', "scopes.web.age", "is not a known key"),
+        ('ttl = "0s"', "scopes.web.ttl", "is not the life of a lease"),
+        ('ttl = "769h"', "scopes.web.ttl", "is not the life of a lease"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_scope_is_told(tmp_path: Path, lines: str, key: str, what: str):

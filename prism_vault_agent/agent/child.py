@@ -1,0 +1,189 @@
+"""A child token of one release with the leases that hang on it, as the front knows them: by accessor and ids, and their ends.
+
+Times are seconds of CLOCK_BOOTTIME, which goes on while the host is suspended and which nobody can set. How it is written into
+the journal stands here too: without a value, and without a token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from prism_vault_agent.model import (
+    Binding,
+    Caller,
+    Grant,
+    Lease,
+    Purpose,
+    Request,
+    Reservation,
+    ReservationId,
+    Scope,
+    ScopeName,
+    SecretReference,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from prism_vault_agent.audit.event import Fields
+
+# A lease that was renewed lives as long as at first, or its max ttl has cut it short.
+WHOLE: Final = 0.9
+SHORTEST_WAIT: Final = 0.2
+
+
+def now() -> float:
+    """Return CLOCK_BOOTTIME."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot() -> str:
+    """Return what this boot of the host is called (proc_sys_kernel(5), ``random/boot_id``)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """One child token. ``parent`` is the accessor of the token that it is a child of; ``seconds`` the life that it is given.
+
+    ``ends`` says of it, of its leases and of a parent that is not ours any more when each ends. ``due`` is when it is looked
+    after next. ``ending``: it is to be revoked, not before ``revoke_at``; ``error`` is why that has not been possible.
+    """
+
+    accessor: str
+    parent: str
+    reservation: Reservation
+    seconds: int
+    boot: str
+    leases: tuple[Lease, ...] = ()
+    ends: dict[str, float] = field(default_factory=dict)
+    due: float = math.inf
+    renewed: int = 0
+    capped: bool = False
+    ending: bool = False
+    revoke_at: float = 0.0
+    pause: float = 0.0
+    busy: bool = False
+    error: str = ""
+
+    def read(self, leases: Iterable[Lease], since: float) -> None:
+        """Take note of what was read, whose time has run since ``since``."""
+        self.leases = tuple(lease for lease in leases if lease.version is None and lease.seconds)
+        self.ends = {self.accessor: since + self.seconds, **{key(lease): since + lease.seconds for lease in self.leases}}
+        self.plan()
+
+    def plan(self) -> None:
+        """Look after it at two thirds of the time that is left, somewhat before or after others."""
+        remaining = self.expires - now()
+        self.due = now() + max(SHORTEST_WAIT, remaining * random.uniform(0.6, 2 / 3))  # noqa: S311 - jitter is no secret
+
+    def extended(self, left: Mapping[str, int]) -> None:
+        """Take note of how long each lives now; ``capped`` where what ends first does not live as long as at first."""
+        at = now()
+        self.ends |= {each: at + seconds for each, seconds in left.items()}
+        self.renewed += 1
+        self.capped = self.expires - at < WHOLE * self.span
+        self.plan()
+
+    @property
+    def expires(self) -> float:
+        """When the first of all that it takes ends."""
+        return min(self.ends.values(), default=math.inf)
+
+    @property
+    def first(self) -> str:
+        """What of all that it takes ends first; nothing while no end is known."""
+        return min(self.ends, key=self.ends.__getitem__, default="")
+
+    @property
+    def span(self) -> int:
+        """How many seconds that lives at first, and after each renewal."""
+        return self.spans.get(self.first, self.seconds)
+
+    @property
+    def spans(self) -> dict[str, int]:
+        """How many seconds each lease is asked to live at each renewal."""
+        return {key(lease): lease.seconds for lease in self.leases}
+
+    @property
+    def renewable(self) -> dict[str, int]:
+        """The leases that can be renewed, and for how many seconds."""
+        return {lease.lease_id: lease.seconds for lease in self.leases if lease.renewable}
+
+    @property
+    def lease_ids(self) -> list[str]:
+        """The leases that the server knows by an id."""
+        return [lease.lease_id for lease in self.leases if lease.lease_id]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can make it live longer: what ends first cannot be renewed, or no longer as a whole."""
+        return self.capped or (self.first in self.spans and self.first not in self.renewable)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what ``status`` shows of each lease."""
+        at, token_ends = now(), self.ends.get(self.accessor, math.inf)
+        ends = {lease.path: min(self.ends.get(key(lease), math.inf), token_ends) for lease in self.leases}
+        return [
+            {
+                "path": path,
+                "expires_in": None if end == math.inf else int(max(0.0, end - at)),
+                "renewed": self.renewed,
+                "final": self.final,
+            }
+            for path, end in ends.items()
+        ]
+
+    def record(self) -> Fields:
+        """Return what the journal keeps; :func:`recall` reads it."""
+        grant = self.reservation.grant
+        return {
+            "event_id": self.accessor,
+            "parent": self.parent,
+            "seconds": self.seconds,
+            "boot": self.boot,
+            "leases": [dataclasses.asdict(lease) for lease in self.leases],
+            "reservation": self.reservation.id,
+            "audit_id": self.reservation.audit_id,
+            "scopes": [[scope.name, scope.project, scope.environment, scope.grace] for scope in grant.scopes],
+            "kind": grant.kind,
+            "purpose": grant.purpose,
+            "run_ref": grant.request.run_ref,
+            "job_id": grant.request.job_id,
+            "mode": grant.request.mode,
+            "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
+            "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+        }
+
+
+def key(lease: Lease) -> str:
+    """Return what a lease is called among the ends: its id, or its path where it has none."""
+    return lease.lease_id or lease.path
+
+
+def recall(plain: Mapping[str, Any]) -> Child:
+    """Return the child token that the journal of an earlier agent tells of; its times are to be asked for.
+
+    Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else.
+    """
+    purpose = Purpose(plain["purpose"])
+    scopes = tuple(
+        Scope(ScopeName(name), project, environment, (purpose,), (), grace=float(grace))
+        for name, project, environment, grace in plain["scopes"]
+    )
+    bindings = tuple(Binding(name, SecretReference.parse(reference)) for name, reference in plain["bindings"])
+    caller = Caller(**{**plain["caller"], "groups": frozenset(plain["caller"]["groups"])})
+    names = tuple(scope.name for scope in scopes)
+    request = Request(names, purpose, plain["run_ref"], plain["job_id"], mode=plain["mode"])
+    grant = Grant(scopes, caller, plain["kind"], purpose, request, bindings, pristine=False)
+    reservation = Reservation(ReservationId(plain["reservation"]), plain["audit_id"], grant)
+    leases = tuple(Lease(**lease) for lease in plain["leases"])
+    found = Child(str(plain["event_id"]), str(plain["parent"]), reservation, int(plain["seconds"]), str(plain["boot"]), leases)
+    found.due = 0.0
+    return found

@@ -1,0 +1,56 @@
+"""One read of an engine other than KV, and what its answer means: whatever engine answers with a lease, it is a leased read."""
+
+from __future__ import annotations
+
+from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable, SecretNotFound
+from prism_vault_agent.model import Lease
+from prism_vault_agent.vault import fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from prism_vault_agent.vault.kv import Place
+    from prism_vault_agent.vault.transport import Answer, Transport
+
+
+def ask(transport: Transport, token: str, place: Place, deadline: float) -> Answer:
+    """Read one path, once: a second attempt would make a second lease. Raises as ``Transport.request``.
+
+    Raises :class:`ConfigError` for a pinned version.
+    """
+    if place.version:
+        raise ConfigError(f"{place}: only KV version 2 keeps versions", mend="leave out ?version=")
+    return transport.request("GET", place.path, token=token, deadline=deadline, repeatable=False, exact_numbers=True)
+
+
+def understand(place: Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
+    """Return the keys and values of an answer, and its lease; ``seconds`` is 0 where nothing ends.
+
+    Raises :class:`SecretNotFound`, :class:`ProviderUnavailable` for a lease that has ended already, :class:`ProtocolError`.
+    """
+    if answer.status == 404:
+        raise SecretNotFound(f"{place} does not exist", mend="check the reference, and the engine's role", reason="no_such_path")
+    if not answer.ok:
+        raise ConfigError(f"the engine refuses {place} ({answer.status})", mend="check the reference, and the engine's role")
+    data, plain = fields.mapping(answer.data, "data"), answer.data or {}
+    lease_id = fields.text(plain, "lease_id", "")
+    if len(lease_id) > LONGEST_ID or not lease_id.isprintable():
+        raise ProtocolError("the answer's field lease_id is not that of a lease", reason="malformed_answer")
+    seconds = _seconds(plain.get("lease_duration"))
+    if lease_id and seconds < 1:
+        raise ProviderUnavailable(f"{place} was answered with a lease that has ended", mend="retry", reason="lease_expired")
+    return data, Lease(
+        place.path, lease_id=lease_id, seconds=seconds, renewable=bool(lease_id) and fields.flag(plain, "renewable")
+    )
+
+
+LONGEST_ID = 1024
+
+
+def _seconds(found: object) -> int:
+    """Return a duration, at most ten years; the digits may be text, since numbers are kept as the server wrote them."""
+    try:
+        return min(int(str(found or 0)), fields.LONGEST_SECONDS)
+    except ValueError:
+        raise ProtocolError("the answer's field lease_duration is not a number of seconds", reason="malformed_answer") from None

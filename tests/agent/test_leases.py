@@ -1,0 +1,116 @@
+"""Leased secrets, end to end with a real PostgreSQL: one lease a release, gone when nobody holds it any more (G6)."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.leased import Leased, leased
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRINT = ("/bin/sh", "-c", 'printf \'%s %s\' "$DB_USER" "$DB_PASSWORD"; exec >&-; exec sleep 600')
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Leased]:
+    """A stack of this file's own; each test has a role and a scope of its own in it."""
+    with leased() as running:
+        yield running
+
+
+def test_a_run_has_one_user_of_its_own_which_ends_with_it(made):
+    """User and password of one run are of one lease, they open the database, and do not any more after the run ended."""
+    name = made.scope("oneuser")
+    with made.running(name, *PRINT) as child:
+        assert child.stdout is not None
+        user, password = child.stdout.read().split()
+        told = made.told(child.pid)
+        assert made.count(name) == (1, 1) and made.users(name) == [user]
+        assert made.logs_in(user, password)
+        assert [each["path"] for each in told["leases"]] == [f"database/creds/{name}"]
+        assert 0 < told["leases"][0]["expires_in"] <= 3600
+    made.becomes(name, 0)
+    assert not made.logs_in(user, password)
+    row = made.filed.rows(told["id"])[1]
+    assert row["leases"][0]["path"] == f"database/creds/{name}" and len(row["leases"][0]["lease_id"]) == 32
+    wait_until(lambda: f"{told['id']}: database/creds/{name}" in made.notes("leases_revoked"), 30)
+
+
+def test_two_runs_have_leases_of_their_own(made):
+    """What one of two runs of a scope has is given back when it ends; the other one keeps its own."""
+    name = made.scope("tworuns")
+    with made.running(name) as other:
+        with made.running(name):
+            assert made.count(name) == (2, 2)
+        made.becomes(name, 1)
+        assert other.poll() is None
+    made.becomes(name, 0)
+
+
+def test_a_file_keeps_its_lease_and_a_clear_gives_it_back(made):
+    """Files hold one lease a generation; a new one replaces the old after the switch, and a clear leaves none."""
+    name = made.scope("filelease", grace="1s")
+    made.filed.render(name)
+    path = made.filed.top / name / "db.json"
+    first = json.loads(path.read_text())
+    assert made.count(name) == (1, 1) and made.logs_in(first["DB_USER"], first["DB_PASSWORD"])
+    made.filed.render(name)
+    second = json.loads(path.read_text())
+    assert second["DB_USER"] != first["DB_USER"]
+    made.becomes(name, 1)
+    assert made.logs_in(second["DB_USER"], second["DB_PASSWORD"]) and not made.logs_in(first["DB_USER"], first["DB_PASSWORD"])
+    assert made.filed.command("clear", name).returncode == 0
+    assert not path.exists()
+    made.becomes(name, 0)
+
+
+def test_f14_a_lease_that_the_provider_ends_is_taken_back_within_a_poll(made):
+    """A lease that is revoked at the provider ends the run and clears the file that hold it."""
+    name = made.scope("vanished")
+    with made.running(name) as child:
+        audit_id = made.told(child.pid)["id"]
+        made.filed.render(name)
+        file_id = made.filed.told(name)["id"]
+        made.openbao.must("PUT", f"sys/leases/revoke-prefix/database/creds/{name}", {})
+        wait_until(lambda: child.poll() is not None and not (made.filed.top / name).exists(), 30)
+        assert child.returncode == -signal.SIGTERM
+    assert made.filed.ended(audit_id) == made.filed.ended(file_id) == "lease_revoked"
+    made.becomes(name, 0)
+
+
+def test_a_child_token_that_the_provider_ends_is_taken_back_within_a_poll(made):
+    """A run whose child token is revoked at the provider is ended, though nobody has touched its lease."""
+    name = made.scope("childless")
+    with made.running(name) as child:
+        audit_id = made.told(child.pid)["id"]
+        (accessor,) = made.children(audit_id)
+        made.openbao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        wait_until(lambda: child.poll() is not None, 30)
+    assert made.filed.ended(audit_id) == "lease_revoked"
+
+
+def test_a_child_token_can_read_and_no_more(made):
+    """It is a child of the agent's token, named for its release, without the default policy, and no older than ``ttl`` says."""
+    name = made.scope("narrow", ttl="30m")
+    with made.running(name) as child:
+        audit_id = made.told(child.pid)["id"]
+        (accessor,) = made.children(audit_id)
+        found = made.openbao.must("POST", "auth/token/lookup-accessor", {"accessor": accessor})["data"]
+        assert (found["policies"], found["orphan"], found["num_uses"]) == (["prism-vault"], False, 0)
+        assert (found["explicit_max_ttl"], found["meta"]) == (1800, {"audit_id": audit_id})
+
+
+def test_a_revocation_of_the_reference_by_central_takes_the_lease_along(made):
+    """``central revoke`` of the path of a leased secret ends its run and clears its file, and no lease is left."""
+    name = made.scope("revoked")
+    with made.running(name) as child:
+        made.filed.render(name)
+        made.revoke(f"vault://database/creds/{name}")
+        wait_until(lambda: child.poll() is not None and not (made.filed.top / name).exists(), 30)
+    made.becomes(name, 0)
