@@ -161,7 +161,7 @@ class Parts:
         )  # fmt: skip
 
     async def stop(self) -> None:
-        """Take the files of a sidecar away, revoke what waits for it, tell central what can be told, give the token back, close."""
+        """Take the files of a sidecar away, revoke what waits for it, tell central what can be told, log out, and close."""
         if self.sidecar is not None:
             self.sidecar.left = self.files.end("stopped")
         await self.lease_watch.close()
