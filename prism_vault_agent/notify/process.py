@@ -44,7 +44,7 @@ async def tell(notify: Notify, _occasion: Occasion) -> str:
         return "the process that its pid file names has ended"
     try:
         _allowed(path, pid, uid, written)
-        if select.select([process], [], [], 0)[0]:  # so what was read of its number may have been another's
+        if _ended(process):  # so what was read of its number may have been another's
             return "the process that its pid file names has ended"
         signal.pidfd_send_signal(process, signal.Signals[f"SIG{notify.how}"])
     except (FileNotFoundError, ProcessLookupError):
@@ -90,6 +90,12 @@ def _writers(path: str) -> set[int]:
 
 def _ours() -> set[int]:
     return {0, os.geteuid()}
+
+
+def _ended(process: int) -> bool:
+    poll = select.poll()  # select(2) knows no descriptor over 1023
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _allowed(path: str, pid: int, uid: int | None, written: float) -> None:

@@ -34,7 +34,7 @@ while signal.sigwait([signal.SIGHUP]):
 @pytest.fixture(scope="module")
 def made() -> Iterator[Filed]:
     """A stack of this file's own; each test has a scope of its own in it."""
-    with filed() as running:
+    with filed(poll="250ms") as running:
         yield running
 
 
@@ -149,7 +149,7 @@ def test_a_process_is_signalled(made):
             directory.mkdir(mode=0o755)
             (directory / "pid").write_text(f"{service.pid}\n")
             (directory / "pid").chmod(0o644)
-            files = [{**SYSTEMD, "notify": {"pid_file": str(directory / "pid"), "signal": "HUP"}}]
+            files = [{**SYSTEMD, "notify": {"pid_file": str(directory / "pid"), "signal": "HUP", "min_interval": "0s"}}]
             name = made.scope("signalled", files=files)
             made.render(name)
             rotate(made, name, 2)
@@ -190,14 +190,14 @@ def test_one_that_hangs_holds_up_no_other(made):
     hanging, other = Told(made, "hanging"), Told(made, "prompt")
     pids = hanging.seen.with_name("pids")
     hanging.script(f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; wait")
-    stuck, prompt = scope(made, "hanging", hanging, timeout="8s"), scope(made, "prompt", other)
+    stuck, prompt = scope(made, "hanging", hanging, timeout="5s"), scope(made, "prompt", other)
     rotate(made, stuck, 2)
     wait_until(lambda: pids.exists() and pids.read_text().count("\n") == 2)
     numbers = [int(line) for line in pids.read_text().split()]
     rotate(made, prompt, 2)
     wait_until(lambda: other.lines == [f"{prompt} 2"], 15)
     assert all(psutil.pid_exists(each) for each in numbers), "the other one still hangs"
-    wait_until(lambda: consumer(made, stuck)["error"].startswith("it took longer than 8 s"), 60)
+    wait_until(lambda: consumer(made, stuck)["error"].startswith("it took longer than 5 s"), 60)
     wait_until(lambda: not any(psutil.pid_exists(each) for each in numbers))
     made.command("clear", stuck)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,23 @@ def test_the_process_is_signalled(place, service):
     assert tell(written(place / "web.pid", service.process.pid)) == ""
     assert service.line() == "HUP"
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_an_agent_with_thousands_of_descriptors_signals(place, service):
+    """The process's descriptor may have any number: an agent holds one for each run."""
+    path = written(place / "web.pid", service.process.pid)
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < 1200:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+        assert tell(path) == ""
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
+    assert service.line() == "HUP"
 
 
 def test_without_a_process_there_is_nobody_to_tell(place, service):
