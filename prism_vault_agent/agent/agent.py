@@ -15,6 +15,7 @@ from prism_vault_agent.agent.listener import listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.parts import Parts
 from prism_vault_agent.agent.status import Status
+from prism_vault_agent.capabilities import OF_AGENT, keep
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import harden, require_proc
@@ -34,6 +35,8 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     logs.configure(settings.agent.log_format, settings.agent.log_level)
     require_proc()
     hardening = harden("prism-vault agent" + (f" --config {config}" if config else ""))
+    if os.geteuid() == 0:
+        keep(OF_AGENT)
     # A connection takes two descriptors and a run one; the usual soft limit of 1024 is there for users of select(2).
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

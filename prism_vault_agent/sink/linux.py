@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from typing import Final
 
 # openat2(2), Linux 5.6; the number is the same on all architectures since pidfd_send_signal.
@@ -28,7 +29,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_below(directory: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open ``path`` below ``directory``: no link on the way, no way out of it, no other file system."""
+    """Open ``path`` below ``directory``: no link on the way, no way out of it, no other file system.
+
+    By openat2(2) or, where a filter of system calls leaves that out (``RestrictSUIDSGID=``), component by component.
+    """
+    try:
+        return _openat2(directory, path, flags, mode)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    return _walk(directory, path, flags, mode)
+
+
+def _openat2(directory: int, path: str, flags: int, mode: int) -> int:
     how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, mode, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
     while True:
         descriptor = int(_libc.syscall(_OPENAT2, directory, path.encode(), ctypes.byref(how), ctypes.sizeof(how)))
@@ -37,6 +50,31 @@ def open_below(directory: int, path: str, flags: int, mode: int = 0) -> int:
         # EAGAIN: something was renamed meanwhile, and the kernel cannot tell whether it was on the way (openat2(2)).
         if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
             raise _error(path)
+
+
+def _walk(directory: int, path: str, flags: int, mode: int) -> int:
+    """Open each component from the one before, and nothing but a directory of the same file system on the way."""
+    names = path.split("/")
+    if ".." in names or "" in names[:1]:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    device = os.fstat(directory).st_dev
+    at = directory
+    for place, name in enumerate(names, start=1):
+        last = place == len(names)
+        try:
+            wanted = flags if last else os.O_PATH | os.O_DIRECTORY
+            below = os.open(name, wanted | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
+        finally:
+            if at != directory:
+                os.close(at)
+        at = below
+        found = os.fstat(at)
+        # O_PATH opens a link itself.
+        why = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EXDEV if found.st_dev != device else 0
+        if why:
+            os.close(at)
+            raise OSError(why, os.strerror(why), path)
+    return at
 
 
 def rename_below(directory: int, old: str, new: str, flags: int) -> None:

@@ -96,7 +96,7 @@ def cannot(path: str, error: OSError) -> CannotCreate:
     mend = {
         errno.ENOSPC: "make room there, or render less",
         errno.EPERM: "run the agent as root, or give its files to its own user",
-        errno.ENOSYS: "use a kernel of 5.6 or later, and no RestrictSUIDSGID= in the agent's unit",
+        errno.ENOSYS: "use a kernel that has the call: Linux 5.3 or later, and a filter that allows it",
         errno.ELOOP: "put a directory where the link is",
     }
     return CannotCreate(f"cannot write below {path}: {why}", mend=mend.get(error.errno or 0, "see the agent's log"))

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 
+from prism_vault_agent.capabilities import OF_WORKER, keep
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles, VaultSettings
 from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.process import harden
@@ -24,6 +25,7 @@ from prism_vault_agent.worker.messages import Message, receive
 def run(descriptor: int) -> int:
     """Serve the front on ``descriptor`` until it closes; return the exit status."""
     harden("prism-vault agent: warm parent")
+    keep(OF_WORKER, execs=False)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers are reaped by the kernel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to answer
     front = socket.socket(fileno=descriptor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from prism_vault_agent.sink import linux
 from prism_vault_agent.sink.place import Place, open_place
 
 if TYPE_CHECKING:
@@ -20,6 +23,18 @@ def unmount(path: Path) -> None:
     """Take away what is mounted on a path, if anything is."""
     if path.is_mount():
         subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.fixture(params=["openat2", "walk"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How files are opened: by openat2(2), or as where a filter of system calls has left that out."""
+    if request.param == "walk":
+
+        def filtered(*_words: object) -> int:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        monkeypatch.setattr(linux, "_openat2", filtered)
+    return str(request.param)
 
 
 @pytest.fixture
