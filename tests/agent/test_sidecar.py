@@ -189,8 +189,9 @@ def test_what_happens_to_its_files_is_told(make):
 def test_what_waiting_does_not_mend_ends_it(make, central, scope, status, told):
     """It ends with the exit status of a render that is denied or cannot be, and one line of why; nothing is there."""
     sidecar = make(**scope)
-    sidecar.agent.start(ready=False)
-    ended, line = sidecar.ended()
+    command = [LAUNCHER, *sidecar.agent.words, "--config", str(sidecar.agent.config)]
+    done = subprocess.run(command, env=sidecar.agent.environment(), capture_output=True, text=True, check=False, timeout=100)
+    ended, line = done.returncode, (done.stdout + done.stderr).splitlines()[-1]
     assert (ended, told in line, line.startswith("prism-vault: ")) == (status, True, True), line
     assert not sidecar.file.exists()
     if status == 77:
