@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import images as build
 from tests.support.agent_unit import RENDER, WEB, AgentUnit
 from tests.support.booted import Booted
 from tests.support.central import CentralProcess
-from tests.support.composed import agent_image
 from tests.support.engine import Engine
 from tests.support.openbao import OpenBao
 from tests.support.waiting import wait_until
@@ -47,7 +47,7 @@ def web(host: AgentUnit) -> AgentUnit:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
     """Return an engine that has the agent's image, and the sources that it was built from."""
     with Engine(tmp_path_factory.mktemp("engine")) as engine:
-        yield engine, agent_image(engine, tmp_path_factory.mktemp("sources"))
+        yield engine, build.agent(engine, tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,13 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralProcess]:
     """Return central on this machine's loopback."""
     with CentralProcess(tmp_path_factory.mktemp("central")) as central:
         yield central
+
+
+@pytest.fixture(scope="session")
+def servers(images: tuple[Engine, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Path]:
+    """Return the engine with the images of everything else, too."""
+    engine, sources = images
+    build.central(engine, sources)
+    build.openbao(engine, tmp_path_factory.mktemp("openbao-image"))
+    build.postgresql(engine, tmp_path_factory.mktemp("postgres-image"))
+    return engine, sources

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from tests.support.booted import HERE
-from tests.support.engine import BASE, Engine, context
+from tests.support.engine import BASE, Engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +26,7 @@ class Example:
         self.name = name
         self.directory = sources / "compose" / name
         self.over: dict[str, Any] = {}
+        self.environment: dict[str, str] = {}
 
     def put(self, name: str, content: str, *, owner: int = AGENT_USER, mode: int = 0o400) -> None:
         """Write a file of the example."""
@@ -38,13 +38,14 @@ class Example:
         path.chmod(mode)
         os.chown(path, owner, owner)
 
-    def compose(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def compose(self, *words: str, check: bool = True, stdin: IO[str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run Compose on it."""
         over = self.directory / "test.json"
         over.write_text(json.dumps(self.over))
         options = ("--project-name", self.name, "--file", str(over))
         file = self.directory / "compose.yaml"
-        return self.engine.compose(file, *options, *words, check=check, BASE=BASE, PIP_NO_INDEX="1", APP=BASE)
+        environment = {"BASE": BASE, "PIP_NO_INDEX": "1", "APP": BASE, **self.environment}
+        return self.engine.compose(file, *options, *words, check=check, stdin=stdin, **environment)
 
     def up(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Bring it up from images that are there, and wait until it is as healthy as it gets."""
@@ -61,15 +62,6 @@ class Example:
     def down(self) -> None:
         """Take it down with its volumes."""
         self.compose("down", "--volumes", "--timeout", "20")
-
-
-def agent_image(engine: Engine, directory: Path) -> Path:
-    """Build the agent's image without a network; return the sources that it is made of."""
-    sources = context(directory, HERE / "requirements" / "agent.txt")
-    words = ("--file", str(sources / "compose" / "Dockerfile"), "--tag", IMAGE)
-    arguments = ("--build-arg", "PART=agent", "--build-arg", f"BASE={BASE}", "--build-arg", "PIP_NO_INDEX=1")
-    engine.docker("build", *words, *arguments, str(sources))
-    return sources
 
 
 def held(engine: Engine, canary: Canary) -> list[str]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from tests.support.booted import HERE, cache, root
 from tests.support.processes import start_tied
@@ -59,9 +59,11 @@ class Engine:
         """Run ``docker``."""
         return self._do(["docker", *words], check=check)
 
-    def compose(self, file: Path, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def compose(
+        self, file: Path, *words: str, check: bool = True, stdin: IO[str] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run Compose on a file."""
-        return self._do([COMPOSE, "--file", str(file), *words], check=check, **environment)
+        return self._do([COMPOSE, "--file", str(file), *words], check=check, stdin=stdin, **environment)
 
     def inspect(self, what: str) -> dict[str, Any]:
         """Return what the engine says of a container or image."""
@@ -116,12 +118,17 @@ def wheels(requirements: Path) -> Path:
     return finished
 
 
-def context(directory: Path, requirements: Path) -> Path:
+def context(directory: Path, *requirements: Path) -> Path:
     """Return a copy of what an image is made of, with the wheels in it, so that it is built without a network."""
     for each in ("compose", "launcher", "prism_vault_agent"):
         shutil.copytree(HERE / each, directory / each, ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "requirements").mkdir()
-    shutil.copy(requirements, directory / "requirements")
+    (directory / "compose" / "wheels").mkdir()
     shutil.copy(HERE / ".dockerignore", directory)
-    shutil.copytree(wheels(requirements), directory / "compose" / "wheels", copy_function=os.link)
+    for file in requirements:
+        shutil.copy(file, directory / "requirements")
+        for wheel in wheels(file).iterdir():
+            place = directory / "compose" / "wheels" / wheel.name
+            if not place.exists():
+                os.link(wheel, place)
     return directory
