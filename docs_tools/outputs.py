@@ -15,7 +15,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Final
 
-from docs_tools import demo
+from docs_tools import demo, imports
 from docs_tools.configuration import EXAMPLE
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 OUTPUTS: Final[dict[str, Callable[[], str]]] = {
     "an agent.toml": lambda: EXAMPLE,
     "make demo": demo.shown,
+    "import env": imports.of_env_file,
+    "import vault-agent": imports.of_vault_agent,
 }
 _BLOCK: Final = re.compile(r"(?P<mark><!-- output: (?P<name>[^\n]+?) -->\n)(?P<old>.*?)(?P<end><!-- end -->)", re.DOTALL)
 

@@ -1,20 +1,18 @@
-"""``prism-vault import``: from a ``.env`` file to a scope that refers to its secrets, and to what is stored at the provider."""
+"""``prism-vault import env``: from a ``.env`` file to a scope of references, and to what is stored at the provider."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.cli.main import COMMANDS
-from prism_vault_agent.config import shapes
+from prism_vault_agent.cli import import_scope
 from prism_vault_agent.errors import ConfigError, UsageError
 from prism_vault_agent.exec import Failure, envfile
 from prism_vault_agent.model import SecretReference
-from prism_vault_agent.policy.names import dangerous, fault, shown
+from prism_vault_agent.policy.names import fault, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +31,6 @@ _HEAD: Final = """\
 # (or `bao kv patch`, where that secret has other keys), say below who may ask and why, and remove the env file.
 """
 _EXPANDED: Final = re.compile(r"\$[A-Za-z_({]|`")
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NAMED: Final = 10
 
 
@@ -50,22 +47,18 @@ class Taken:
         return [name for name, value in self.values.items() if _EXPANDED.search(value)]
 
 
-def add(commands: Subparsers) -> None:
-    """Add the command's parser."""
-    parser = commands.add_parser("import", help=COMMANDS["import"][1], description=COMMANDS["import"][1])
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+def add(actions: Subparsers) -> None:
+    """Add the action's parser."""
     env = actions.add_parser("env", help="from a .env file", description=DESCRIPTION)
     env.add_argument("file", metavar="FILE", help="the .env file")
-    env.add_argument("--scope", metavar="NAME", help="name of the scope")
-    env.add_argument("--project", metavar="NAME", help="its project")
-    env.add_argument("--environment", metavar="NAME", help="its environment, for instance lan")
+    import_scope.add_options(env)
     env.add_argument("--path", metavar="MOUNT/PATH", help="the secret (KV) that has the values, or will have them")
     env.add_argument("--values", action="store_true", help="print the values, into a pipe or a file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the scope or the values; raises ``ConfigError`` behind that where something could not be taken over."""
-    scope = {key: getattr(args, key) for key in ("scope", "project", "environment", "path")}
+    scope = {key: getattr(args, key) for key in (*import_scope.NAMES, "path")}
     given = [f"--{key}" for key, text in scope.items() if text is not None]
     if args.values:
         if given:
@@ -116,37 +109,22 @@ def translate(variables: Mapping[bytes, bytes]) -> Taken:
 def written(taken: Taken, *, scope: str, project: str, environment: str, path: str) -> str:
     """Return the scope as TOML. No value is in it. Pure, but for who we are."""
     bound = {name: f"vault://{path}#{name}" for name in taken.values} | taken.references
-    table = f"scopes.{scope if _BARE.fullmatch(scope) else _quoted(scope)}"
-    lines = [
-        f"[{table}]",
-        f"project = {_quoted(project)}",
-        f"environment = {_quoted(environment)}",
-        'purposes = ["service"]',
-        '# You. A service would be { kind = "service", unit = "web.service" }.',
-        f'callers = [{{ kind = "operator", uid = {os.getuid()} }}]',
-    ]
-    if allowed := [name for name in bound if dangerous(name)]:
-        lines.append("# These change how programs load or run; take out what is not meant.")
-        lines.append(f"allow_names = [{', '.join(map(_quoted, allowed))}]")
-    lines.append(f"[{table}.env]")
+    lines = import_scope.head(scope=scope, project=project, environment=environment, names=bound)
+    lines.append(f"[{import_scope.table(scope)}.env]")
     expanded = taken.expanded()
     for name, reference in bound.items():
         if name in expanded:
             lines.append(
                 f"# {name} holds a dollar sign or backtick that other readers of env files expand; it is stored as it is."
             )
-        lines.append(f"{name} = {_quoted(reference)}")
+        lines.append(f"{name} = {import_scope.quoted(reference)}")
     lines += [f"# left out: {shown(name)} {why}" for name, why in taken.left.items()]
     return _HEAD.format(path=path) + "\n" + "\n".join(lines) + "\n"
 
 
 def _check(scope: Mapping[str, str]) -> None:
     """Raise ``UsageError`` for an option that no scope could have."""
-    for key in ("scope", "project", "environment"):
-        try:
-            shapes.name(scope[key])
-        except ValueError as error:
-            raise UsageError(f"--{key} {error}") from None
+    import_scope.check(scope)
     reference = _reference(f"vault://{scope['path']}#KEY")
     if reference is None or "#" in scope["path"] or "?" in scope["path"]:
         raise UsageError("--path is not the path of a secret", mend="write <mount>/<path>, for instance secret/prism/lan/web")
@@ -176,8 +154,3 @@ def _reference(text: str) -> str | None:
     except ConfigError:
         return None
     return str(reference) if reference.key is not None else None
-
-
-def _quoted(text: str) -> str:
-    """Return printable text as a basic string of TOML, which JSON's are but for what is not printable."""
-    return json.dumps(text, ensure_ascii=False)

@@ -40,7 +40,7 @@ COMMANDS: Final = {
     "doctor": ("prism_vault_agent.cli.doctor", "check which guarantees hold on this host, and how to mend the others"),
     "witness": ("prism_vault_agent.cli.witness", "show what this host holds of central's log, or accept another one"),
     "config": ("prism_vault_agent.cli.config", "check, show or describe the configuration"),
-    "import": ("prism_vault_agent.cli.import_env", "make a scope of a .env file, and what is stored at the provider"),
+    "import": ("prism_vault_agent.cli.imports", "make a scope of a .env file, or of a configuration of Vault Agent"),
     "central": ("prism_vault_agent.cli.central", "run the central service, and what its operators do"),
     "audit": ("prism_vault_agent.cli.audit", "read and verify the audit log"),
     "dev": ("prism_vault_agent.cli.dev", "run everything on this machine, for trying it out"),
