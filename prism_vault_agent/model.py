@@ -25,7 +25,7 @@ ReservationId = NewType("ReservationId", str)
 
 CallerKind = Literal["service", "agent", "worker", "operator"]
 Collision = Literal["error", "scope", "caller"]
-Mode = Literal["exec", "direct", "file"]
+Mode = Literal["exec", "direct", "file", "credential"]
 Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir", "template"]
 
 NotifyKind = Literal["unit", "pid_file", "container", "command"]
@@ -118,6 +118,15 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential of systemd's: the value of one ``variable`` and nothing else, or all values in a ``file``'s format."""
+
+    name: str
+    variable: str = ""
+    file: File | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """A named set of bindings that belong together, with who may have it and why.
 
@@ -138,6 +147,7 @@ class Scope:
     ttl: float = 0.0
     files: tuple[File, ...] = ()
     notify: tuple[Notify, ...] = ()
+    credentials: tuple[Credential, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,16 +41,18 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _make_state(settings.agent.state)
-    listener = listen(settings.agent, os.environ)
+    listeners = listen(settings.agent, os.environ)
     try:
-        asyncio.run(serve(Parts.make(settings, listener, hardening, config, sidecar), notifier))
+        asyncio.run(serve(Parts.make(settings, listeners, hardening, config, sidecar), notifier))
     except BaseExceptionGroup as group:
         ours = group.subgroup(PrismVaultError)
         if ours is None:
             raise
         raise _first(ours) from None
     finally:
-        listener.close()
+        for each in listeners:
+            if each is not None:
+                each.close()
     return 0
 
 
@@ -66,7 +68,9 @@ async def serve(parts: Parts, notifier: Notifier) -> None:
                 loops = [group.create_task(each) for each in (*parts.serving(), *ours)]
                 notifier.tell(READY="1", STATUS=parts.status.line())
                 settings = parts.settings
-                log.info("agent.serving", socket=parts.listener.path, scopes=sorted(settings.scopes), host=settings.agent.host)
+                log.info(
+                    "agent.serving", socket=parts.listeners[0].path, scopes=sorted(settings.scopes), host=settings.agent.host
+                )
                 await stop.wait()
                 notifier.tell(STOPPING="1")
                 log.info("agent.stopping")

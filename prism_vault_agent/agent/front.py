@@ -13,9 +13,10 @@ from prism_vault_agent.agent import http, json_request
 from prism_vault_agent.agent.accept import accept
 from prism_vault_agent.agent.exec_request import parse
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
-from prism_vault_agent.agent.release import Reading, SocketSink, WorkerProvider
+from prism_vault_agent.agent.release import Reading, SocketSink, WorkerProvider, exec_job
 from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
+from prism_vault_agent.policy.credentials import credentials
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.render import foretell, render
 
@@ -117,7 +118,7 @@ class Front:
                 rendered = await render(
                     self.settings.scopes, caller, asked.request,
                     audit=self._audit,
-                    provider=WorkerProvider(self._reading, rooms, reading),
+                    provider=WorkerProvider(self._reading, exec_job(rooms), reading),
                     sink=SocketSink(connection, peer, caller, deadline),
                 )  # fmt: skip
         except TimeoutError:
@@ -173,6 +174,8 @@ class Front:
             if json_request.diff(body):
                 told["differences"] = await self._files.differences(decision)
         told["bindings"] = [{"name": binding.name, "reference": str(binding.reference)} for binding in bindings]
+        shown = [self.settings.scopes[name] for name in dict.fromkeys(request.scopes) if name in self.settings.scopes]
+        told["credentials"] = [each for scope in shown if self._status.shows(scope, caller) for each in credentials(scope)]
         await http.answer_json(connection, 200, told)
 
     async def _render(self, connection: socket.socket, peer: Peer, body: bytes) -> None:

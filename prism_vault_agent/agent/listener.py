@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LONGEST_PATH: Final = 107
 BACKLOG: Final = 4096
 FIRST_PASSED: Final = 3
+# What the socket of credentials is called by its unit (FileDescriptorName=).
+CREDENTIALS: Final = "credentials"
 
 
 @dataclass(slots=True)
@@ -53,25 +55,40 @@ class Listener:
             os.close(self.lock)
 
 
-def listen(settings: AgentSettings, environ: MutableMapping[str, str]) -> Listener:
-    """Return the socket that systemd passed (sd_listen_fds(3)), else a new one at ``settings.socket``.
+# The agent's own, and the one that systemd asks for credentials, where systemd has made it.
+Listeners = tuple[Listener, Listener | None]
+
+
+def listen(settings: AgentSettings, environ: MutableMapping[str, str]) -> Listeners:
+    """Return the socket that systemd passed (sd_listen_fds(3)), else a new one at ``settings.socket``; and that for credentials.
 
     Raises ``Unavailable`` when another agent has it and ``CannotCreate`` or ``ConfigError`` when it cannot be made.
     """
-    return _passed(environ) or _bound(settings)
+    passed = _announced(environ)
+    credentials = [place for place, name in passed if name == CREDENTIALS]
+    others = [place for place, name in passed if name != CREDENTIALS]
+    if len(credentials) > 1 or len(others) > 1:
+        raise ConfigError(f"systemd passed {len(passed)} sockets", mend="set one ListenStream= for each of the agent's sockets")
+    ours = _passed(others[0]) if others else _bound(settings)
+    return ours, _passed(credentials[0]) if credentials else None
 
 
-def _passed(environ: MutableMapping[str, str]) -> Listener | None:
-    """Return systemd's socket, and take what announces it out of the environment."""
+def _announced(environ: MutableMapping[str, str]) -> list[tuple[int, str]]:
+    """Return the descriptors that systemd passed with their names, and take what announces them out of the environment."""
     count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
-    environ.pop("LISTEN_FDNAMES", None)
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or count in ("", "0"):
-        return None
-    if count != "1":
-        raise ConfigError(f"systemd passed {shown(count)} sockets", mend="set one ListenStream=")
+        return []
+    if count not in ("1", "2"):
+        raise ConfigError(f"systemd passed {shown(count)} sockets", mend="set one ListenStream= for each of the agent's sockets")
+    return [(FIRST_PASSED + place, names[place] if place < len(names) else "") for place in range(int(count))]
+
+
+def _passed(descriptor: int) -> Listener:
+    """Return systemd's socket."""
     try:
-        passed = socket.socket(fileno=FIRST_PASSED)
-        os.set_inheritable(FIRST_PASSED, False)
+        passed = socket.socket(fileno=descriptor)
+        os.set_inheritable(descriptor, False)
         path = passed.getsockname()
         listening = passed.family == socket.AF_UNIX and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         # An abstract socket (its name is bytes) has no owner and no mode: everybody could connect.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from prism_vault_agent.agent.consumers import Consumers
 from prism_vault_agent.agent.credential import credential_of
+from prism_vault_agent.agent.credentials import Credentials
 from prism_vault_agent.agent.drops import Drops
 from prism_vault_agent.agent.file_requests import FileRequests
 from prism_vault_agent.agent.files import Files
@@ -41,7 +42,7 @@ from prism_vault_agent.proof.keys import VerifyingKey
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from prism_vault_agent.agent.listener import Listener
+    from prism_vault_agent.agent.listener import Listeners
     from prism_vault_agent.agent.sidecar import Sidecar
     from prism_vault_agent.audit.http import Credential
     from prism_vault_agent.config.settings import CentralSettings, Settings
@@ -94,16 +95,17 @@ class Parts:
     lease_watch: LeaseWatch
     orders: Orders
     front: Front
+    credentials: Credentials
     signals: Signals
     reload: Reload
     status: Status
-    listener: Listener
+    listeners: Listeners
     requests: FileRequests
     sidecar: Sidecar | None
 
     @classmethod
     def make(
-        cls, settings: Settings, listener: Listener, hardening: Hardening, config: str | None, sidecar: Sidecar | None
+        cls, settings: Settings, listeners: Listeners, hardening: Hardening, config: str | None, sidecar: Sidecar | None
     ) -> Self:  # fmt: skip
         """Make them for ``settings``, which were read from ``config``, and for ``sidecar`` where the agent is one."""
         workers = Workers(settings.vault, settings.agent.workers)
@@ -111,7 +113,7 @@ class Parts:
         ours = Log.make(settings, session)
         audit, chain = ours.audit, ours.chain
         runs = Runs(audit.clear, settings.agent.helper)
-        status = Status(session, ours.outbox, ours.witness, workers, runs, listener, hardening)
+        status = Status(session, ours.outbox, ours.witness, workers, runs, *listeners, hardening)
         consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
@@ -123,6 +125,7 @@ class Parts:
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
+        credentials = Credentials(lambda: front.settings, audit, reading, runs)
         signals = status.signals = Signals(
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
             host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
@@ -134,8 +137,8 @@ class Parts:
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
             consumers=consumers, renders=renders, watch=watch, lease_watch=lease_watch,
-            orders=orders, front=front, signals=signals, reload=reload,
-            status=status, listener=listener, requests=requests, sidecar=sidecar,
+            orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
+            status=status, listeners=listeners, requests=requests, sidecar=sidecar,
         )  # fmt: skip
 
     async def take_over(self) -> None:
@@ -154,9 +157,9 @@ class Parts:
         """Return the loops that end first."""
         directories = {os.path.dirname(file) for file in self.settings.files}
         return (
-            self.session.run(), self.session.probe(), self.front.serve(self.listener.socket), self.watch.run(),
+            self.session.run(), self.session.probe(), self.front.serve(self.listeners[0].socket), self.watch.run(),
             self.lease_watch.run(), self.renders.run(), self.consumers.run(), self.signals.run(), self.reload.watch(directories),
-            self.log.witness.run(),
+            self.log.witness.run(), self.credentials.serve(self.listeners[1]),
             Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 

@@ -117,10 +117,10 @@ async def ask(
 
 @dataclass(slots=True)
 class WorkerProvider:
-    """Reads the secrets of one exec in a worker of its own. ``deadline`` is CLOCK_MONOTONIC seconds."""
+    """Reads secrets in a worker of its own, by a ``job`` that keeps the values. ``deadline`` is CLOCK_MONOTONIC seconds."""
 
     reading: Reading
-    room: tuple[Room, Room]
+    job: Callable[[Grant], Message]
     deadline: float
 
     async def resolve(self, reservation: Reservation) -> Resolution:
@@ -129,9 +129,7 @@ class WorkerProvider:
 
     async def _resolve(self, reservation: Reservation, token: str) -> Resolution:
         grant = reservation.grant
-        room = self.room[grant.pristine]
-        job = {"do": "resolve", "room": {"used": room.used, "total": room.total}}
-        worker, answer, leases = await ask(self.reading, reservation, job, token, deadline=self.deadline)
+        worker, answer, leases = await ask(self.reading, reservation, self.job(grant), token, deadline=self.deadline)
         try:
             self.reading.mounts.advance(grant, leases)
         except ProviderUnavailable:
@@ -163,20 +161,35 @@ class SocketSink:
 
     async def deliver(self, receipt: Receipt) -> Render:
         """Have the worker write the block; it ends with that."""
-        resolution = receipt.resolution
-        reservation = resolution.reservation
-        worker = worker_of(resolution)
+        reservation = receipt.resolution.reservation
         headers = {
             "Content-Type": ENVIRONMENT,
             "X-Prism-Vault-Pristine": str(int(reservation.grant.pristine)),
             "X-Prism-Vault-Collision": collision(reservation),
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
         }
-        job = {"do": "deliver", "head": head(200, headers), "deadline": self.deadline}
-        if not (await worker.ask(job, self.connection.fileno())).get("delivered"):
-            raise ProviderUnavailable("the worker did not deliver", mend="retry", reason="worker_lost")
-        worker.end()
-        return Render(reservation, resolution.names, resolution.leases)
+        return await written(receipt, self.connection, head(200, headers), self.deadline)
+
+
+async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:
+    """Have the worker write ``head`` and the values to the connection; it ends with that."""
+    resolution = receipt.resolution
+    worker = worker_of(resolution)
+    job = {"do": "deliver", "head": head, "deadline": deadline}
+    if not (await worker.ask(job, connection.fileno())).get("delivered"):
+        raise ProviderUnavailable("the worker did not deliver", mend="retry", reason="worker_lost")
+    worker.end()
+    return Render(resolution.reservation, resolution.names, resolution.leases)
+
+
+def exec_job(rooms: tuple[Room, Room]) -> Callable[[Grant], Message]:
+    """Return the job of an exec; ``rooms`` are those of a command that keeps the caller's variables, and of one that does not."""
+
+    def job(grant: Grant) -> Message:
+        room = rooms[grant.pristine]
+        return {"do": "resolve", "room": {"used": room.used, "total": room.total}}
+
+    return job
 
 
 def collision(reservation: Reservation) -> str:

@@ -15,9 +15,9 @@ import structlog
 
 from prism_vault_agent.agent.child import boot
 from prism_vault_agent.agent.peer import open_again
+from prism_vault_agent.agent.signalling import signal_all
 from prism_vault_agent.audit.target import Released, as_read
 from prism_vault_agent.errors import CannotCreate
-from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Render
 
 if TYPE_CHECKING:
@@ -58,6 +58,23 @@ class Run:
     signal: int | None = None
     how: str = "ended by itself"
 
+    # How long it may take to end after SIGKILL, in seconds, and what is told when it has not.
+    patience: float | None = None
+    stays: str = ""
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self.render.reservation.grant.caller.pid
+
+    def held(self) -> bool:
+        """Tell whether it still holds the values; the end of a process is told by its descriptor."""
+        return True
+
+    def descriptors(self) -> Iterator[int]:
+        """Iterate over descriptors of all processes that hold the values, each good until the next."""
+        yield self.pidfd
+
     def describe(self) -> dict[str, Any]:
         """Return what ``status`` shows."""
         grant = self.render.reservation.grant
@@ -67,10 +84,11 @@ class Run:
             "purpose": grant.purpose,
             "run_ref": grant.request.run_ref,
             "job_id": grant.request.job_id,
-            "pid": grant.caller.pid,
+            "pid": self.pid,
             "uid": grant.caller.uid,
             "kind": grant.kind,
-            "command": _command(grant.caller.pid),
+            "unit": "",
+            "command": _command(self.pid),
             "started_at": int(self.started_at),
             "age": int(time.time() - self.started_at),
         }
@@ -113,10 +131,14 @@ class Runs:
         It is ended where a revocation meant it that came while its render was under way: after ``since`` of them.
         """
         run = Run(render, pidfd, time.time(), asyncio.Event())
-        self._runs.add(run)
         asyncio.get_running_loop().add_reader(pidfd, self._end, run)
+        return self.begin(run, since)
+
+    def begin(self, run: Run, since: int | None) -> Run:
+        """Look after a run from now on; see :meth:`watch` for ``since``."""
+        self._runs.add(run)
         for host, target, number, now in [] if since is None else self._revocations[since:]:
-            if target.means(released(host, render)):
+            if target.means(released(host, run.render)):
                 run.signal = number
                 self.end([run], "revoked", now=now)
         return run
@@ -153,6 +175,14 @@ class Runs:
     def _end(self, run: Run) -> None:
         asyncio.get_running_loop().remove_reader(run.pidfd)
         os.close(run.pidfd)
+        self._over(run)
+
+    def look(self) -> None:
+        """Find the runs that hold their values no more."""
+        for run in [each for each in self._runs if not each.held()]:
+            self._over(run)
+
+    def _over(self, run: Run) -> None:
         self._runs.discard(run)
         self._cleared(run.render.reservation, run.why, run.signal)
         run.ended.set()
@@ -165,37 +195,29 @@ class Runs:
         grant = run.render.reservation.grant
         grace = min(scope.grace for scope in grant.scopes)
         if run.ended.is_set():
-            return {"pid": grant.caller.pid, "how": run.how}
+            return {"pid": run.pid, "how": run.how}
         run.why = why
         try:
-            if not now:
-                await self._signal(run, signal.SIGTERM)
-                run.how = "SIGTERM"
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(grace):
-                        await run.ended.wait()
-            # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
-            if not run.ended.is_set():
-                await self._signal(run, signal.SIGKILL)
-                run.how = "SIGKILL"
+            with contextlib.suppress(ProcessLookupError):
+                if not now:
+                    await signal_all(run.descriptors(), signal.SIGTERM, self._helper)
+                    run.how = "SIGTERM"
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(grace):
+                            await run.ended.wait()
+                # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
+                if not run.ended.is_set():
+                    await signal_all(run.descriptors(), signal.SIGKILL, self._helper)
+                    run.how = "SIGKILL"
+            async with asyncio.timeout(run.patience):
                 await run.ended.wait()
-        except ProcessLookupError:
-            await run.ended.wait()
-        except (PermissionError, CannotCreate) as error:
+        except (PermissionError, CannotCreate, TimeoutError) as error:
             run.why, run.signal = "exited", None
-            why = f"{NOT_OURS}: {error.line()}" if isinstance(error, CannotCreate) else NOT_OURS
-            log.error("revoke.not_permitted", pid=grant.caller.pid, uid=grant.caller.uid, why=why)
-            return {"pid": grant.caller.pid, "why": why}
-        return {"pid": grant.caller.pid, "how": run.how}
-
-    async def _signal(self, run: Run, number: int) -> None:
-        """Signal a run's process. Raises ``ProcessLookupError``, ``PermissionError``, or what the helper says against it."""
-        try:
-            signal.pidfd_send_signal(run.pidfd, number)
-        except PermissionError:
-            if not self._helper:
-                raise
-            await asyncio.to_thread(_by_helper, self._helper, os.dup(run.pidfd), number)
+            why = run.stays if isinstance(error, TimeoutError) else NOT_OURS
+            why += f": {error.line()}" if isinstance(error, CannotCreate) else ""
+            log.error("revoke.not_permitted", pid=run.pid, uid=grant.caller.uid, why=why)
+            return {"pid": run.pid, "why": why}
+        return {"pid": run.pid, "how": run.how}
 
     async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
         """End several runs at once."""
@@ -216,13 +238,3 @@ class Runs:
     def of_scopes(self, names: Collection[ScopeName]) -> list[Run]:
         """Return the runs that hold values of any of these scopes."""
         return [run for run in self._runs if any(scope.name in names for scope in run.render.reservation.grant.scopes)]
-
-
-def _by_helper(path: str, pidfd: int, number: int) -> None:
-    """Have the helper signal a process, by a descriptor that is closed then."""
-    try:
-        with asking(path) as helper:
-            assert helper is not None
-            helper.kill(pidfd, number)
-    finally:
-        os.close(pidfd)

@@ -39,6 +39,7 @@ class Status:
     workers: Workers
     runs: Runs
     listener: Listener
+    asked: Listener | None
     hardening: Hardening
     started_at: float = field(default_factory=time.time)
     loaded_at: float = field(default_factory=time.time)
@@ -94,6 +95,7 @@ class Status:
             "files_memory": self.files.memory if self.files else "",
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},
+            "credentials_socket": {"path": self.asked.path, "ours": self.asked.ours()} if self.asked else {},
             "process": {
                 "uid": os.geteuid(),
                 "memory_bytes": psutil.Process().memory_info().rss,

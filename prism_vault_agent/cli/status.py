@@ -56,6 +56,7 @@ def page(status: Json, path: str) -> str:
         f"agent    {show.text(status.get('version'))} on {show.text(status.get('host'))}, pid {status.get('pid')}, up {up}",
         f"socket   {show.text(path)}"
         + ("" if status.get("socket", {}).get("ours") else " (not the agent's any more: restart it)"),
+        *_credentials_socket(status.get("credentials_socket", {})),
         f"vault    {_state(vault)}{_expiry(vault)}",
         f"central  {_state(central)}, {central.get('queued', 0)} records waiting"
         + (f", {central['lost']} denials or reloads only counted" if central.get("lost") else ""),
@@ -72,10 +73,10 @@ def page(status: Json, path: str) -> str:
         [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
     )
     runs = show.table(
-        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "COMMAND", "PID", "UID", "KIND", "AGE", "LEASES", "ID"),
+        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "UNIT", "COMMAND", "PID", "UID", "KIND", "AGE", "LEASES", "ID"),
         [
             [
-                *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "command", "pid", "uid", "kind")),
+                *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "unit", "command", "pid", "uid", "kind")),
                 show.age(run.get("age", 0)),
                 _leases(run),
                 run.get("id"),
@@ -101,6 +102,13 @@ def page(status: Json, path: str) -> str:
     lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
     lines += [f"runs     {_count(status, 'runs')}", *runs.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def _credentials_socket(part: Json) -> list[str]:
+    """Return the line of the socket that systemd asks for credentials, where there is one."""
+    if not part:
+        return []
+    return [f"systemd  {show.text(part.get('path'))}" + ("" if part.get("ours") else " (not the agent's any more: restart it)")]
 
 
 def _memory(status: Json) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.config.accounts import Accounts
+from prism_vault_agent.config.credentials import check_names
 from prism_vault_agent.config.places import LONGEST_SOCKET_PATH, places
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.scopes import scope
@@ -52,6 +53,7 @@ class Conversion:
 def settings(document: schema.Document, conversion: Conversion, files: tuple[str, ...]) -> Settings:
     """Return the settings that ``document`` means on this host; problems are added to ``conversion``."""
     templates = Templates(os.path.dirname(files[0]), read=conversion.serving)
+    check_names(document.scopes, conversion.problems)
     return Settings(
         agent=_agent(document.agent, conversion),
         vault=_vault(document.vault, conversion),

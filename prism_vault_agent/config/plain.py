@@ -13,7 +13,7 @@ from prism_vault_agent.config.settings import (
     TlsFiles,
     VaultSettings,
 )
-from prism_vault_agent.model import Binding, CallerRule, File, Notify, Scope, SecretReference
+from prism_vault_agent.model import Binding, CallerRule, Credential, File, Notify, Scope, SecretReference
 
 Plain = dict[str, Any]
 
@@ -23,7 +23,7 @@ def to_plain(settings: Settings) -> Plain:
     plain = dataclasses.asdict(settings)
     for scope in plain["scopes"].values():
         scope["allow_names"] = sorted(scope["allow_names"])
-        for file in scope["files"]:
+        for file in (*scope["files"], *(each["file"] for each in scope["credentials"] if each["file"])):
             del file["text"]  # its digest says which it is
     return plain
 
@@ -60,6 +60,10 @@ def _scope(plain: Plain) -> Scope:
             "notify": tuple(
                 Notify(**{**each, **{key: tuple(each[key]) for key in ("target", "files", "windows")}})
                 for each in plain["notify"]
+            ),
+            "credentials": tuple(
+                Credential(each["name"], each["variable"], File(**each["file"]) if each["file"] else None)
+                for each in plain["credentials"]
             ),
         }
     )

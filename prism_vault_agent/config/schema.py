@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.auth import METHODS, AnyAuth
+from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.fields import (
     Duration,
     FileMode,
@@ -182,6 +183,9 @@ class ScopeEntry(Section):
         description="References without `#<key>`: every key of the secret becomes an environment name.",
     )
     files: list[FileEntry] = Field(default_factory=list, description="Files that the scope is rendered to.")
+    credentials: list[CredentialEntry] = Field(
+        default_factory=list, description="Credentials that systemd is given for the units among the callers."
+    )
     allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(
         default_factory=list,
         description="Paths that the caller's own `vault://` references may name: `<mount>/<path>`, or `<mount>/*`.",
@@ -234,4 +238,5 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("scopes", "*", "callers", "*"): CallerEntry,
     ("scopes", "*", "files", "*"): FileEntry,
     ("scopes", "*", "files", "*", "notify"): NotifyEntry,
+    ("scopes", "*", "credentials", "*"): CredentialEntry,
 }

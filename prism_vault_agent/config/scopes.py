@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
+from prism_vault_agent.config.credentials import credential
 from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.shapes import seconds
+from prism_vault_agent.config.templates import template_of
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.model import Binding, CallerRule, File, Purpose, Scope, ScopeName, SecretReference
 from prism_vault_agent.policy.names import dangerous, fault, shown
@@ -46,6 +47,10 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Te
             for index, file in enumerate(entry.files)
         ),
         notify=consumers(entry.files, (*here, "files"), problems),
+        credentials=tuple(
+            credential(given, (*here, "credentials", index), entry, templates=templates, problems=problems)
+            for index, given in enumerate(entry.credentials)
+        ),
     )
 
 
@@ -128,20 +133,5 @@ def _file(
         if number is None:
             problems.append(Problem((*here, key), f"names a {kind} that this host does not have", "create it, or name another"))
     uid, gid = -1 if uid is None else uid, -1 if gid is None else gid
-    template = _template(entry, (*here, "template"), templates, problems)
+    template = template_of(entry, (*here, "template"), templates, problems)
     return File(entry.path, entry.format, uid, gid, int(entry.mode, 8), *template)
-
-
-def _template(entry: schema.FileEntry, here: KeyPath, templates: Templates, problems: list[Problem]) -> tuple[str, str, str]:
-    """Return the path of a file's template, the digest of its text and the text; empty for all formats but one."""
-    if (entry.format == "template") != (entry.template is not None):
-        what = "is missing" if entry.template is None else "is for format template, and this file has another"
-        problems.append(Problem(here, what, 'set both format = "template" and template, or neither'))
-    if entry.format != "template" or entry.template is None:
-        return "", "", ""
-    try:
-        text = templates.text(entry.template)
-    except ConfigError as error:
-        problems.append(Problem(here, error.message, error.mend))
-        return "", "", ""
-    return entry.template, hashlib.sha256(text.encode()).hexdigest(), text

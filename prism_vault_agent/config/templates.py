@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.sources import read_one
 from prism_vault_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prism_vault_agent.config import schema
+    from prism_vault_agent.config.credentials import CredentialEntry
+    from prism_vault_agent.config.lines import KeyPath
 
 LARGEST_TEMPLATE: Final = 64 * 1024
 _MISSING: Final = ("template", "write it, or name another")
@@ -49,3 +56,20 @@ class Templates:
             check(path, text)
             self._checked.add(text)
         return text
+
+
+def template_of(
+    entry: schema.FileEntry | CredentialEntry, here: KeyPath, templates: Templates, problems: list[Problem]
+) -> tuple[str, str, str]:
+    """Return the path of an entry's template, the digest of its text and the text; empty for all formats but one."""
+    if (entry.format == "template") != (entry.template is not None):
+        what = "is missing" if entry.template is None else "is for format template, and this file has another"
+        problems.append(Problem(here, what, 'set both format = "template" and template, or neither'))
+    if entry.format != "template" or entry.template is None:
+        return "", "", ""
+    try:
+        text = templates.text(entry.template)
+    except ConfigError as error:
+        problems.append(Problem(here, error.message, error.mend))
+        return "", "", ""
+    return entry.template, hashlib.sha256(text.encode()).hexdigest(), text

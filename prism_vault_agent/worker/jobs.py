@@ -13,9 +13,10 @@ from typing import Final
 from prism_vault_agent.config.settings import VaultSettings
 from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.dialects.contents import contents as write
-from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProtocolError, to_plain
+from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProtocolError, SecretNotFound, to_plain
 from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Binding, File, SecretReference
+from prism_vault_agent.policy.names import shown
 from prism_vault_agent.sink.generation import Content, discard, stage
 from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import child, login, reading, standing
@@ -52,13 +53,25 @@ class Worker:
                     with contextlib.suppress(OSError, CannotCreate), asking(job["helper"]) as owners:
                         discard(descriptor, answer["staged"]["name"], owners)
                 return
-            if job["do"] != "resolve" or "error" in answer:
+            if job["do"] not in KEPT or "error" in answer:
                 return
 
     def resolve(self, job: Message) -> Message:
         """Read every binding and keep the block; answer with what was read, described."""
         found = self._read(job)
         self.block = environment_block(found.values, Room(**job["room"]))
+        return _described(found)
+
+    def credential(self, job: Message) -> Message:
+        """Read every binding and keep what the credential is; answer with what was read, described."""
+        found = self._read(job)
+        name, variable, file = job["credential"]
+        if not variable:
+            ((_, self.block),) = _written(File(**file), found.values).items()
+        elif variable in found.values:
+            (self.block,) = write("dir", name, {variable: found.values[variable]}).values()
+        else:
+            raise SecretNotFound(f"no secret of env_from has a key {shown(variable)}", mend="correct the credential's variable")
         return _described(found)
 
     def stage(self, job: Message, place: int | None) -> Message:
@@ -112,12 +125,13 @@ class Worker:
             raise ProtocolError("nobody waits for what was to be read")
 
     def deliver(self, job: Message, descriptor: int | None) -> Message:
-        """Write the answer's head and the block to the receiver's socket."""
+        """Write the answer's head, where there is one, and the block to the receiver's socket."""
         if descriptor is None:
             raise ProtocolError("a delivery came without its socket")
         with socket.socket(fileno=descriptor) as receiver:
             receiver.settimeout(max(0.001, job["deadline"] - time.monotonic()))
-            receiver.sendall(job["head"].encode("latin-1") + f"Content-Length: {len(self.block)}\r\n\r\n".encode() + self.block)
+            head = f"{job['head']}Content-Length: {len(self.block)}\r\n\r\n" if job["head"] else ""
+            receiver.sendall(head.encode("latin-1") + self.block)
         return {"delivered": True}
 
     def login(self, job: Message) -> Message:
@@ -195,8 +209,11 @@ PASSED: Final[dict[str, Callable[[Worker, Message, int | None], Message]]] = {
     "deliver": Worker.deliver,
     "stage": Worker.stage,
 }
+# Jobs whose values are kept for a delivery.
+KEPT: Final = ("resolve", "credential")
 JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "resolve": Worker.resolve,
+    "credential": Worker.credential,
     "login": Worker.login,
     "renew": Worker.renew,
     "identity": Worker.identity,

@@ -9,8 +9,10 @@ job             fields                                                      answ
 ``resolve``     token, bindings [[name, reference]], allow_names, mounts,   names, leases, mounts
                 child (what ``vault.child.make`` wants), room (bytes; see
                 ``Room``), deadline
-``deliver``     head (bytes of the answer's head, latin-1), deadline, and   delivered
-                the receiver's socket as a descriptor; only after resolve
+``credential``  as resolve without room; credential [name, variable, file]  names, leases, mounts
+``deliver``     head (bytes of the answer's head, latin-1; empty for        delivered
+                none), deadline, and the receiver's socket as a descriptor;
+                only after resolve or credential
 ``stage``       as resolve without room; scope, files (each a ``File``),    names, leases, mounts,
                 told (for the record), place (its path), helper (path of    staged (``Staged``)
                 its socket, or nothing), and the place as a descriptor

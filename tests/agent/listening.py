@@ -26,4 +26,4 @@ def settings(path: Path | str, *, mode: int = 0o600, uid: int | None = None, gid
 
 def listening(path: Path | str, **options: int) -> Listener:
     """Return a listener at ``path``."""
-    return listen(settings(path, **options), {})
+    return listen(settings(path, **options), {})[0]

@@ -220,11 +220,39 @@ def test_a_passed_socket_must_be_one_that_can_be_guarded(make, place):
     assert told == "what systemd passed is not a Unix socket listening at a path"
 
 
-def test_several_sockets_are_refused(place):
-    """Two sockets are a configuration error: the agent has one."""
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"LISTEN_FDS": "3"}, "systemd passed 3 sockets"),
+        ({"LISTEN_FDS": "2"}, "systemd passed 2 sockets"),
+        ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}, "systemd passed 2 sockets"),
+        ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "credentials:credentials"}, "systemd passed 2 sockets"),
+        ({}, ""),
+    ],
+)
+def test_two_sockets_of_a_kind_are_refused(place, variables, told):
+    """The agent has one socket of its own and one for credentials, known by its name; others are refused."""
     directory = tempfile.mkdtemp(dir=place)
-    assert in_child(functools.partial(passed, "good", directory, {"LISTEN_FDS": "2"}), uid=None) == "systemd passed 2 sockets"
-    assert in_child(functools.partial(passed, "fine", directory, {}), uid=None) == ""
+    assert in_child(functools.partial(passed, "good", directory, variables), uid=None) == told
+
+
+def both(place: str, names: str) -> list[str]:
+    """Return the paths at which the agent serves, and systemd asks for credentials, of two sockets that are passed as these."""
+    for descriptor in (3, 4):
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(f"{place}/{descriptor}")
+        made.listen()
+        os.dup2(made.fileno(), descriptor)
+    ours, asked = listen(SETTINGS, {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": names})
+    assert asked is not None
+    return [os.path.basename(each.path) for each in (ours, asked)]
+
+
+@pytest.mark.parametrize(("names", "found"), [("agent.socket:credentials", ["3", "4"]), ("credentials:x", ["4", "3"])])
+def test_the_socket_for_credentials_is_known_by_its_name(place, names, found):
+    """Of two sockets the one named ``credentials`` is systemd's to ask at, in whatever order they are passed."""
+    directory = tempfile.mkdtemp(dir=place)
+    assert in_child(functools.partial(both, directory, names), uid=None) == found
 
 
 def test_variables_for_another_process_are_ignored(make_agent):

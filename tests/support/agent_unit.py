@@ -20,6 +20,7 @@ AGENT = "prism-vault-agent.service"
 SOCKET = "prism-vault-agent.socket"
 HELPER = "prism-vault-helper.service"
 HELPER_SOCKET = "prism-vault-helper.socket"
+CREDENTIALS = "prism-vault-credentials.socket"
 RENDER = "prism-vault-render@web.service"
 WEB = "web.service"
 DROP_IN = f"{AGENT}.d/test.conf"
@@ -27,7 +28,10 @@ USER = "prism-vault"
 ETC = "/etc/prism-vault"
 MOUNT = "run-prism\\x2dvault-files.mount"
 FILES = "/run/prism-vault/files"
-UNITS = (AGENT, SOCKET, HELPER, HELPER_SOCKET, "prism-vault-render@.service", MOUNT, "web.service.d/prism-vault.conf")
+UNITS = (
+    *(AGENT, SOCKET, CREDENTIALS, HELPER, HELPER_SOCKET),
+    *("prism-vault-render@.service", MOUNT, "web.service.d/prism-vault.conf"),
+)
 CONSUMER = """\
 [Service]
 Type=exec
@@ -54,7 +58,7 @@ class AgentUnit:
             self.unit(name, (HERE / "systemd" / name).read_text())
         self.unit(WEB, CONSUMER)
         self.scope("web")
-        booted.run("systemctl", "enable", "--now", SOCKET, HELPER_SOCKET)
+        booted.run("systemctl", "enable", "--now", SOCKET, CREDENTIALS, HELPER_SOCKET)
 
     def _configure(self) -> None:
         """Write the agent's configuration, which is root's, and its credentials, which are its own."""

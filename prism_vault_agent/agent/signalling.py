@@ -1,0 +1,54 @@
+"""Sending a signal to processes: by ourselves, or by the helper where we may not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.helper.client import asking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+async def signal_all(descriptors: Iterator[int], number: int, helper: str) -> None:
+    """Signal the processes behind ``descriptors`` (pidfd_open(2)), each good until the next one is asked for.
+
+    Those of other users are signalled by the helper at ``helper``, where the agent may not. Raises ``ProcessLookupError`` where
+    there are none any more; ``PermissionError``, or what the helper says against it, where one may not be, after the others.
+    """
+    found, refused = False, None
+    for descriptor in descriptors:
+        try:
+            await _signal(descriptor, number, helper)
+        except ProcessLookupError:
+            continue
+        except (PermissionError, CannotCreate) as error:
+            refused = error
+        found = True
+    if refused is not None:
+        raise refused
+    if not found:
+        raise ProcessLookupError
+
+
+async def _signal(pidfd: int, number: int, helper: str) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except PermissionError:
+        if not helper:
+            raise
+        await asyncio.to_thread(_by_helper, helper, os.dup(pidfd), number)
+
+
+def _by_helper(path: str, pidfd: int, number: int) -> None:
+    """Have the helper signal a process, by a descriptor that is closed then."""
+    try:
+        with asking(path) as helper:
+            assert helper is not None
+            helper.kill(pidfd, number)
+    finally:
+        os.close(pidfd)
