@@ -17,7 +17,7 @@ import structlog
 
 from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.notify import command, container, process, unit
-from prism_vault_agent.notify.due import Standing, begin, due, failed, seen, succeeded
+from prism_vault_agent.notify.due import Standing, begin, corrected, due, failed, seen, succeeded
 from prism_vault_agent.notify.occasion import Occasion
 
 if TYPE_CHECKING:
@@ -129,9 +129,11 @@ class Consumers:
             for notify in self._of(name):
                 key = (name, str(notify))
                 standing = self._standings.of(*key)
-                at = due(notify, standing, now) if standing and key not in self._telling else None
-                if standing is None or at is None:
+                if standing is None or standing.since is None or key in self._telling:
                     continue
+                standing = corrected(standing, now)
+                self._standings.put(*key, standing)
+                at = due(notify, standing, now) or now
                 if at > now:
                     wait = min(wait, at - now)
                 elif len(self._telling) < AT_ONCE:  # else the end of one wakes us

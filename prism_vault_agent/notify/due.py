@@ -1,7 +1,7 @@
 """When a consumer is to be told that files changed: from its limits, what became of it so far, and the time. Pure.
 
-Times are seconds since 1970, because they outlive the process and windows are times of the day. A clock that was set back delays
-by no more than the limits themselves.
+Times are seconds since 1970, because they outlive the process and windows are times of the day. With :func:`corrected` a clock
+that was set back delays by no more than the limits themselves.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ def seen(standing: Standing, files: str, now: float, delay: float) -> Standing:
     return standing if standing.since is not None else replace(standing, since=now, delay=delay)
 
 
+def corrected(standing: Standing, now: float) -> Standing:
+    """Return it for a clock that was set back: what would have been later than now was now."""
+    if max((*standing.begun, standing.since or now)) <= now:
+        return standing
+    since = None if standing.since is None else min(standing.since, now)
+    return replace(standing, since=since, begun=tuple(min(each, now) for each in standing.begun))
+
+
 def due(notify: Notify, standing: Standing, now: float) -> float | None:
     """Return when it is to be told, not before ``now``; None where it knows the files as they are.
 
@@ -53,8 +61,8 @@ def due(notify: Notify, standing: Standing, now: float) -> float | None:
     if standing.since is None:
         return None
     delay = min(standing.delay, notify.splay)
-    begun = sorted(min(each, now) for each in standing.begun)
-    first = min(standing.since, now) + delay
+    begun = standing.begun
+    first = standing.since + delay
     if begun:
         first = max(first, begun[-1] + max(notify.min_interval, _pause(standing.failures)))
     if len(begun) >= notify.max_per_hour:
@@ -68,7 +76,7 @@ def due(notify: Notify, standing: Standing, now: float) -> float | None:
 
 def begin(standing: Standing, now: float) -> Standing:
     """Note that an attempt begins: it counts, whatever becomes of it."""
-    return replace(standing, begun=(*(min(each, now) for each in standing.begun if each > now - HOUR), now))
+    return replace(standing, begun=(*(each for each in standing.begun if each > now - HOUR), now))
 
 
 def succeeded(standing: Standing, files: str, note: str = "") -> Standing:
