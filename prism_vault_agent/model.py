@@ -130,7 +130,7 @@ class Credential:
 class Scope:
     """A named set of bindings that belong together, with who may have it and why.
 
-    ``grace`` is in seconds, and ``ttl`` too: the longest life of its leases, 0 for what the provider allows.
+    ``grace`` and ``poll`` are in seconds, and ``ttl`` too: the longest life of its leases, 0 for what the provider allows.
     """
 
     name: ScopeName
@@ -145,6 +145,7 @@ class Scope:
     pristine: bool | None = None
     grace: float = 10.0
     ttl: float = 0.0
+    poll: float | None = None
     files: tuple[File, ...] = ()
     notify: tuple[Notify, ...] = ()
     credentials: tuple[Credential, ...] = ()

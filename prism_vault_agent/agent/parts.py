@@ -120,7 +120,7 @@ class Parts:
         audit.leases, session.in_use = leases, leases.in_use
         reading = Reading(workers, session, Mounts(), leases)
         renders = FileRenders(lambda: front.settings, audit, reading, files)
-        watch = Watch(reading, runs, files, renders, settings.vault.poll)
+        watch = status.watch = Watch(reading, runs, files, renders, lambda: front.settings)
         lease_watch = LeaseWatch(reading, runs, files, renders, note=audit.note, interval=settings.vault.poll)
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
         requests = FileRequests(files, renders, status)

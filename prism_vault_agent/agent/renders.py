@@ -74,7 +74,7 @@ class FileRenders:
         deadline = time.monotonic() + SECONDS
         token = await self._reading.session.token(deadline)
         versions = [[path, 0] for path in paths]  # no version has this number, so only the newest is told
-        job = {"do": "withdrawn", "token": token, "versions": versions, "mounts": self._reading.mounts.known, "look_up": True}
+        job = {"do": "standing", "token": token, "versions": versions, "mounts": self._reading.mounts.known, "look_up": True}
         answer: dict[str, int] = (await self._reading.workers.job(job, deadline))["newest"]
         return answer
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.sidecar import Sidecar
     from prism_vault_agent.agent.signals import Signals
+    from prism_vault_agent.agent.watch import Watch
     from prism_vault_agent.agent.workers import Workers
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
@@ -46,6 +47,7 @@ class Status:
     config_error: str = ""
     signals: Signals | None = None
     files: Files | None = None
+    watch: Watch | None = None
     sidecar: Sidecar | None = None
     leases: Leases | None = None
 
@@ -113,7 +115,8 @@ class Status:
             if self.may_revoke(asker.uid, told["uid"])
             or (told["scope"] in settings.scopes and self.shows(settings.scopes[told["scope"]], asker))
         ]
-        return [{**told, "next_check": int(settings.vault.poll)} for told in mine]
+        checks = {each.scope.name: self.watch.next_check(each) for each in self.files or ()} if self.watch else {}
+        return [{**told, "next_check": checks.get(told["scope"])} for told in mine]
 
     def _leases(self, render: Render) -> list[dict[str, Any]]:
         """Return the leases that a release holds."""

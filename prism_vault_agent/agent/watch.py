@@ -1,6 +1,7 @@
 """Looks after what was given out: what was deleted or destroyed at the provider is taken back within one poll.
 
-Runs are ended, files are cleared; files of which there is a newer version are rendered anew.
+Runs are ended, files are cleared; files of which there is a newer version are rendered anew. Each path is asked for as often as
+the scopes want that have it, and all of it together takes a bounded number of requests a second.
 """
 
 from __future__ import annotations
@@ -18,76 +19,149 @@ from prism_vault_agent.agent.runs import Run
 from prism_vault_agent.errors import PrismVaultError, TokenExpired
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.agent.renders import FileRenders
     from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()
 
 JOB_SECONDS: Final = 10.0
+LONGEST_PAUSE: Final = 300.0
 
 
 class Watch:
-    """Polls the versions that are out there, by metadata only. ``interval`` is in seconds; one poll a path, however many runs."""
+    """Polls the versions that are out there, by metadata only: one poll a path, however many runs."""
 
-    def __init__(self, reading: Reading, runs: Runs, files: Files, renders: FileRenders, interval: float) -> None:
-        """Look after ``runs`` and ``files``; what is stale is for ``renders``."""
+    def __init__(
+        self, reading: Reading, runs: Runs, files: Files, renders: FileRenders, settings: Callable[[], Settings]
+    ) -> None:
+        """Look after ``runs`` and ``files`` as ``settings`` say at that time; what is stale is for ``renders``."""
         self._files = files
         self._renders = renders
         self._reading = reading
         self._runs = runs
-        self._interval = interval
+        self._settings = settings
         self._wanted = asyncio.Event()
+        self._due: dict[str, float] = {}  # CLOCK_MONOTONIC seconds, by path
+        self._failures: dict[str, int] = {}
+        self._unlisted: set[str] = set()
 
     def now(self) -> None:
-        """Poll at once, and then as before."""
+        """Poll everything at once, and then as before."""
+        self._due = dict.fromkeys(self._held_by_path(), 0.0)
+        self._unlisted.clear()  # a policy may allow by now what it did not
         self._wanted.set()
+
+    def next_check(self, given: Run | Rendered) -> int:
+        """Return in how many seconds some of what was given out is asked for next, at the latest."""
+        due = [self._due[lease.path] for lease in given.render.leases if lease.path in self._due]
+        return max(0, round(min(due, default=time.monotonic() + self._interval([given])) - time.monotonic()))
 
     async def run(self) -> None:
         """Poll until cancelled; what cannot be asked now is asked again at the next turn."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval * random.uniform(0.8, 1.0)):  # noqa: S311 - jitter is no secret
+                async with asyncio.timeout(self._pause()):
                     await self._wanted.wait()
             self._wanted.clear()
-            held = self._held()
             try:
-                if held:
-                    await self._look(held)
+                while due := self._now_due():
+                    began = time.monotonic()
+                    requests = await self._look(due)
+                    self._renders.look()
+                    # What is left of the time that so many requests may take.
+                    await asyncio.sleep(max(0.0, began + requests / self._settings().vault.poll_requests - time.monotonic()))
             except PrismVaultError as error:
                 log.warning("watch.failed", reason=error.reason, message=error.message)
             self._renders.look()
 
-    def _held(self) -> dict[tuple[str, int], list[Run | Rendered]]:
-        """Return the versions that are out there, and with whom."""
-        held: dict[tuple[str, int], list[Run | Rendered]] = {}
+    def _pause(self) -> float:
+        """Return the seconds until something is due; what is given out meanwhile is not due before its own scope's interval."""
+        settings = self._settings()
+        shortest = min((scope.poll or settings.vault.poll for scope in settings.scopes.values()), default=settings.vault.poll)
+        until = min((due - time.monotonic() for due in self._due.values()), default=shortest)
+        return max(0.0, min(until, _jittered(shortest)))
+
+    def _interval(self, holders: Iterable[Run | Rendered]) -> float:
+        """Return the seconds between two polls of what these have: as the scope of them says that wants it most often."""
+        settings = self._settings()
+        names = {scope.name for each in holders for scope in each.render.reservation.grant.scopes}
+        scopes = [settings.scopes[name] for name in names if name in settings.scopes]
+        return min((scope.poll or settings.vault.poll for scope in scopes), default=settings.vault.poll)
+
+    def _held_by_path(self) -> dict[str, dict[int, list[Run | Rendered]]]:
+        """Return the versions that are out there, and with whom, by path."""
+        held: dict[str, dict[int, list[Run | Rendered]]] = {}
         for each in (*self._runs, *self._files):
             for lease in each.render.leases:
                 if lease.version is not None:
-                    held.setdefault((lease.path, lease.version), []).append(each)
+                    held.setdefault(lease.path, {}).setdefault(lease.version, []).append(each)
         return held
 
-    async def _look(self, held: dict[tuple[str, int], list[Run | Rendered]]) -> None:
+    def _now_due(self) -> dict[str, dict[int, list[Run | Rendered]]]:
+        """Return what is to be asked now, the longest due first, no more than a second's requests; it is due again later."""
+        held, now = self._held_by_path(), time.monotonic()
+        intervals = {path: self._interval(each for these in held[path].values() for each in these) for path in held}
+        self._due = {path: self._due.get(path, now + _jittered(intervals[path])) for path in held}
+        self._failures = {path: count for path, count in self._failures.items() if path in held}
+        due = sorted((path for path in held if self._due[path] <= now), key=lambda path: self._due[path])
+        chosen = due[: max(1, self._settings().vault.poll_requests)]
+        for path in chosen:
+            pause = min(intervals[path] * 2 ** self._failures.get(path, 0), max(LONGEST_PAUSE, intervals[path]))
+            self._due[path] = now + _jittered(pause)
+        return {path: held[path] for path in chosen}
+
+    async def _look(self, held: dict[str, dict[int, list[Run | Rendered]]]) -> int:
+        """Ask for these, act on the answer, and return how many requests it took."""
         deadline = time.monotonic() + JOB_SECONDS
         token = await self._reading.session.token(deadline)
-        job = {"do": "withdrawn", "token": token, "versions": list(held), "mounts": self._reading.mounts.known}
+        job = {
+            "do": "standing",
+            "token": token,
+            "versions": [(path, version) for path, versions in held.items() for version in versions],
+            "mounts": self._reading.mounts.known,
+            "unlisted": sorted(self._unlisted),
+        }
         try:
             answer = await self._reading.workers.job(job, deadline)
         except TokenExpired:
             self._reading.session.expired(token)
-            return
+            return 1
+        self._unlisted.update(answer["unlisted"])
+        self._note_failures(held, answer["failed"])
         for path, version, how in answer["withdrawn"]:
-            holders = held[path, version]
-            runs = [each for each in holders if isinstance(each, Run)]
-            files = [each for each in holders if isinstance(each, Rendered)]
-            log.warning("secret.withdrawn", path=path, version=version, how=how, runs=len(runs), files=len(files))
-            for rendered in files:
-                self._files.clear(rendered, f"secret_{how}")
-            self._runs.end(runs, f"secret_{how}")
+            self._withdrawn(path, version, how, held[path][version])
         for rendered in self._files:
             if any(answer["newest"].get(path, 0) > version for path, version in _unpinned(rendered)):
                 rendered.stale = True
+        return int(answer["requests"])
+
+    def _note_failures(self, asked: Iterable[str], failed: dict[str, str]) -> None:
+        """Ask ever less often for a path that cannot be asked for; it is told once, and when it can be again."""
+        for path in asked:
+            if path in failed:
+                self._failures[path] = self._failures.get(path, 0) + 1
+                if self._failures[path] == 1:
+                    log.warning("watch.path_failed", path=path, message=failed[path])
+            elif self._failures.pop(path, 0):
+                log.info("watch.path_answers", path=path)
+
+    def _withdrawn(self, path: str, version: int, how: str, holders: list[Run | Rendered]) -> None:
+        """Take back what holds a version that stands no longer."""
+        runs = [each for each in holders if isinstance(each, Run)]
+        files = [each for each in holders if isinstance(each, Rendered)]
+        log.warning("secret.withdrawn", path=path, version=version, how=how, runs=len(runs), files=len(files))
+        for rendered in files:
+            self._files.clear(rendered, f"secret_{how}")
+        self._runs.end(runs, f"secret_{how}")
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.8, 1.0)  # noqa: S311 - jitter is no secret
 
 
 def _unpinned(rendered: Rendered) -> list[tuple[str, int]]:

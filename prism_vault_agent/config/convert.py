@@ -126,6 +126,7 @@ def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
         tls=tls,
         timeout=seconds(section.timeout),
         poll=seconds(section.poll),
+        poll_requests=section.poll_requests,
     )
 
 

@@ -87,7 +87,10 @@ class Vault(Section):
     cert_file: Path | None = Field(None, description="Our client certificate. Default: BAO_CLIENT_CERT or VAULT_CLIENT_CERT.")
     key_file: Path | None = Field(None, description="Its private key. Default: BAO_CLIENT_KEY or VAULT_CLIENT_KEY.")
     timeout: Timeout = Field("5s", description="Longest wait for one answer.")
-    poll: Timeout = Field("15s", description="How often to look whether secrets that processes hold were deleted or destroyed.")
+    poll: Timeout = Field(
+        "15s", description="How often to look whether what was given out was deleted or destroyed, and for newer versions of it."
+    )
+    poll_requests: int = Field(100, ge=1, le=10_000, description="Requests a second at most that looking takes, of all scopes.")
     auth: AnyAuth = Field(description="How the agent logs in.")
 
 
@@ -202,6 +205,7 @@ class ScopeEntry(Section):
         description="Whether the command gets only a small list of the caller's variables beside the scope's. "
         "Default: true for callers of kind `agent`, else false.",
     )
+    poll: Timeout | None = Field(None, description="How often to look after what has this scope. Default: `poll` of `[vault]`.")
     grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
     ttl: Ttl | None = Field(
         None, description="Longest life of what is leased for it. Default: what the provider allows. What expires is taken back."

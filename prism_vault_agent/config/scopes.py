@@ -42,6 +42,7 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Te
         pristine=entry.pristine,
         grace=seconds(entry.grace),
         ttl=seconds(entry.ttl) if entry.ttl else 0.0,
+        poll=None if entry.poll is None else seconds(entry.poll),
         files=tuple(
             _file(file, (*here, "files", index), entry, accounts=accounts, templates=templates, problems=problems)
             for index, file in enumerate(entry.files)

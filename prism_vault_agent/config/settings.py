@@ -58,6 +58,7 @@ class VaultSettings:
     tls: TlsFiles = field(default_factory=TlsFiles)
     timeout: float = 5.0
     poll: float = 15.0
+    poll_requests: int = 100
 
 
 @dataclass(frozen=True, slots=True)

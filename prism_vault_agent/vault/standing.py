@@ -2,53 +2,145 @@
 
 from __future__ import annotations
 
-from prism_vault_agent.errors import ProtocolError
+from dataclasses import dataclass, field
+
+from prism_vault_agent.errors import PrismVaultError, ProtocolError, ProviderUnavailable, TokenExpired
 from prism_vault_agent.vault import fields
 from prism_vault_agent.vault.mounts import mount_of
+from prism_vault_agent.vault.refusal import refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
+    from typing import Any
 
     from prism_vault_agent.vault.mounts import Mounts
-    from prism_vault_agent.vault.transport import Transport
+    from prism_vault_agent.vault.transport import Answer, Transport
+
+# So many paths of one folder are worth a list of all that is in it.
+WORTH_A_LIST = 3
+# So many paths one after the other that the provider does not answer are the provider's fault, not theirs.
+IN_A_ROW = 3
 
 
-def withdrawn(
+@dataclass(slots=True)
+class Standing:
+    """What metadata says. ``withdrawn`` is how, by path and version: deleted, destroyed or no_such_path.
+
+    ``newest`` is the newest version of each path, where that one stands. ``failed`` is why a path could not be asked.
+    ``unlisted`` are folders that the server does not list with their metadata; ``requests`` is how many it took, and ``denied``
+    how many of them were.
+    """
+
+    withdrawn: dict[tuple[str, int], str] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
+    requests: int = 0
+    denied: int = 0
+
+
+def look(
     transport: Transport,
     token: str,
     versions: Iterable[tuple[str, int]],
     mounts: Mounts,
     *,
     deadline: float,
-    newest: dict[str, int] | None = None,
-) -> dict[tuple[str, int], str]:
-    """Return which of these versions (path, number) of KV v2 were withdrawn, and how: deleted, destroyed or no_such_path.
+    unlisted: Collection[str] = (),
+) -> Standing:
+    """Return what became of these versions (path, number) of KV v2, and which is the newest of each path.
 
-    A version that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. ``newest`` is given
-    the newest version of each path, where that one stands. Raises as ``Transport.request``.
+    One list tells of a whole folder where the server has ``detailed-metadata``, unless the folder is ``unlisted``. A version
+    that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. What is wrong with one path
+    alone is told of that path. Raises as ``Transport.request`` where the provider is away, ``TokenExpired`` where the token is
+    dead.
     """
-    found: dict[tuple[str, int], str] = {}
     asked: dict[str, list[int]] = {}
     for path, version in versions:
-        asked.setdefault(path, []).append(version)
+        if mounts.get(mount_of(path, mounts) or "") == 2:
+            asked.setdefault(path, []).append(version)
+    asking = _Asking(transport, token, mounts, deadline)
+    known = asking.listed(folder for folder in _folders(asked) if folder not in unlisted)
+    told, in_a_row = asking.told, 0
     for path, numbers in asked.items():
-        mount = mount_of(path, mounts) or ""
-        if mounts.get(mount) != 2:
-            continue
-        answer = transport.request("GET", f"{mount}metadata/{path.removeprefix(mount)}", token=token, deadline=deadline)
+        try:
+            _judge(path, numbers, known.get(path) or asking.one(path), told)
+            in_a_row = 0
+        except (ProtocolError, ProviderUnavailable) as error:
+            in_a_row += 1
+            if isinstance(error, ProviderUnavailable) and in_a_row in (IN_A_ROW, len(asked)):
+                raise
+            told.failed[path] = error.message
+    if asked and told.denied == len(asked):  # a dead token is answered as one that lacks a policy
+        dead = refusal(transport, token, "all metadata", deadline=deadline)
+        if isinstance(dead, TokenExpired):
+            raise dead
+    return told
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Questions about metadata, counted in ``told``."""
+
+    transport: Transport
+    token: str
+    mounts: Mounts
+    deadline: float
+    told: Standing = field(default_factory=Standing)
+
+    def one(self, path: str) -> dict[str, Any] | None:
+        """Return the metadata of one path: None where there is no such path, nothing in it where it may not be read."""
+        answer = self._request("GET", "metadata", path)
         if answer.status == 404:
-            found |= {(path, number): "no_such_path" for number in numbers}
-        elif answer.ok:
-            data = fields.mapping(answer.data, "data")
-            known = fields.mapping(data, "versions")
-            current = data.get("current_version")
-            if newest is not None and isinstance(current, int) and not _how(known.get(str(current))):
-                newest[path] = current
-            for number in numbers:
-                if how := _how(known.get(str(number))):
-                    found[path, number] = how
-    return found
+            return None
+        self.told.denied += answer.status == 403
+        return fields.mapping(answer.data, "data") if answer.ok else {}
+
+    def listed(self, folders: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the metadata of all that the server lists in these folders: what is missing there may only be hidden from us."""
+        found: dict[str, dict[str, Any]] = {}
+        for folder in folders:
+            try:
+                answer = self._request("LIST", "detailed-metadata", folder)
+                about = fields.mapping(fields.mapping(answer.data, "data"), "key_info") if answer.ok else {}
+            except PrismVaultError:
+                about = {}
+            if not about:
+                self.told.unlisted.append(folder)
+            found |= {f"{folder}{name}": each for name, each in about.items() if isinstance(each, dict)}
+        return found
+
+    def _request(self, method: str, what: str, path: str) -> Answer:
+        mount = mount_of(path, self.mounts) or ""
+        self.told.requests += 1
+        where = f"{mount}{what}/{path.removeprefix(mount)}"
+        return self.transport.request(method, where, token=self.token, deadline=self.deadline)
+
+
+def _folders(paths: Iterable[str]) -> Iterator[str]:
+    """Return the folders, ending in a slash, of which enough is asked."""
+    counts: dict[str, int] = {}
+    for path in paths:
+        folder = path[: path.rfind("/") + 1]
+        counts[folder] = counts.get(folder, 0) + 1
+    return (folder for folder, count in counts.items() if count >= WORTH_A_LIST)
+
+
+def _judge(path: str, numbers: Iterable[int], about: dict[str, Any] | None, told: Standing) -> None:
+    """Take in what the metadata of a path says of these versions of it."""
+    if about is None:
+        told.withdrawn |= {(path, number): "no_such_path" for number in numbers}
+        return
+    if not about:
+        return
+    known = fields.mapping(about, "versions")
+    current = about.get("current_version")
+    if isinstance(current, int) and not _how(known.get(str(current))):
+        told.newest[path] = current
+    for number in numbers:
+        if how := _how(known.get(str(number))):
+            told.withdrawn[path, number] = how
 
 
 def _how(version: object) -> str:

@@ -148,16 +148,18 @@ class Worker:
         """Have the provider vouch for us to central."""
         return dataclasses.asdict(login.identity_token(self.transport, job["token"], job["role"], job["deadline"]))
 
-    def withdrawn(self, job: Message) -> Message:
+    def standing(self, job: Message) -> Message:
         """Tell which versions that were given out no longer stand, and the newest version of each path."""
         versions = [(path, version) for path, version in job["versions"]]
-        newest: dict[str, int] = {}
         mounts = job["mounts"]
         if job.get("look_up"):
             paths = dict.fromkeys(path for path, _ in versions)
             mounts = look_up(self.transport, job["token"], paths, mounts, deadline=job["deadline"])
-        found = standing.withdrawn(self.transport, job["token"], versions, mounts, deadline=job["deadline"], newest=newest)
-        return {"withdrawn": [[path, version, how] for (path, version), how in found.items()], "newest": newest}
+        found = standing.look(
+            self.transport, job["token"], versions, mounts, deadline=job["deadline"], unlisted=job.get("unlisted", ())
+        )
+        withdrawn = [[path, version, how] for (path, version), how in found.withdrawn.items()]
+        return {**dataclasses.asdict(found), "withdrawn": withdrawn}
 
     def left(self, job: Message) -> Message:
         """Tell how long child tokens and leases still live."""
@@ -217,7 +219,7 @@ JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "login": Worker.login,
     "renew": Worker.renew,
     "identity": Worker.identity,
-    "withdrawn": Worker.withdrawn,
+    "standing": Worker.standing,
     "left": Worker.left,
     "extend": Worker.extend,
     "give_back": Worker.give_back,

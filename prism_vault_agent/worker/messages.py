@@ -19,8 +19,8 @@ job             fields                                                      answ
 ``login``       deadline                                                    the token and its facts (``VaultToken``)
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds
-``withdrawn``   token, versions [[path, number]], mounts, deadline;         withdrawn [[path, number, how]],
-                look_up where mounts may be unknown                         newest {path: number}
+``standing``    token, versions [[path, number]], mounts, unlisted          ``Standing``, with withdrawn as
+                (folders), deadline; look_up where mounts may be unknown    [[path, number, how]]
 ``left``        token, accessors, leases (lists), deadline                  left {accessor or lease: seconds}
 ``extend``      token, accessors, leases {each: seconds}, deadline          left, as above
 ``give_back``   token, accessor, leases, deadline                           remaining (leases)

@@ -125,6 +125,21 @@ def test_a_failing_poll_ends_nothing_and_is_asked_again(agent, openbao, proxy):
         eventually(lambda: child.poll() is not None)
 
 
+def test_one_bad_secret_holds_up_no_other(agent, openbao, proxy):
+    """A path whose metadata cannot be asked for is told once and left for later; what else was withdrawn is found."""
+    openbao.kv_put("held/deleted", {"v": "again"})
+    with running(agent, "rotated") as bad, running(agent, "deleted") as other:
+        fault = always(Fault("answer", status=200, body=b"{}"), lambda seen: seen.path.endswith("/metadata/rotated"))
+        with proxy.failing(fault):
+            eventually(lambda: '"watch.path_failed"' in agent.log)
+            openbao.must("DELETE", "held/data/deleted")
+            eventually(lambda: other.poll() is not None)
+            assert bad.poll() is None
+        eventually(lambda: '"watch.path_answers"' in agent.log)
+        told = [line for line in agent.log.splitlines() if '"watch.path_failed"' in line and "held/rotated" in line]
+        assert len(told) == 1
+
+
 def test_f16_an_older_version_after_a_newer_one_is_refused(agent, openbao, proxy):
     """A lagging replica that answers an older version than the agent has seen makes a temporary error, and no run."""
     openbao.kv_put("held/stale", {"v": "new"})

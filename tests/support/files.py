@@ -101,10 +101,11 @@ class Filed:
 
 
 @contextlib.contextmanager
-def filed(*, poll: str = "1s", user: int | None = None, agent: str = "", **options: Any) -> Iterator[Filed]:
+def filed(*, poll: str = "1s", user: int | None = None, agent: str = "", vault: str = "", **options: Any) -> Iterator[Filed]:
     """Run a stack whose agent renders below a directory on a tmpfs and looks for changes every ``poll``.
 
-    ``user`` is the agent's, where it is not ours, ``agent`` lines of its section; the other options are those of ``stack``.
+    ``user`` is the agent's, where it is not ours; ``agent`` and ``vault`` are lines of these sections; the other options are
+    those of ``stack``.
     """
     directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/dev/shm"))
     directory.chmod(0o755)
@@ -112,7 +113,7 @@ def filed(*, poll: str = "1s", user: int | None = None, agent: str = "", **optio
     top = directory / "files"
     try:
         with stack(
-            vault=f'poll = "{poll}"',
+            vault=f'poll = "{poll}"\n{vault}',
             agent=f'files = "{top}"\nfiles_risks = ["swap"]\n{agent}',
             reservation_ttl="10s",
             central_lines='timeout = "3s"',
