@@ -129,7 +129,7 @@ class CentralHttp:
 
     async def _send(self, replica: Replica, request: h11.Request, content: bytes) -> tuple[int, bytes]:
         if self._open is None:
-            reader, writer = await asyncio.open_connection(replica.host, replica.port, ssl=replica.context)
+            reader, writer = await replica.connected()
             self._open = (replica, reader, writer, h11.Connection(h11.CLIENT))
         _, reader, writer, parser = self._open
         head = parser.send(request) or b""

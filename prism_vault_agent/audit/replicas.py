@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prism_vault_agent.audit.answers import RateLimited
-from prism_vault_agent.errors import ConfigError
+from prism_vault_agent.errors import AuditUnavailable, ConfigError
+from prism_vault_agent.relay import missing, socket_of
 from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
@@ -62,6 +64,18 @@ class Replica:
     authority: str
     prefix: str
     identity: Identity | None
+    relay: str = ""
+
+    async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a new connection, TLS done where it is to be. Raises ``OSError``, or ``AuditUnavailable`` without a relay."""
+        if not self.relay:
+            return await asyncio.open_connection(self.host, self.port, ssl=self.context)
+        context = self.context
+        path = socket_of(self.relay, self.host, self.port)
+        try:
+            return await asyncio.open_unix_connection(path, ssl=context, server_hostname=self.host if context else None)
+        except FileNotFoundError:
+            raise AuditUnavailable(f"central cannot be reached: {missing(path)}", mend="retry then") from None
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -81,7 +95,9 @@ class Replicas:
         """Begin with ``settings.url``. Raises ``ConfigError`` for unusable TLS files."""
         encrypted = any(url.startswith("https:") for url in settings.urls)
         identity = Identity(settings.tls) if encrypted else None
-        self._replicas = tuple(_replica(url, identity if url.startswith("https:") else None) for url in settings.urls)
+        self._replicas = tuple(
+            _replica(url, identity if url.startswith("https:") else None, settings.relay) for url in settings.urls
+        )
         self._place = 0
         self._rest = -math.inf
 
@@ -108,6 +124,7 @@ class Replicas:
             raise RateLimited(left)
 
 
-def _replica(url: str, identity: Identity | None) -> Replica:
+def _replica(url: str, identity: Identity | None, relay: str) -> Replica:
     parts = urlsplit(url)
-    return Replica(parts.hostname or "", parts.port or (443 if identity else 80), parts.netloc, parts.path.rstrip("/"), identity)
+    port = parts.port or (443 if identity else 80)
+    return Replica(parts.hostname or "", port, parts.netloc, parts.path.rstrip("/"), identity, relay)

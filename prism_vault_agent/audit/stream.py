@@ -98,7 +98,7 @@ class SignalStream:
         try:
             async with asyncio.timeout(self._seconds):
                 credential = await self._credential.get()
-                reader, writer = await asyncio.open_connection(replica.host, replica.port, ssl=replica.context)
+                reader, writer = await replica.connected()
             try:
                 status, headers, body = await self._read(reader, writer, _request(replica, target, credential), heard)
             finally:

@@ -54,10 +54,12 @@ def settings(document: schema.Document, conversion: Conversion, files: tuple[str
     """Return the settings that ``document`` means on this host; problems are added to ``conversion``."""
     templates = Templates(os.path.dirname(files[0]), read=conversion.serving)
     check_names(document.scopes, conversion.problems)
+    # Whoever asks no agent has a network of its own.
+    relay = (document.agent.relay or "") if conversion.serving else ""
     return Settings(
         agent=_agent(document.agent, conversion),
-        vault=_vault(document.vault, conversion),
-        central=_central(document.central, conversion),
+        vault=_vault(document.vault, relay, conversion),
+        central=_central(document.central, relay, conversion),
         scopes={
             ScopeName(key): scope(key, entry, conversion.accounts, templates, conversion.problems)
             for key, entry in document.scopes.items()
@@ -112,7 +114,7 @@ def _account(text: str | None, kind: str, path: KeyPath, conversion: Conversion)
     return number
 
 
-def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
+def _vault(section: schema.Vault, relay: str, conversion: Conversion) -> VaultSettings:
     tls = _tls(section, "vault", conversion)
     auth = section.auth
     if auth.method == "cert" and not tls.cert_file:
@@ -127,10 +129,11 @@ def _vault(section: schema.Vault, conversion: Conversion) -> VaultSettings:
         timeout=seconds(section.timeout),
         poll=seconds(section.poll),
         poll_requests=section.poll_requests,
+        relay=relay,
     )
 
 
-def _central(section: schema.Central, conversion: Conversion) -> CentralSettings:
+def _central(section: schema.Central, relay: str, conversion: Conversion) -> CentralSettings:
     _one_credential(section, conversion)
     for place, url in enumerate(section.replicas):
         if url in (section.url, *section.replicas[:place]):
@@ -143,6 +146,7 @@ def _central(section: schema.Central, conversion: Conversion) -> CentralSettings
         timeout=seconds(section.timeout),
         replicas=tuple(section.replicas),
         log_keys=_log_keys(section, conversion),
+        relay=relay,
     )
 
 

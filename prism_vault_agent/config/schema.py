@@ -56,6 +56,11 @@ class Agent(Section):
         description="Directory of rendered files, on a tmpfs; root's agent mounts one there. Default: `/run/prism-vault/files` "
         "for root, else `$XDG_RUNTIME_DIR/prism-vault/files`.",
     )
+    relay: Path | None = Field(
+        None,
+        description="Directory of the sockets that lead to Vault and central, each named `HOST:PORT`, for an agent without a "
+        "network. Default: none.",
+    )
     helper: Path | None = Field(
         None,
         description="Socket of the privileged helper, by which an agent that is not root gives files to other users and ends "

@@ -50,7 +50,10 @@ class AuthSettings:
 
 @dataclass(frozen=True, slots=True)
 class VaultSettings:
-    """Where the secrets live. ``timeout`` is seconds for one request, ``poll`` between looks at what was given out."""
+    """Where the secrets live. ``timeout`` is seconds for one request, ``poll`` between looks at what was given out.
+
+    ``relay`` is the directory of sockets that lead to servers (see ``relay.py``); empty where we have a network.
+    """
 
     address: str
     auth: AuthSettings
@@ -59,6 +62,7 @@ class VaultSettings:
     timeout: float = 5.0
     poll: float = 15.0
     poll_requests: int = 100
+    relay: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class CentralSettings:
     timeout: float = 5.0
     replicas: tuple[str, ...] = ()
     log_keys: tuple[str, ...] = ()
+    relay: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import ssl
 import time
 
 from prism_vault_agent.errors import ConfigError, PrismVaultError, ProviderUnavailable
+from prism_vault_agent.relay import missing, socket_of
 from prism_vault_agent.vault import http1
 
 TYPE_CHECKING = False
@@ -40,12 +41,13 @@ class Broken(Exception):
 class Connection:
     """A connection to ``host``, over TLS where there is a ``context``, else to the loopback interface only."""
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, told: str) -> None:
-        """``told`` is how messages call the server."""
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, told: str, relay: str = "") -> None:
+        """``told`` is how messages call the server; ``relay`` is the directory of the socket that leads to it, if one does."""
         self._host = host
         self._port = port
         self._context = context
         self._told = told
+        self._relay = socket_of(relay, host, port) if relay else ""
         self._wire: _Wire | None = None
 
     def open(self, deadline: float) -> None:
@@ -91,6 +93,8 @@ class Connection:
     def _connected(self, deadline: float) -> socket.socket:
         if self._host != "localhost":
             self._check(self._host)
+        if self._relay:
+            return self._relayed(deadline)
         addresses = _addresses(self._host, self._port, deadline)
         failure: OSError = OSError("no address")
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -108,6 +112,20 @@ class Connection:
                 raw.close()
                 failure = error
         raise failure
+
+    def _relayed(self, deadline: float) -> socket.socket:
+        raw = socket.socket(socket.AF_UNIX)
+        try:
+            raw.settimeout(_left(deadline))
+            raw.connect(self._relay)
+            return self._context.wrap_socket(raw, server_hostname=self._host) if self._context else raw
+        except FileNotFoundError:
+            raw.close()
+            error = ProviderUnavailable(f"cannot reach {self._told}: {missing(self._relay)}", mend="retry then")
+            raise Broken(error, again=False, sent=False) from None
+        except BaseException:
+            raw.close()
+            raise
 
     def _check(self, host: str) -> None:
         """Raise :class:`ConfigError` where plain http would leave this host; a name may resolve to anything, so ask twice."""

@@ -79,7 +79,7 @@ class Transport:
         self._head = f"Host: {_header('vault.address', parts.netloc)}\r\nX-Vault-Request: true\r\n"
         if settings.namespace.strip("/"):
             self._head += f"X-Vault-Namespace: {_header('vault.namespace', settings.namespace.strip('/'))}\r\n"
-        self._connection = Connection(parts.hostname, port, self._context, told=self.address)
+        self._connection = Connection(parts.hostname, port, self._context, told=self.address, relay=settings.relay)
 
     def another(self) -> Transport:
         """Return a transport to the same server with a connection of its own, for another thread."""
