@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +204,20 @@ def test_an_agent_killed_before_it_told_leaves_it_to_the_next(consumers):
     consumers.rewrite(name, f'window = ["{later:%H}:00-{later:%H}:30"]', "window = []")
     wait_until(lambda: consumers.reloads(name) == 1)
     wait_until(lambda: consumers.told(name)["due"] is False)
+
+
+def test_a_command_that_logs_for_itself(consumers):
+    """A command works within the bounds of the agent's unit, and logs by ``systemd-cat`` what the agent would discard."""
+    name = "logs"
+    words = ["/usr/bin/systemd-cat", "-t", "tells", "/bin/sh", "-c", "echo $PRISM_VAULT_SCOPE has $PRISM_VAULT_GENERATION"]
+    consumers.host.scope(name, f"notify = {{ command = {json.dumps(words)} }}")
+    consumers.numbers[name] = 1
+    wait_until(lambda: name in [each["name"] for each in consumers.host.status()["scopes"]])
+    consumers.host.systemctl("start", f"prism-vault-render@{name}.service")
+    consumers.rotate(name)
+    wait_until(lambda: consumers.noted("notified", name))
+    logged = ["journalctl", "--identifier=tells", "--output=cat", "--no-pager"]
+    wait_until(lambda: consumers.host.booted.run(*logged).stdout == f"{name} has 2\n")
 
 
 def test_roots_agent_needs_no_leave(consumers):
