@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python -m tests.bench.paths
 	$(BIN)/python -m tests.bench.resident
 	$(BIN)/python -m tests.bench.files
+	$(BIN)/python -m tests.bench.renders
 	$(BIN)/python -m tests.bench.central_appends
 	$(BIN)/python -m tests.bench.central_http
 	$(BIN)/python -m tests.bench.central_proofs

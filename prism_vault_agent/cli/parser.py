@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from typing import Any, Final, NoReturn
 
@@ -34,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         """Suggest the nearest choice; argparse would repeat the word."""
         choices = [str(choice) for choice in action.choices or ()]
         if choices and value not in choices:
+            import difflib  # noqa: PLC0415 - 2 ms, for who misspells a word
+
             near = difflib.get_close_matches(str(value), choices, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
             raise UsageError(f"no such {action.metavar or action.dest}".lower(), mend=hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.config.places import HOST_SOCKET, LONGEST_SOCKET_PATH, places
 from prism_vault_agent.errors import AgentUnavailable, Denied, ProtocolError, Unavailable, from_plain
+from prism_vault_agent.exec import Malformed, wire
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 SECONDS: Final = 5.0
-LARGEST_ANSWER: Final = 16 * 1024 * 1024
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -62,45 +62,42 @@ def ask(path: str, method: str, target: str, body: Json | None = None, *, second
     An error of the agent's is raised as itself. Raises ``AgentUnavailable`` where no agent listens, ``Denied`` where the
     socket is closed to us, ``Unavailable`` where no answer comes in time, ``ProtocolError`` for an answer that is none.
     """
-    connection = _Connection(path, seconds)
-    content = None if body is None else json.dumps(body)
+    content = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {target} HTTP/1.1\r\nHost: prism-vault\r\nX-Prism-Vault: 1\r\nConnection: close\r\n"
     try:
-        connection.request(method, target, content, {"Host": "prism-vault", "X-Prism-Vault": "1", "Connection": "close"})
-        answer = connection.getresponse()
-        told = json.loads(answer.read(LARGEST_ANSWER))
+        answer = _exchanged(path, f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content, seconds)
+        status, _, content = wire.parse_answer(answer)
+        told = json.loads(content)
     except PermissionError:
         raise Denied(f"you may not use the agent's socket {path}", mend="ask to be made a member of its group") from None
     except (TimeoutError, BlockingIOError):
         raise Unavailable("the agent does not answer", mend="see its log, or restart it") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise _nobody(path) from None
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, Malformed, ValueError):
         raise ProtocolError(f"what listens on {path} is not an agent of this version", mend="restart the agent") from None
-    finally:
-        connection.close()
     if not isinstance(told, dict):
         raise ProtocolError(f"what listens on {path} is not an agent of this version", mend="restart the agent")
-    if answer.status >= http.client.BAD_REQUEST:
+    if status >= 400:
         raise from_plain({key: value for key, value in told.items() if isinstance(value, str)})
-    return answer.status, told
+    return status, told
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, seconds: float) -> None:
-        super().__init__("prism-vault", timeout=seconds)
-        self.path = path
-        self.seconds = seconds
-
-    def connect(self) -> None:
-        if len(os.fsencode(self.path)) > LONGEST_SOCKET_PATH:
-            raise FileNotFoundError
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _exchanged(path: str, message: bytes, seconds: float) -> bytes:
+    """Return all that is answered to a message; each step of it may take so long."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise FileNotFoundError
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         # While the agent's queue is full connect(2) waits with this limit, and fails at once with settimeout().
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(self.seconds), 0))
-        self.sock.connect(self.path)
-        self.sock.settimeout(self.seconds)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), 0))
+        connection.connect(path)
+        connection.settimeout(seconds)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it read all
+            connection.sendall(message)
+        answer = bytearray()
+        while len(answer) <= wire.LONGEST_ANSWER and (part := connection.recv(65536)):
+            answer += part
+        return bytes(answer)
 
 
 def _nobody(path: str) -> AgentUnavailable:

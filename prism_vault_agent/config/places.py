@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +14,7 @@ HOST_SOCKET: Final = "/run/prism-vault/agent.sock"
 LONGEST_SOCKET_PATH: Final = 107
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """Absolute paths; ``socket``, ``cache``, ``files`` and ``helper`` are empty where the user has no place for one."""
 
     config: str

