@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml launcher/prism-vault launcher/first-line.sed $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
+SOURCES := pyproject.toml launcher/prism-vault launcher/first-line.sed $(wildcard systemd/prism-vault-*) $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PYTEST_WORKERS ?= 4
 
 .PHONY: setup demo test e2e soak bench check docs lock clean

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "rotate": ("prism_vault_agent.cli.rotate", "have the agent look now for newer values of a scope or secret"),
     "revoke": ("prism_vault_agent.cli.revoke", "take back what a scope, secret or agent run has on this host"),
     "doctor": ("prism_vault_agent.cli.doctor", "check which guarantees hold on this host, and how to mend the others"),
+    "install": ("prism_vault_agent.cli.install", "put the units for systemd in place, or take them away again"),
     "witness": ("prism_vault_agent.cli.witness", "show what this host holds of central's log, or accept another one"),
     "config": ("prism_vault_agent.cli.config", "check, show or describe the configuration"),
     "import": ("prism_vault_agent.cli.imports", "make a scope of a .env file, or of a configuration of Vault Agent"),

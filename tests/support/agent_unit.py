@@ -28,10 +28,7 @@ USER = "prism-vault"
 ETC = "/etc/prism-vault"
 MOUNT = "run-prism\\x2dvault-files.mount"
 FILES = "/run/prism-vault/files"
-UNITS = (
-    *(AGENT, SOCKET, CREDENTIALS, HELPER, HELPER_SOCKET),
-    *("prism-vault-render@.service", MOUNT, "web.service.d/prism-vault.conf"),
-)
+EXAMPLE = "web.service.d/prism-vault.conf"
 CONSUMER = """\
 [Service]
 Type=exec
@@ -48,14 +45,9 @@ class AgentUnit:
         self.openbao = openbao
         self.central = central
         self.canary = secrets.token_hex(16)
-        for kind in ("sysusers", "tmpfiles"):
-            source = HERE / "systemd" / f"prism-vault-agent.{kind}"
-            booted.path(f"/usr/lib/{kind}.d/prism-vault-agent.conf").write_bytes(source.read_bytes())
-        booted.run("systemd-sysusers")
-        booted.run("systemd-tmpfiles", "--create", "prism-vault-agent.conf")
+        self.command("install", "systemd")
         self._configure()
-        for name in UNITS:
-            self.unit(name, (HERE / "systemd" / name).read_text())
+        self.unit(EXAMPLE, (HERE / "systemd" / EXAMPLE).read_text())
         self.unit(WEB, CONSUMER)
         self.scope("web")
         booted.run("systemctl", "enable", "--now", SOCKET, CREDENTIALS, HELPER_SOCKET)

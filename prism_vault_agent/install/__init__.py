@@ -1,0 +1,1 @@
+"""Putting the units that ship in place, and taking exactly those away again."""
