@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -162,7 +163,8 @@ class Consumers:
     async def _tell(self, name: ScopeName, notify: Notify, rendered: Rendered) -> None:
         key = (name, str(notify))
         about = {"scope": name, "consumer": str(notify), "generation": rendered.number}
-        occasion = Occasion(name, rendered.number, f"{self._settings().agent.files}/{name}")
+        agent = self._settings().agent
+        occasion = Occasion(name, rendered.number, f"{agent.files}/{name}", agent.helper)
         why = idle = ""
         try:
             async with asyncio.timeout(notify.timeout):
@@ -193,7 +195,8 @@ class Consumers:
 
 def _state(rendered: Rendered, notify: Notify) -> str:
     """Return what tells whether the files of a consumer are others: what fstat(2) said of them, condensed. Nothing of a value."""
-    mine = sorted(_parts(rendered.files, notify), key=lambda each: each.path)
+    # Without its inode: a file of another user that did not change is another one with the same time (see ``sink/owner.py``).
+    mine = sorted((replace(each, inode=0) for each in _parts(rendered.files, notify)), key=lambda each: each.path)
     return hashlib.sha256(repr(mine).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.errors import CannotCreate
-from prism_vault_agent.helper.client import asking
+from prism_vault_agent.helper.client import signal_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,14 +41,4 @@ async def _signal(pidfd: int, number: int, helper: str) -> None:
     except PermissionError:
         if not helper:
             raise
-        await asyncio.to_thread(_by_helper, helper, os.dup(pidfd), number)
-
-
-def _by_helper(path: str, pidfd: int, number: int) -> None:
-    """Have the helper signal a process, by a descriptor that is closed then."""
-    try:
-        with asking(path) as helper:
-            assert helper is not None
-            helper.kill(pidfd, number)
-    finally:
-        os.close(pidfd)
+        await asyncio.to_thread(signal_by, helper, os.dup(pidfd), number)

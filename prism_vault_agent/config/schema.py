@@ -58,8 +58,7 @@ class Agent(Section):
     )
     relay: Path | None = Field(
         None,
-        description="Directory of the sockets that lead to Vault and central, each named `HOST:PORT`, for an agent without a "
-        "network. Default: none.",
+        description="Directory of the sockets `HOST:PORT` that lead to Vault and central, for an agent without a network.",
     )
     helper: Path | None = Field(
         None,

@@ -22,6 +22,15 @@ def asking(path: str) -> AbstractContextManager[Helper | None]:
     return Helper(path) if path else contextlib.nullcontext()
 
 
+def signal_by(path: str, pidfd: int, number: int) -> None:
+    """Have the helper at ``path`` signal a process, by a descriptor that is closed then; blocks. Raises as ``Helper.kill``."""
+    try:
+        with Helper(path) as helper:
+            helper.kill(pidfd, number)
+    finally:
+        os.close(pidfd)
+
+
 class Helper:
     """Connects at the first request, and is closed by the ``with`` that it is used in.
 

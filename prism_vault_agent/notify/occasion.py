@@ -12,11 +12,15 @@ LONGEST_LINE: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """That of which a consumer is told: the generation of a scope, and the directory that it is in."""
+    """That of which a consumer is told: the generation of a scope, and the directory that it is in.
+
+    ``helper`` is the socket of the helper, which signals other users' processes for an agent that may not; or nothing.
+    """
 
     scope: str
     generation: int
     directory: str
+    helper: str = ""
 
 
 def not_told(message: str, mend: str = "") -> Unavailable:

@@ -6,6 +6,7 @@ the way from ``/``; or one user can, and the process is that user's by all of it
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -14,6 +15,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.config import way
+from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.helper.client import signal_by
 from prism_vault_agent.notify.occasion import not_told
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STARTED: Final = 19  # field 22 of proc_pid_stat(5), counted from the one behind the name
 
 
-async def tell(notify: Notify, _occasion: Occasion) -> str:
+async def tell(notify: Notify, occasion: Occasion) -> str:
     """Send the signal; return why there was nobody to tell, empty where it was sent. Raises ``Unavailable`` where it must not."""
     path = notify.target[0]
     try:
@@ -46,14 +49,26 @@ async def tell(notify: Notify, _occasion: Occasion) -> str:
         _allowed(path, pid, uid, written)
         if _ended(process):  # so what was read of its number may have been another's
             return "the process that its pid file names has ended"
-        signal.pidfd_send_signal(process, signal.Signals[f"SIG{notify.how}"])
+        await _send(process, pid, signal.Signals[f"SIG{notify.how}"], occasion.helper)
     except (FileNotFoundError, ProcessLookupError):
         return "the process that its pid file names has ended"
-    except PermissionError:
-        raise not_told(f"process {pid} is another user's", "run the agent as root, or notify otherwise") from None
     finally:
         os.close(process)
     return ""
+
+
+async def _send(process: int, pid: int, number: int, helper: str) -> None:
+    """Send a signal, by the helper where we may not."""
+    try:
+        signal.pidfd_send_signal(process, number)
+    except PermissionError:
+        whose = f"process {pid} is another user's"
+        if not helper:
+            raise not_told(whose, "run the agent as root, or notify otherwise") from None
+        try:
+            await asyncio.to_thread(signal_by, helper, os.dup(process), number)
+        except CannotCreate as error:
+            raise not_told(f"{whose}, and {error.message}", error.mend) from None
 
 
 def _read(path: str) -> tuple[int, int | None, float]:

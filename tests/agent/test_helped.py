@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.openbao import OpenBao
+
 pytestmark = [pytest.mark.root, pytest.mark.namespaces]
 
 BINDING = {"URL": "vault://secret/helped#url"}
@@ -33,9 +35,10 @@ MORE = {"path": "more", "format": "dir", "owner": "daemon", "mode": "0600"}
 class Helped:
     """The agent of nobody, its helper, and what root can ask of both."""
 
-    def __init__(self, agent: AgentProcess, helper: HelperProcess) -> None:
+    def __init__(self, agent: AgentProcess, helper: HelperProcess, openbao: OpenBao) -> None:
         self.agent = agent
         self.helper = helper
+        self.openbao = openbao
         self.files = helper.files
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +92,7 @@ def helped(openbao, central) -> Iterator[Helped]:
         path.chmod(0o755)
     try:
         with helper:
-            yield Helped(agent.start(), helper)
+            yield Helped(agent.start(), helper, openbao)
             agent.stop()
     finally:
         agent.kill()
@@ -193,3 +196,30 @@ def test_a_process_of_another_user_is_ended(helped, how):
     child.communicate(timeout=60)
     assert child.returncode == -signal.Signals[how]
     assert not logged(helped.agent, "revoke.not_permitted")
+
+
+def test_who_is_told_of_a_change_may_be_another_users(helped):
+    """A caller's process that a pid file names is signalled by the helper; a render that changes nothing tells nobody."""
+    told = subprocess.Popen(["sh", "-c", "trap 'echo HUP' HUP; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE)
+    assert told.stdout is not None and told.stdout.readline() == b"ready\n"
+    pid_file = helped.agent.directory / "told.pid"
+    pid_file.write_text(f"{told.pid}\n")
+    notify = {"pid_file": str(pid_file), "signal": "HUP", "min_interval": "0s"}
+    try:
+        helped.openbao.kv_put("secret/told", {"url": VALUE})
+        binding = {"URL": "vault://secret/told#url"}
+        helped.agent.scope("told", binding, callers=ROOTS, files=[{**OWNED, "notify": notify}])
+        (helped.agent.directory / "scopes.d/told.toml").chmod(0o644)
+        helped.agent.hang_up()
+        wait_until(lambda: "told" in [each["name"] for each in helped.agent.status()["scopes"]])
+        helped.render("told")
+        before = (helped.files / "told/web.env").stat().st_ino
+        helped.render("told")
+        assert (helped.files / "told/web.env").stat().st_ino != before
+        helped.openbao.kv_put("secret/told", {"url": f"{VALUE}-2"})
+        assert told.stdout.readline() == b"HUP\n"
+        wait_until(lambda: [line["generation"] for line in logged(helped.agent, "notify.told")] == [3])
+        assert not logged(helped.agent, "notify.failed")
+    finally:
+        told.kill()
+        told.communicate()
