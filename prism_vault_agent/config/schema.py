@@ -190,9 +190,7 @@ class ScopeEntry(Section):
         description="References without `#<key>`: every key of the secret becomes an environment name.",
     )
     files: list[FileEntry] = Field(default_factory=list, description="Files that the scope is rendered to.")
-    credentials: list[CredentialEntry] = Field(
-        default_factory=list, description="Credentials that systemd is given for the units among the callers."
-    )
+    credentials: list[CredentialEntry] = Field(default_factory=list, description="Credentials for the units among the callers.")
     allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(
         default_factory=list,
         description="Paths that the caller's own `vault://` references may name: `<mount>/<path>`, or `<mount>/*`.",
