@@ -9,6 +9,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from prism_vault_agent.cli import main
+from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.exec import Failure, arguments, client
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ EPILOG: Final = """\
 Without --scope: the scope of .prism-vault.toml here or in a directory above, else of PRISM_VAULT_SCOPE.
 PRISM_VAULT_PURPOSE, _RUN_REF, _JOB_ID and _SOCKET are the defaults of the options of that name.
 exit statuses: those of the command; 126 it cannot be executed, 127 there is none; before it runs 64 usage, 66 secret not
-found, 69 no agent, 75 temporary (retry), 76 protocol, 77 denied (do not retry), 78 configuration
+found, 69 no agent, 75 temporary (retry), 76 protocol, 77 denied (do not retry), 78 configuration; with --supervise 128 and the
+number of the signal that ended the command
 """
 
 
@@ -46,17 +49,28 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Become the command; returns only where it does not run. Raises ``PrismVaultError`` with ``--direct``."""
-    options = arguments.ExecOptions()
+    """Become the command, or supervise it; returns the exit status."""
+    started, options = time.monotonic(), arguments.ExecOptions()
     try:
         command = read(args, options)
-        if options.direct:
-            from prism_vault_agent import direct  # noqa: PLC0415 - `--help` does not need what reads secrets
-
-            direct.run(options, command)
     except Failure as failure:
         return client.report(failure, options.scopes)
-    return client.run(options, command, time.monotonic())
+    return client.start(options, lambda: become(options, command, started))
+
+
+def become(options: ExecOptions, command: list[str], started: float) -> int:
+    """Turn this process into the command, or tell why not and return the exit status."""
+    if not options.direct:
+        return client.run(options, command, started)
+    from prism_vault_agent import direct  # noqa: PLC0415 - `--help` does not need what reads secrets
+
+    try:
+        direct.run(options, command)
+    except Failure as failure:
+        return client.report(failure, options.scopes)
+    except PrismVaultError as error:
+        main.tell(error.line())  # here, since with --supervise nobody above would
+        return error.exit_status
 
 
 def read(args: argparse.Namespace, options: ExecOptions) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.cli.checks import Check, judge
+from prism_vault_agent.exec import kernel, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ def checks(*, units: bool = False, proc: Path = Path("/proc"), cgroup: Path = Pa
             mend="allow prctl in the sandbox that this runs in",
             needed=True,
         ),
+        supervision(adopts=bool(_in_child(_adopt)), lists=tree.has_lists()),
         core(_text(proc / "sys/kernel/core_pattern"), can_limit=bool(_in_child(_limit_core))),
         swap(_text(proc / "swaps"), locked=bool(hardening & _LOCKED)),
         ptrace(_text(proc / "sys/kernel/yama/ptrace_scope")),
@@ -63,6 +65,15 @@ def peer_pidfd() -> Check:
         why="SO_PEERPIDFD",
         mend="use Linux 6.5 or later; until then callers are known by pid and start time, which is weaker",
     )
+
+
+def supervision(*, adopts: bool, lists: bool) -> Check:
+    """Return whether what a supervised command has started ends with its supervisor, and how it is found."""
+    why = "orphans are adopted" if adopts else "prctl(2) PR_SET_CHILD_SUBREAPER is refused"
+    why += " and listed by the kernel" if adopts and lists else ""
+    why += ", but found among all processes, which takes longer: the kernel has no CONFIG_PROC_CHILDREN" if not lists else ""
+    mend = "allow prctl in the sandbox that this runs in"
+    return judge("what a supervised command starts ends with it", "G6", holds=adopts, why=why, mend=mend)
 
 
 def core(pattern: str, *, can_limit: bool) -> Check:
@@ -145,6 +156,11 @@ def _harden() -> int:
 
     done = harden("prism-vault doctor")
     return _NOT_DUMPABLE * done.not_dumpable | _LOCKED * done.memory_locked
+
+
+def _adopt() -> int:
+    kernel.adopt_orphans()
+    return 1
 
 
 def _limit_core() -> int:

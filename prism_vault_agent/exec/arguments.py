@@ -13,6 +13,7 @@ OPTIONS = (
     ("--job-id", "job_id", "ID", "the job that this is part of; callers of kind worker must tell it"),
     ("--env-file", "env_files", "FILE", "variables from a .env file; values may be vault:// references; may be repeated"),
     ("--pristine", "pristine", "", "of your own variables, give the command only HOME, PATH and the like"),
+    ("--supervise", "supervise", "", "stay until the command ends, and end with it whatever it has started"),
     ("--timeout", "timeout", "TIME", "how long it may all take until the command starts: 500ms, 10s (the default), 1m"),
     ("--direct", "direct", "", "without an agent: read the secrets with your own configuration; the audit row says so"),
     ("--dry-run", "dry_run", "", "show which names would be set and from where, without reading a value"),
@@ -38,6 +39,7 @@ class ExecOptions:
         "run_ref",
         "scopes",
         "socket",
+        "supervise",
         "timeout",
     )
 
@@ -52,6 +54,7 @@ class ExecOptions:
         self.timeout = DEFAULT_TIMEOUT
         self.direct = False
         self.dry_run = False
+        self.supervise = False
         self.socket = ""
         self.config = ""
         self.help = False

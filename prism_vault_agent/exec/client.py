@@ -11,12 +11,12 @@ from prism_vault_agent.exec.launch import Launch, encoded, no_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from prism_vault_agent.exec.arguments import ExecOptions
 
 SYSTEM_SOCKET = "/run/prism-vault/agent.sock"
-
 _STANDARD_OUTPUT = 1
 _STANDARD_ERROR = 2
 _PIECE = 65_536
@@ -35,7 +35,16 @@ def main(words: list[str]) -> int | None:
         options, command = arguments.parse(words)
     except Failure as failure:
         return report(failure, [])
-    return None if options.help or options.direct else run(options, command, started)
+    return None if options.help or options.direct else start(options, lambda: run(options, command, started))
+
+
+def start(options: "ExecOptions", become: "Callable[[], int]") -> int:
+    """Have ``become`` turn this process into the command, or with ``--supervise`` one below; return the exit status."""
+    if not options.supervise or options.dry_run:
+        return become()
+    from prism_vault_agent.exec import supervise  # noqa: PLC0415 - only who uses it pays for it
+
+    return supervise.run(become)
 
 
 def run(options: "ExecOptions", command: list[str], started: float) -> int:

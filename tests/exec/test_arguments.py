@@ -14,7 +14,9 @@ word = st.text("ab-=./:", min_size=1, max_size=6).filter(lambda text: not text.s
 option = st.one_of(
     st.tuples(st.sampled_from(["--scope", "--purpose", "--run-ref", "--job-id", "--env-file"]), word),
     st.tuples(st.sampled_from(["--scope", "--purpose", "--env-file"]), word).map(lambda pair: (f"{pair[0]}={pair[1]}",)),
-    st.sampled_from([("--pristine",), ("--dry-run",), ("--timeout", "2s"), ("--timeout=500ms",), ("--direct",)]),
+    st.sampled_from(
+        [("--pristine",), ("--dry-run",), ("--timeout", "2s"), ("--timeout=500ms",), ("--direct",), ("--supervise",)]
+    ),
 )
 
 

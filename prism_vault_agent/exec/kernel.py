@@ -1,0 +1,59 @@
+"""Two calls of the kernel's that the interpreter has no name for: signals read from a descriptor, and adopting orphans."""
+
+import _ctypes  # `ctypes` around it costs 15 more modules
+import _signal  # type: ignore[import-not-found]  # as in client.py
+import posix
+import sys
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+SFD_NONBLOCK = 0o4000  # bits/signalfd.h, as below
+SFD_CLOEXEC = 0o2000000
+SIGNAL_RECORD = 128  # bytes of one struct signalfd_siginfo, see signalfd(2)
+SIGNAL_SET = 128  # bytes of the C library's sigset_t
+
+# Every signal that a process can do something about; the C library keeps 32 and 33 to itself.
+CATCHABLE = frozenset(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP, 32, 33}
+
+exit_now = posix._exit  # noqa: SLF001 - its public name is in `os`, which an interpreter without `site` has not loaded
+
+
+class Signal:
+    """A signal that was sent to us: its ``number``, and ``sender``, the process that sent it; 0 for one of the kernel's."""
+
+    __slots__ = ("number", "sender")
+
+    def __init__(self, record: bytes) -> None:
+        """Read one ``struct signalfd_siginfo``: number, errno, code and process id are its first four words."""
+        number, _, code, pid = (int.from_bytes(record[at : at + 4], sys.byteorder, signed=True) for at in (0, 4, 8, 12))
+        self.number = number
+        self.sender = pid if code <= 0 else 0  # codes above 0 are the kernel's: sigaction(2)
+
+
+def signal_descriptor() -> int:
+    """Return a descriptor from which the signals are read that are blocked, all that can be. Raises ``OSError``."""
+    members = sum(1 << (number - 1) for number in CATCHABLE)
+    return _call("signalfd", -1, members.to_bytes(8, sys.byteorder) + bytes(SIGNAL_SET - 8), SFD_NONBLOCK | SFD_CLOEXEC)
+
+
+def read_signals(descriptor: int) -> list[Signal]:
+    """Return the signals that have come, in the order in which the kernel hands them out."""
+    try:
+        records = posix.read(descriptor, 64 * SIGNAL_RECORD)
+    except BlockingIOError:
+        return []
+    return [Signal(records[at : at + SIGNAL_RECORD]) for at in range(0, len(records), SIGNAL_RECORD)]
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER). Raises ``OSError``."""
+    _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _call(name: str, *arguments: int | bytes) -> int:
+    """Return what a function of the C library returns; numbers are passed as ``int``, bytes by their address."""
+    program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # typeshed forgets that None is the program itself, dlopen(3)
+    function = _ctypes.dlsym(program, name)
+    result: int = _ctypes.call_function(function, arguments)
+    if result < 0:
+        raise OSError(f"{name} failed")
+    return result
