@@ -27,6 +27,8 @@ async def tell(notify: Notify, _occasion: Occasion) -> str:
     Raises ``Unavailable`` where systemd says no, where the unit's own reload or start fails, and where there is no such unit.
     """
     unit = notify.target[0]
+    if _ours(unit):
+        raise not_told("it is the agent's own unit, which would end before it knows that it told", "name another unit")
     status, told = await _systemctl("show", "--property=LoadState,ActiveState", "--", unit)
     if status != 0:
         raise not_told(f"systemd cannot be asked: {one_line(told)}", "run the agent where systemd is, or notify otherwise")
@@ -43,6 +45,12 @@ async def tell(notify: Notify, _occasion: Occasion) -> str:
     if any(refusal in why for refusal in _REFUSED):
         raise not_told(f"systemd refuses: {why}", "run the agent as root, or allow it by the polkit rule of docs/systemd.md")
     raise not_told(f"{VERBS[notify.how]} failed: {why}", f"see systemctl status {unit}")
+
+
+def _ours(unit: str) -> bool:
+    """Tell whether we are in a unit: each is a control group, or one below another (see cgroups(7))."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as groups:
+        return any(unit in line.rstrip("\n").split("/") for line in groups)
 
 
 async def _systemctl(*words: str) -> tuple[int, bytes]:

@@ -190,6 +190,17 @@ def test_a_unit_that_there_is_not_is_a_failure(consumers):
     wait_until(lambda: consumers.told(name)["error"].startswith("its unit is not-found; "))
 
 
+def test_the_agent_does_not_restart_itself(consumers):
+    """An agent whose own unit is named would be told again by each agent after it: that is refused, and it runs on."""
+    name = consumers.unit("itself", "restart")
+    consumers.rewrite(name, f'"{name}.service"', f'"{AGENT}"')
+    wait_until(lambda: consumers.told(name)["consumer"].startswith(f"unit {AGENT}"))
+    agent = consumers.host.pid()
+    consumers.rotate(name)
+    wait_until(lambda: consumers.told(name)["error"].startswith("it is the agent's own unit"))
+    assert consumers.host.pid() == agent
+
+
 def test_an_agent_killed_before_it_told_leaves_it_to_the_next(consumers):
     """A generation that was switched, and whose agent was killed before it told, is told by the agent that systemd starts."""
     consumers.permit("survives")
