@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final, Literal, NewType
+from typing import TYPE_CHECKING, Final, Literal, NewType
 
 from prism_vault_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prism_vault_agent.certificate import Certificate
 
 ScopeName = NewType("ScopeName", str)
 Purpose = NewType("Purpose", str)
@@ -58,10 +61,11 @@ class SecretReference:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An environment name and the secret it gets. ``name`` is None where the secret's own keys become the names."""
+    """A name (None: the secret's own keys are the names) and the secret it gets, or the ``certificate`` that is issued there."""
 
     name: str | None
     reference: SecretReference
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +132,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A named set of bindings that belong together, with who may have it and why.
-
-    ``grace`` and ``poll`` are in seconds, and ``ttl`` too: the longest life of its leases, 0 for what the provider allows.
-    """
+    """A named set of bindings, with who may have it and why. ``grace``, ``poll`` and ``ttl`` (of its leases) are in seconds."""
 
     name: ScopeName
     project: str
@@ -211,8 +212,7 @@ class Reservation:
 class Lease:
     """What the provider expects back, or the version that was read: never a value.
 
-    ``seconds`` is 0 where it never ends, ``renewable`` whether it can be made to end later; ``created`` is when a version was
-    written (RFC 3339, UTC).
+    ``seconds`` is 0 where it never ends, ``renewable`` whether it can end later; ``created`` is of a version (RFC 3339, UTC).
     """
 
     path: str

@@ -50,10 +50,12 @@ def boot() -> str:
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One child token. ``parent`` is the accessor of the token that it is a child of; ``seconds`` the life that it is given.
+    """One child token, whose leases were made after ``since``. ``parent`` is the accessor of the token that it is a child of.
 
-    ``ends`` says of it, of its leases and of a parent that is not ours any more when each ends. ``due`` is when it is looked
-    after next. ``ending``: it is to be revoked, not before ``revoke_at``; ``error`` is why that has not been possible.
+    ``seconds`` is the life that it is given. ``ends`` says of it, of its leases and of a parent that is not ours any more when
+    each ends. ``due`` is when it is looked after next, ``replace_at`` when files get another in place of what cannot be renewed.
+    ``ending``: it is to be revoked, not before ``revoke_at``; ``error`` is why that has not been possible. ``replaced``: a newer
+    generation of files is there, of which its consumers are told before.
     """
 
     accessor: str
@@ -64,31 +66,36 @@ class Child:
     leases: tuple[Lease, ...] = ()
     ends: dict[str, float] = field(default_factory=dict)
     due: float = math.inf
+    replace_at: float = math.inf
+    since: float = 0.0
     renewed: int = 0
     capped: bool = False
     ending: bool = False
     revoke_at: float = 0.0
+    replaced: bool = False
     pause: float = 0.0
     busy: bool = False
     error: str = ""
 
     def read(self, leases: Iterable[Lease], since: float) -> None:
         """Take note of what was read, whose time has run since ``since``."""
-        self.leases = tuple(lease for lease in leases if lease.version is None and lease.seconds)
+        self.leases, self.since = tuple(lease for lease in leases if lease.version is None and lease.seconds), since
         self.ends = {self.accessor: since + self.seconds, **{key(lease): since + lease.seconds for lease in self.leases}}
+        fixed = [lease.seconds for lease in self.leases if not lease.renewable]
+        self.replace_at = since + min(fixed) * _two_thirds() if fixed else math.inf
         self.plan()
 
     def plan(self) -> None:
-        """Look after it at two thirds of the time that is left, somewhat before or after others."""
+        """Look after it before two thirds of the time that is left have passed, and at ``replace_at``."""
         remaining = self.expires - now()
-        self.due = now() + max(SHORTEST_WAIT, remaining * random.uniform(0.6, 2 / 3))  # noqa: S311 - jitter is no secret
+        self.due = min(now() + max(SHORTEST_WAIT, remaining * _two_thirds()), self.replace_at)
 
     def extended(self, left: Mapping[str, int]) -> None:
         """Take note of how long each lives now; ``capped`` where what ends first does not live as long as at first."""
         at = now()
         self.ends |= {each: at + seconds for each, seconds in left.items()}
         self.renewed += 1
-        self.capped = self.expires - at < WHOLE * self.span
+        self.capped = self.expires - at < WHOLE * self.span and not self.is_fixed(self.first)
         self.plan()
 
     @property
@@ -124,7 +131,11 @@ class Child:
     @property
     def final(self) -> bool:
         """Whether nothing can make it live longer: what ends first cannot be renewed, or no longer as a whole."""
-        return self.capped or (self.first in self.spans and self.first not in self.renewable)
+        return self.capped or self.is_fixed(self.first)
+
+    def is_fixed(self, name: str) -> bool:
+        """Tell whether this is a lease that nobody can renew."""
+        return name in self.spans and name not in self.renewable
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what ``status`` shows of each lease."""
@@ -148,6 +159,7 @@ class Child:
             "parent": self.parent,
             "seconds": self.seconds,
             "boot": self.boot,
+            "since": self.since,
             "leases": [dataclasses.asdict(lease) for lease in self.leases],
             "reservation": self.reservation.id,
             "audit_id": self.reservation.audit_id,
@@ -185,5 +197,13 @@ def recall(plain: Mapping[str, Any]) -> Child:
     reservation = Reservation(ReservationId(plain["reservation"]), plain["audit_id"], grant)
     leases = tuple(Lease(**lease) for lease in plain["leases"])
     found = Child(str(plain["event_id"]), str(plain["parent"]), reservation, int(plain["seconds"]), str(plain["boot"]), leases)
+    if found.boot == boot():
+        found.since = float(plain["since"])
+        found.ends = {key(lease): found.since + lease.seconds for lease in leases if not lease.renewable}
     found.due = 0.0
     return found
+
+
+def _two_thirds() -> float:
+    """Return somewhat less than two thirds, another part each time, so that hosts do not come at one moment."""
+    return random.uniform(0.6, 2 / 3)  # noqa: S311 - jitter is no secret

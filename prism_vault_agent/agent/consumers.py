@@ -104,6 +104,10 @@ class Consumers:
             )
         return told
 
+    def waiting(self, name: ScopeName) -> bool:
+        """Tell whether somebody is still to be told of the newest files of a scope, and so may use older ones."""
+        return any(each["due"] for each in self.describe(name))
+
     async def run(self) -> None:
         """Tell who is to be told, when it is due, until cancelled; who is being told then is told again by the next agent."""
         try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prism_vault_agent.agent.child import Child
+    from prism_vault_agent.agent.consumers import Consumers
     from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.agent.renders import FileRenders
@@ -50,6 +51,7 @@ class LeaseWatch:
         files: Files,
         renders: FileRenders,
         *,
+        consumers: Consumers,
         note: Callable[[str, str], None],
         interval: float,
     ) -> None:
@@ -59,6 +61,7 @@ class LeaseWatch:
         self._runs = runs
         self._files = files
         self._renders = renders
+        self._consumers = consumers
         self._note = note
         self._interval = interval
         self._wanted = asyncio.Event()
@@ -97,6 +100,7 @@ class LeaseWatch:
         for child in self._leases:
             holder = None if child.ending else self._holder(child)
             if child.ending:
+                self._wait_for_consumers(child, at)
                 due = child.revoke_at <= at
             else:
                 self._expire(child, holder, at)
@@ -149,6 +153,12 @@ class LeaseWatch:
             holder.stale = True
             self._renders.look()
 
+    def _wait_for_consumers(self, child: Child, at: float) -> None:
+        """Put off a revocation while somebody who uses the old files is still to be told of the new ones, up to its own end."""
+        if child.replaced and child.expires > at and any(map(self._consumers.waiting, child.reservation.grant.request.scopes)):
+            grace = max(scope.grace for scope in child.reservation.grant.scopes)
+            child.revoke_at = max(child.revoke_at, at + grace)
+
     async def _attend(self, child: Child) -> None:
         """Revoke or renew one child token, or note why that failed and when it is tried again."""
         try:
@@ -193,12 +203,14 @@ class LeaseWatch:
     async def _renew(self, child: Child) -> None:
         """Renew a child token and its leases; where nothing makes them live longer, have files rendered anew."""
         holder = self._holder(child)
-        if child.ends and child.final:
+        if child.capped or child.replace_at <= now():
             if isinstance(holder, Rendered):
                 holder.stale = True
                 self._renders.look()
-            child.due = math.inf
-            return
+            child.replace_at = math.inf
+            if child.capped:
+                child.due = math.inf
+                return
         accessors = {child.accessor: child.seconds}
         if child.parent and not self._reading.session.is_ours(child.parent):
             accessors[child.parent] = child.seconds

@@ -92,10 +92,12 @@ class Leases:
     def ended(self, reservation: Reservation, why: str) -> None:
         """Begin to give back what a release took: nobody holds it any more. Never waits.
 
-        Where a newer generation stands in its place, who used the old one has the scope's ``grace`` to take the new one.
+        Where a newer generation stands in its place, who used the old one has the scope's ``grace`` to take the new one, from
+        when it is told of it.
         """
         grace = max(scope.grace for scope in reservation.grant.scopes) if why == "rotated" else 0.0
         for child in self.of(reservation.id):
+            child.replaced = why == "rotated"
             self._end(child, grace)
 
     def abandon(self, child: Child) -> None:

@@ -121,7 +121,9 @@ class Parts:
         reading = Reading(workers, session, Mounts(), leases)
         renders = FileRenders(lambda: front.settings, audit, reading, files)
         watch = status.watch = Watch(reading, runs, files, renders, lambda: front.settings)
-        lease_watch = LeaseWatch(reading, runs, files, renders, note=audit.note, interval=settings.vault.poll)
+        lease_watch = LeaseWatch(
+            reading, runs, files, renders, consumers=consumers, note=audit.note, interval=settings.vault.poll
+        )  # fmt: skip
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import select
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.peer import Peer
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
+    from prism_vault_agent.certificate import Certificate
     from prism_vault_agent.model import Caller, Grant
     from prism_vault_agent.worker.messages import Message, Room
 
@@ -91,7 +93,7 @@ async def ask(
             {
                 **job,
                 "token": token,
-                "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+                "bindings": [[each.name, str(each.reference), _plain(each.certificate)] for each in grant.bindings],
                 "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
                 "mounts": reading.mounts.known,
                 "deadline": deadline,
@@ -113,6 +115,10 @@ async def ask(
         raise
     reading.mounts.known.update(answer["mounts"])
     return worker, answer, tuple(Lease(**lease) for lease in answer["leases"])
+
+
+def _plain(certificate: Certificate | None) -> Message | None:
+    return None if certificate is None else dataclasses.asdict(certificate)
 
 
 @dataclass(slots=True)

@@ -125,6 +125,8 @@ class Signals:
         if heard.kind == "rotation":
             runs, files = self._runs.meant(self._host, target), self._files.meant(self._host, target)
             log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(runs), files=len(files))
+            for each in files:  # of what is leased there is no newer version to be found: another is made
+                each.stale = each.stale or any(lease.version is None and lease.seconds for lease in each.render.leases)
             if runs or files:
                 asyncio.get_running_loop().call_later(random.uniform(0.0, SPREAD), self._look)  # noqa: S311 - as above
             self._answer(heard.id, found=len(runs) + len(files))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config.settings import (
     AgentSettings,
     AuthSettings,
@@ -53,7 +54,10 @@ def _scope(plain: Plain) -> Scope:
             **plain,
             "purposes": tuple(plain["purposes"]),
             "callers": tuple(CallerRule(**rule) for rule in plain["callers"]),
-            "bindings": tuple(Binding(binding["name"], SecretReference(**binding["reference"])) for binding in plain["bindings"]),
+            "bindings": tuple(
+                Binding(each["name"], SecretReference(**each["reference"]), Certificate.of(each["certificate"]))
+                for each in plain["bindings"]
+            ),
             "allow_paths": tuple(plain["allow_paths"]),
             "allow_names": frozenset(plain["allow_names"]),
             "files": tuple(File(**file) for file in plain["files"]),

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.auth import METHODS, AnyAuth
+from prism_vault_agent.config.certificates import CertificateEntry
 from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.fields import (
     Duration,
@@ -189,6 +190,7 @@ class ScopeEntry(Section):
         default_factory=list,
         description="References without `#<key>`: every key of the secret becomes an environment name.",
     )
+    certificates: dict[str, CertificateEntry] = Field(default_factory=dict, description="Certificates by path: `pki/issue/ROLE`.")
     files: list[FileEntry] = Field(default_factory=list, description="Files that the scope is rendered to.")
     credentials: list[CredentialEntry] = Field(default_factory=list, description="Credentials for the units among the callers.")
     allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(
@@ -209,9 +211,7 @@ class ScopeEntry(Section):
     )
     poll: Timeout | None = Field(None, description="How often to look after what has this scope. Default: `poll` of `[vault]`.")
     grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
-    ttl: Ttl | None = Field(
-        None, description="Longest life of what is leased for it. Default: what the provider allows. What expires is taken back."
-    )
+    ttl: Ttl | None = Field(None, description="Longest life of what is leased for it. Default: what the provider allows.")
 
 
 def _defaults() -> Agent:
@@ -242,6 +242,7 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("central",): Central,
     ("scopes", "*"): ScopeEntry,
     ("scopes", "*", "callers", "*"): CallerEntry,
+    ("scopes", "*", "certificates", "*"): CertificateEntry,
     ("scopes", "*", "files", "*"): FileEntry,
     ("scopes", "*", "files", "*", "notify"): NotifyEntry,
     ("scopes", "*", "credentials", "*"): CredentialEntry,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prism_vault_agent.config.certificates import certificate, check
 from prism_vault_agent.config.credentials import credential
 from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
@@ -29,13 +30,15 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Te
         if (why := fault(allowed)) is not None:
             problems.append(Problem((*here, "allow_names", index), f"names a variable that {why}", "write its exact name"))
     _check_names(entry, here, problems)
+    bindings = (*_named(entry, here, problems), *_whole(entry, here, problems))
+    check(entry, here, {binding.reference.path for binding in bindings}, problems)
     return Scope(
         name=ScopeName(name),
         project=entry.project,
         environment=entry.environment,
         purposes=tuple(Purpose(purpose) for purpose in dict.fromkeys(entry.purposes)),
         callers=tuple(_rule(rule, (*here, "callers", index), accounts, problems) for index, rule in enumerate(entry.callers)),
-        bindings=(*_named(entry, here, problems), *_whole(entry, here, problems)),
+        bindings=bindings,
         allow_paths=tuple(dict.fromkeys(entry.allow_paths)),
         allow_names=frozenset(entry.allow_names),
         collision=entry.on_collision,
@@ -77,7 +80,7 @@ def _named(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> 
         if reference is not None and reference.key is None:
             problems.append(Problem(path, "names no key of the secret", "add #<key>, or list the reference in env_from"))
         elif reference is not None:
-            bindings.append(Binding(name, reference))
+            bindings.append(Binding(name, reference, certificate(entry, reference)))
     return bindings
 
 
@@ -89,7 +92,7 @@ def _whole(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> 
         if reference is not None and reference.key is not None:
             problems.append(Problem(path, "names one key of the secret", "leave #<key> out, or bind it in env"))
         elif reference is not None:
-            bindings.append(Binding(None, reference))
+            bindings.append(Binding(None, reference, certificate(entry, reference)))
     return bindings
 
 

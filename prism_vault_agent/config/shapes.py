@@ -13,6 +13,7 @@ from prism_vault_agent.notify.window import Window
 LONGEST_TEXT: Final = 4096
 LONGEST_TIMEOUT: Final = 60.0
 LONGEST_DURATION: Final = 3600.0
+LONGEST_DNS: Final = 253
 LONGEST_TTL: Final = 768 * 3600.0
 OWNER: Final = 0o600
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -24,6 +25,8 @@ _CONTAINER: Final = re.compile(r"[0-9a-f]{12,64}")
 _CONTAINER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 # As systemd.unit(5) has it, without the kinds that can neither be reloaded nor restarted to any use.
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|socket|target|mount|timer|path)")
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://[!-+\--~]{1,2000}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
@@ -129,6 +132,28 @@ def ttl(value: str) -> str:
     """Return the longest life of a lease."""
     if not 1 <= seconds(value) <= LONGEST_TTL:
         raise ValueError('is not the life of a lease; write one between "1s" and "768h"')
+    return value
+
+
+def dns(value: str) -> str:
+    """Return a DNS name, with ``*.`` before it where it is one for many."""
+    labels = value.removeprefix("*.").split(".")
+    if len(value) > LONGEST_DNS or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("is not a DNS name; write labels of letters, digits and '-', with dots between them")
+    return value
+
+
+def uri(value: str) -> str:
+    """Return a URI with a scheme, as a certificate may hold it."""
+    if not _URI.fullmatch(value):
+        raise ValueError("is not a URI; write scheme://host/path in ASCII, without commas")
+    return value
+
+
+def ip(value: str) -> str:
+    """Return an IP address."""
+    if _address(value) is None:
+        raise ValueError("is not an IP address")
     return value
 
 

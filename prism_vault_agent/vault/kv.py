@@ -13,14 +13,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from prism_vault_agent.certificate import Certificate
     from prism_vault_agent.vault.transport import Answer, Transport
 
 
 class Place(NamedTuple):
-    """A path and a version of it, where one is pinned: what one request reads."""
+    """A path and a version of it, where one is pinned, or the certificate that is issued there: what one request reads."""
 
     path: str
     version: int | None
+    certificate: Certificate | None = None
 
     def __str__(self) -> str:
         """Return the reference to all keys there."""

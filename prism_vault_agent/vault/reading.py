@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prism_vault_agent.errors import ConfigError, SecretNotFound
 from prism_vault_agent.policy import names
-from prism_vault_agent.vault import kv, leased
+from prism_vault_agent.vault import certificate, kv, leased
 from prism_vault_agent.vault import mounts as mounting
 from prism_vault_agent.vault.refusal import refusal
 from prism_vault_agent.vault.values import as_text
@@ -57,7 +57,7 @@ def read(
             given twice.
         ProviderUnavailable, ProtocolError: as ``Transport.request``.
     """
-    places = tuple(dict.fromkeys(kv.Place(each.reference.path, each.reference.version) for each in bindings))
+    places = tuple(dict.fromkeys(place_of(each) for each in bindings))
     try:
         secrets, leases, found = _read_places(transport, token, places, dict(mounts or {}), deadline=deadline, child=child)
     except (SecretNotFound, ConfigError) as error:
@@ -90,7 +90,7 @@ def _read_places(
         if answer.status == 403:
             raise refusal(transport, token, str(place), deadline=deadline)
         if _is_other(place, found):
-            secrets[place], lease = leased.understand(place, answer)
+            secrets[place], lease = _understand(place, answer)
             leases.append(lease)
             continue
         try:
@@ -103,15 +103,28 @@ def _read_places(
     return secrets, tuple(leases), found
 
 
+def place_of(binding: Binding) -> kv.Place:
+    """Return what a binding reads; bindings of one place are of one request."""
+    return kv.Place(binding.reference.path, binding.reference.version, binding.certificate)
+
+
 def _is_other(place: kv.Place, found: Mounts) -> bool:
     """Tell whether a path is of an engine that may give leases."""
     return found[mounting.mount_of(place.path, found) or ""] == mounting.OTHER
 
 
 def _ask(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> Answer:
+    if place.certificate and _is_other(place, found):
+        return certificate.ask(transport, token, place, place.certificate, deadline)
     if _is_other(place, found):
         return leased.ask(transport, token, place, deadline)
     return kv.ask(transport, token, place, found, deadline)
+
+
+def _understand(place: kv.Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
+    if place.certificate:
+        return certificate.understand(place, answer, place.certificate)
+    return leased.understand(place, answer)
 
 
 def _exists(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> bool:
@@ -162,7 +175,7 @@ def _named(bindings: Sequence[Binding], secrets: dict[kv.Place, dict[str, Any]],
     values: dict[str, str] = {}
     for binding in bindings:
         reference = binding.reference
-        secret = secrets[kv.Place(reference.path, reference.version)]
+        secret = secrets[place_of(binding)]
         if binding.name is not None and reference.key is None:
             raise ConfigError(f"{binding.name} is bound to a whole secret, {reference}", mend="add #<key>", reason="no_such_key")
         for key in secret if reference.key is None else [reference.key]:

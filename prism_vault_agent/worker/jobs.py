@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config.settings import VaultSettings
 from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.dialects.contents import contents as write
@@ -106,7 +107,7 @@ class Worker:
         return reading.read(
             self.transport,
             job["token"],
-            [Binding(name, SecretReference.parse(reference)) for name, reference in job["bindings"]],
+            [Binding(name, SecretReference.parse(ref), Certificate.of(made_of)) for name, ref, made_of in job["bindings"]],
             allow_names=frozenset(job["allow_names"]),
             mounts=job["mounts"],
             deadline=job["deadline"],

@@ -6,9 +6,9 @@ names, versions and leases.
 ==============  ==========================================================  ==========================================
 job             fields                                                      answer
 ==============  ==========================================================  ==========================================
-``resolve``     token, bindings [[name, reference]], allow_names, mounts,   names, leases, mounts
-                child (what ``vault.child.make`` wants), room (bytes; see
-                ``Room``), deadline
+``resolve``     token, bindings [[name, reference, certificate or null]],   names, leases, mounts
+                allow_names, mounts, child (what ``vault.child.make``
+                wants), room (bytes; see ``Room``), deadline
 ``credential``  as resolve without room; credential [name, variable, file]  names, leases, mounts
 ``deliver``     head (bytes of the answer's head, latin-1; empty for        delivered
                 none), deadline, and the receiver's socket as a descriptor;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.leased import Leased, leased
+from tests.support.leased import JSON, Leased, leased
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -81,4 +81,33 @@ def test_a_file_is_cleared_at_the_end_of_its_lease_where_nothing_replaces_it(mad
     with made.without_central():
         wait_until(lambda: not (made.filed.top / name).exists(), 60)
     assert made.filed.ended(audit_id) == "lease_expired"
+    made.becomes(name, 0)
+
+
+def test_a_rotation_ordered_by_central_makes_another_user(made):
+    """``central rotate`` of the path of a leased secret renders its files anew, with another user."""
+    name = made.scope("ordered", grace="1s")
+    made.filed.render(name)
+    path = made.filed.top / name / "db.json"
+    before = path.read_text()
+    made.central("rotate", f"vault://database/creds/{name}", "--reason", "test")
+    wait_until(lambda: path.read_text() != before, 60)
+    made.becomes(name, 1)
+    made.filed.command("clear", name)
+
+
+def test_the_old_user_lives_until_who_reads_the_file_was_told(made, short):
+    """While a consumer cannot be told of the new file the old user is left; after it was told, the old one goes."""
+    door = short / "door"
+    command = {"command": ["/usr/bin/test", "-e", str(door)], "min_interval": "1s"}
+    name = made.scope("consumed", grace="1s", files=[{**JSON, "notify": command}])
+    made.filed.render(name)
+    (old,) = made.users(name)
+    made.filed.render(name)
+    wait_until(lambda: made.filed.told(name)["consumers"][0]["failures"] >= 3, 60)
+    assert old in made.users(name) and len(made.leases(name)) == 2
+    door.touch()
+    made.becomes(name, 1)
+    assert old not in made.users(name)
+    made.filed.command("clear", name)
     made.becomes(name, 0)

@@ -111,6 +111,6 @@ def test_a_revocation_of_the_reference_by_central_takes_the_lease_along(made):
     name = made.scope("revoked")
     with made.running(name) as child:
         made.filed.render(name)
-        made.revoke(f"vault://database/creds/{name}")
+        made.central("revoke", "--reference", f"vault://database/creds/{name}", "--reason", "test")
         wait_until(lambda: child.poll() is not None and not (made.filed.top / name).exists(), 30)
     made.becomes(name, 0)

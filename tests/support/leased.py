@@ -96,11 +96,11 @@ class Leased:
         told = [answer["data"] for status, answer in found if status == 200]
         return [each["accessor"] for each in told if (each.get("meta") or {}).get("audit_id") == audit_id]
 
-    def revoke(self, reference: str) -> None:
-        """Have central revoke a secret by its reference, and wait for the agents that are there."""
+    def central(self, *words: str) -> None:
+        """Have an operator of central run a command, which must succeed."""
         central = self.filed.stack.central
         environment = {"PRISM_VAULT_CENTRAL_URL": central.url, "PRISM_VAULT_OPERATOR_TOKEN": central.operator_token}
-        words = [LAUNCHER, "central", "revoke", "--reference", reference, "--reason", "test"]
+        words = (LAUNCHER, "central", *words)
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done
 

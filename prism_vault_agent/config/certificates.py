@@ -1,0 +1,50 @@
+"""What certificates of a scope are to be: as it is written, and from there the noun that a binding has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field
+
+from prism_vault_agent.certificate import Certificate
+from prism_vault_agent.config import shapes
+from prism_vault_agent.config.fields import Section, Ttl
+from prism_vault_agent.config.problems import Problem
+
+if TYPE_CHECKING:
+    from prism_vault_agent.config import schema
+    from prism_vault_agent.config.lines import KeyPath
+    from prism_vault_agent.model import SecretReference
+
+Dns = Annotated[str, AfterValidator(shapes.dns)]
+Uri = Annotated[str, AfterValidator(shapes.uri)]
+Ip = Annotated[str, AfterValidator(shapes.ip)]
+
+
+class CertificateEntry(Section):
+    """A certificate that is issued at a path which the scope's references name. Each release has one of its own, with its key."""
+
+    common_name: Dns = Field(description="Its common name, which the engine makes a DNS name too.")
+    dns: list[Dns] = Field(default_factory=list, description="Further DNS names, `*.` before one where the role allows it.")
+    uris: list[Uri] = Field(default_factory=list, description="URIs, for instance `spiffe://prism/web`.")
+    ips: list[Ip] = Field(default_factory=list, description="IP addresses.")
+    ttl: Ttl = Field("168h", description="How long it lives, as the role allows; files get a new one before two thirds of it.")
+
+
+def certificate(entry: schema.ScopeEntry, reference: SecretReference) -> Certificate | None:
+    """Return what is to be issued at the path of a reference; None where it is not that of a certificate.
+
+    It lives no longer than the scope's own ``ttl`` says.
+    """
+    found = entry.certificates.get(reference.path)
+    if found is None:
+        return None
+    lives = min(shapes.seconds(text) for text in (found.ttl, entry.ttl) if text)
+    return Certificate(found.common_name, tuple(found.dns), tuple(found.uris), tuple(found.ips), int(lives))
+
+
+def check(entry: schema.ScopeEntry, here: KeyPath, named: set[str], problems: list[Problem]) -> None:
+    """Add to ``problems`` every certificate at a path that no reference of the scope names."""
+    for path in entry.certificates.keys() - named:
+        what = "is a certificate that no reference of the scope names"
+        problems.append(Problem((*here, "certificates", path), what, f"bind vault://{path}#certificate and #private_key in env"))

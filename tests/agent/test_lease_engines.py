@@ -1,0 +1,79 @@
+"""Engines beside PostgreSQL's: what is leased is told by the server's answer, so each works like the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.leased import Leased, leased
+from tests.support.redis import PASSWORD, RedisServer
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PRINT = ("/bin/sh", "-c", 'printf \'%s %s\' "$DB_USER" "$DB_PASSWORD"; exec >&-; exec sleep 600')
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Leased]:
+    """A stack of this file's own."""
+    with leased() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory) -> Iterator[RedisServer]:
+    """A real Redis."""
+    place: Path = tmp_path_factory.mktemp("redis")
+    with RedisServer(place) as server:
+        yield server
+
+
+@pytest.mark.parametrize("plugin", ["redis-database-plugin", "valkey-database-plugin"])
+def test_a_user_of_redis_ends_with_its_run(made, redis, plugin):
+    """A run logs in with the user and password that it was given; when it has ended, nobody does any more."""
+    name = plugin.partition("-")[0]
+    connection = {"plugin_name": plugin, "allowed_roles": "*", "host": "127.0.0.1", "port": redis.port}
+    made.openbao.must("POST", f"database/config/{name}", {**connection, "username": "default", "password": PASSWORD})
+    role = {"db_name": name, "creation_statements": ['["~cache:*", "+@read", "+ping"]'], "default_ttl": "1h"}
+    made.openbao.must("POST", f"database/roles/{name}", role)
+    made.filed.stack.agent.scope(
+        name, {"DB_USER": f"vault://database/creds/{name}#username", "DB_PASSWORD": f"vault://database/creds/{name}#password"}
+    )
+    made.filed.reload()
+    wait_until(lambda: name in [scope["name"] for scope in made.filed.stack.agent.status()["scopes"]])
+    with made.running(name, *PRINT) as child:
+        assert child.stdout is not None
+        user, password = child.stdout.read().split()
+        assert redis.logs_in(user, password) and not redis.logs_in(user, "another")
+        assert len(made.leases(name)) == 1
+    wait_until(lambda: made.leases(name) == [], 60)
+    assert not redis.logs_in(user, password)
+
+
+def test_two_engines_in_one_scope_are_one_release(made, redis):
+    """A scope with users of two databases and a secret of KV has both leases on one child token, and both end with its run."""
+    name = made.role("bothengines")
+    connection = {"plugin_name": "redis-database-plugin", "allowed_roles": "*", "host": "127.0.0.1", "port": redis.port}
+    made.openbao.must("POST", "database/config/two", {**connection, "username": "default", "password": PASSWORD})
+    role = {"db_name": "two", "creation_statements": ['["+ping"]'], "default_ttl": "1h"}
+    made.openbao.must("POST", "database/roles/two", role)
+    env = {"A": f"vault://database/creds/{name}#username", "B": "vault://database/creds/two#username"}
+    made.filed.stack.agent.scope(name, {**env, "C": "vault://secret/web#canary"})
+    made.filed.reload()
+    wait_until(lambda: name in [scope["name"] for scope in made.filed.stack.agent.status()["scopes"]])
+    with made.running(name) as child:
+        told = made.told(child.pid)
+        assert sorted(each["path"] for each in told["leases"]) == [f"database/creds/{name}", "database/creds/two"]
+        assert len(made.children(told["id"])) == 1
+        leases = made.filed.rows(told["id"])[1]["leases"]
+        assert sorted((lease["path"], bool(lease["lease_id"]), lease["version"]) for lease in leases) == [
+            (f"database/creds/{name}", True, None),
+            ("database/creds/two", True, None),
+            ("secret/web", False, 1),
+        ]
+    made.becomes(name, 0)
+    wait_until(lambda: made.leases("two") == [], 60)
