@@ -14,24 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.model import (
-    Binding,
-    Caller,
-    Grant,
-    Lease,
-    Purpose,
-    Request,
-    Reservation,
-    ReservationId,
-    Scope,
-    ScopeName,
-    SecretReference,
-)
+from prism_vault_agent.agent import reservations
+from prism_vault_agent.model import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from prism_vault_agent.audit.event import Fields
+    from prism_vault_agent.model import Reservation
 
 # A lease that was renewed lives as long as at first, or its max ttl has cut it short.
 WHOLE: Final = 0.9
@@ -153,7 +143,6 @@ class Child:
 
     def record(self) -> Fields:
         """Return what the journal keeps; :func:`recall` reads it."""
-        grant = self.reservation.grant
         return {
             "event_id": self.accessor,
             "parent": self.parent,
@@ -161,16 +150,7 @@ class Child:
             "boot": self.boot,
             "since": self.since,
             "leases": [dataclasses.asdict(lease) for lease in self.leases],
-            "reservation": self.reservation.id,
-            "audit_id": self.reservation.audit_id,
-            "scopes": [[scope.name, scope.project, scope.environment, scope.grace] for scope in grant.scopes],
-            "kind": grant.kind,
-            "purpose": grant.purpose,
-            "run_ref": grant.request.run_ref,
-            "job_id": grant.request.job_id,
-            "mode": grant.request.mode,
-            "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
-            "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+            **reservations.plain(self.reservation),
         }
 
 
@@ -184,17 +164,7 @@ def recall(plain: Mapping[str, Any]) -> Child:
 
     Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else.
     """
-    purpose = Purpose(plain["purpose"])
-    scopes = tuple(
-        Scope(ScopeName(name), project, environment, (purpose,), (), grace=float(grace))
-        for name, project, environment, grace in plain["scopes"]
-    )
-    bindings = tuple(Binding(name, SecretReference.parse(reference)) for name, reference in plain["bindings"])
-    caller = Caller(**{**plain["caller"], "groups": frozenset(plain["caller"]["groups"])})
-    names = tuple(scope.name for scope in scopes)
-    request = Request(names, purpose, plain["run_ref"], plain["job_id"], mode=plain["mode"])
-    grant = Grant(scopes, caller, plain["kind"], purpose, request, bindings, pristine=False)
-    reservation = Reservation(ReservationId(plain["reservation"]), plain["audit_id"], grant)
+    reservation = reservations.recall(plain)
     leases = tuple(Lease(**lease) for lease in plain["leases"])
     found = Child(str(plain["event_id"]), str(plain["parent"]), reservation, int(plain["seconds"]), str(plain["boot"]), leases)
     if found.boot == boot():

@@ -127,7 +127,9 @@ class Parts:
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
-        credentials = Credentials(lambda: front.settings, audit, reading, runs)
+        credentials = Credentials(
+            lambda: front.settings, audit, reading, runs, Journal(str(Path(settings.agent.state) / "units"), "units")
+        )
         signals = status.signals = Signals(
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
             host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
@@ -149,7 +151,8 @@ class Parts:
         leases = self.reading.leases
         await leases.load()
         self.reading.mounts.known.update(self.files.start(self.settings.scopes))
-        leases.adopt({*self.runs.adopt(leases), *(each.render.reservation.id for each in self.files)})
+        held = await self.credentials.take_over()
+        leases.adopt({*self.runs.adopt(leases), *held, *(each.render.reservation.id for each in self.files)})
 
     def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return the loops that stopping needs."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.agent_unit import AGENT, ETC, FILES, HELPER, HELPER_SOCKET
+from tests.support.agent_unit import AGENT, CREDENTIALS, ETC, FILES, HELPER, HELPER_SOCKET, SOCKET
 from tests.support.signalled import evidence, order
 from tests.support.waiting import wait_until
 
@@ -113,6 +113,7 @@ def api(host: AgentUnit) -> Any:
     made = Api(host)
     yield made
     host.systemctl("stop", UNIT, check=False)
+    wait_until(lambda: not made.held())
 
 
 def test_a_unit_gets_its_credentials(api):
@@ -142,8 +143,8 @@ def test_a_stop_ends_what_was_given(api):
 
     wait_until(lambda: not api.held())
     wait_until(lambda: api.host.ended("exited", "api"))
-    ends = {row["reservation"] for row in api.host.rows("cleared", "api")}
-    assert {row["reservation"] for row in api.host.rows("success", "api")} <= ends
+    given = {row["reservation"] for row in api.host.rows("success", "api")}
+    wait_until(lambda: given <= {row["reservation"] for row in api.host.rows("cleared", "api")})
 
 
 def test_a_restart_gets_the_newest(api):
@@ -235,6 +236,39 @@ def test_who_asks_starts_the_agent(api):
     assert api.credential() == api.value.encode()
     told = api.host.status()
     assert (told["socket"]["ours"], told["credentials_socket"]) == (True, {"path": PATH, "ours": True})
+
+
+@pytest.mark.parametrize("how", ["restarted", "killed"])
+def test_the_next_agent_knows_what_units_hold(api, how):
+    """After a restart of the agent, and after SIGKILL, a unit runs on and is in the status; a revocation still ends it."""
+    assert api.start()
+    before = api.held()
+    agent = api.host.pid()
+    if how == "killed":
+        api.host.signal("KILL")
+        wait_until(lambda: api.host.pid() not in ("0", agent) and api.host.active(AGENT))
+    else:
+        api.host.systemctl("restart", AGENT)
+    same = ("id", "pid", "scopes", "unit")
+
+    assert [{key: run[key] for key in same} for run in api.held()] == [{key: run[key] for key in same} for run in before]
+    assert api.host.active(UNIT)
+    wait_until(lambda: api.host.status()["ready"])
+    order(api.host.central, "revocations", scope="api")
+    wait_until(lambda: not api.host.active(UNIT))
+
+
+def test_what_ended_between_two_agents_is_recorded(api):
+    """A unit that is stopped while no agent runs is over on the log, and in no status, once there is one again."""
+    assert api.start()
+    given = {run["id"].removeprefix("pva_") for run in api.held()}
+    api.host.booted.run("systemctl", "stop", SOCKET, CREDENTIALS, AGENT)
+    api.host.systemctl("stop", UNIT)
+    api.host.booted.run("systemctl", "start", SOCKET, CREDENTIALS)
+
+    assert api.held() == []
+    wait_until(lambda: given <= {row["reservation"] for row in api.host.rows("cleared", "api")})
+    assert {row["reason"] for row in api.host.rows("cleared", "api") if row["reservation"] in given} == {"exited"}
 
 
 def test_a_revocation_ends_the_unit(api):

@@ -1,0 +1,56 @@
+"""A reservation as a journal of the agent's keeps it, and how the next agent reads it: enough to look after what was released."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from prism_vault_agent.model import (
+    Binding,
+    Caller,
+    Grant,
+    Purpose,
+    Request,
+    Reservation,
+    ReservationId,
+    Scope,
+    ScopeName,
+    SecretReference,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prism_vault_agent.audit.event import Fields
+
+
+def plain(reservation: Reservation) -> Fields:
+    """Return what is kept of a reservation; :func:`recall` reads it."""
+    grant = reservation.grant
+    return {
+        "reservation": reservation.id,
+        "audit_id": reservation.audit_id,
+        "scopes": [[scope.name, scope.project, scope.environment, scope.grace] for scope in grant.scopes],
+        "kind": grant.kind,
+        "purpose": grant.purpose,
+        "run_ref": grant.request.run_ref,
+        "job_id": grant.request.job_id,
+        "mode": grant.request.mode,
+        "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
+        "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+    }
+
+
+def recall(kept: Mapping[str, Any]) -> Reservation:
+    """Return the reservation that was kept. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+    purpose = Purpose(kept["purpose"])
+    scopes = tuple(
+        Scope(ScopeName(name), project, environment, (purpose,), (), grace=float(grace))
+        for name, project, environment, grace in kept["scopes"]
+    )
+    bindings = tuple(Binding(name, SecretReference.parse(reference)) for name, reference in kept["bindings"])
+    caller = Caller(**{**kept["caller"], "groups": frozenset(kept["caller"]["groups"])})
+    names = tuple(scope.name for scope in scopes)
+    request = Request(names, purpose, kept["run_ref"], kept["job_id"], mode=kept["mode"])
+    grant = Grant(scopes, caller, kept["kind"], purpose, request, bindings, pristine=False)
+    return Reservation(ReservationId(kept["reservation"]), kept["audit_id"], grant)
