@@ -27,7 +27,8 @@ def add(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until nobody asks."""
-    from prism_vault_agent.helper.serve import Served, listening, serve  # noqa: PLC0415 - --help needs no socket
+    from prism_vault_agent.helper.listening import listening  # noqa: PLC0415 - as below
+    from prism_vault_agent.helper.serve import Served, serve  # noqa: PLC0415 - --help needs no socket
     from prism_vault_agent.process import harden  # noqa: PLC0415 - as above
 
     if not args.idle.isascii() or not args.idle.isdigit():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.helper.wire import unit_of
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import CallerRule
 
@@ -14,6 +18,8 @@ SIGNALS: Final = frozenset(
     (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2),
 )
 FIRST_PROCESS: Final = 1
+# What systemctl(1) calls it; try-: what does not run is left alone.
+VERBS: Final = {"reload": "reload", "restart": "try-restart", "reload-or-restart": "try-reload-or-restart"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,8 @@ class Process:
 class Bounds:
     """What the helper may do for the agent of ``uid`` and ``gid``, whose files are in ``directory``.
 
-    ``owners`` are (user, group, mode) of every file that a scope has; ``callers`` the rules of every scope.
+    ``owners`` are (user, group, mode) of every file that a scope has; ``callers`` the rules of every scope;
+    ``units`` each unit that a ``notify`` names, with what is done to it, by what stands for both (see ``wire.unit_of``).
     """
 
     uid: int
@@ -39,10 +46,13 @@ class Bounds:
     directory: str
     owners: frozenset[tuple[int, int, int]]
     callers: tuple[CallerRule, ...]
+    units: Mapping[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, uid: int, gid: int) -> Bounds:
         """Return the bounds that a configuration sets for the agent of this user."""
+        notifies = [notify for scope in settings.scopes.values() for notify in scope.notify]
+        told = [(notify.target[0], notify.how) for notify in notifies if notify.kind == "unit"]
         files = [file for scope in settings.scopes.values() for file in scope.files]
         return cls(
             uid=uid,
@@ -50,6 +60,7 @@ class Bounds:
             directory=settings.agent.files,
             owners=frozenset((file.uid, file.gid, file.mode) for file in files),
             callers=tuple(rule for scope in settings.scopes.values() for rule in scope.callers),
+            units={unit_of(unit, how): (unit, how) for unit, how in told},
         )
 
     def why_not_given(self, uid: int, gid: int, mode: int) -> str:

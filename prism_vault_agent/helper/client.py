@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.helper import wire
-from prism_vault_agent.helper.wire import Request, Said, Verb
+from prism_vault_agent.helper.wire import Request, Said, Verb, unit_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,8 +37,10 @@ class Helper:
     Every request raises ``CannotCreate`` where the helper is not there, does not answer, or refuses.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float = SECONDS) -> None:
+        """``seconds`` is how long an answer is waited for."""
         self._path = path
+        self._seconds = seconds
         self._connection: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -69,11 +71,15 @@ class Helper:
         """Have the memory for files mounted."""
         self._ask(Request(Verb.MOUNT), None)
 
+    def tell(self, unit: str, how: str) -> None:
+        """Have a unit of systemd that a ``notify`` names reload or restart, as that says, and wait for it."""
+        self._ask(Request(Verb.UNIT, unit_of(unit, how)), None)
+
     def _ask(self, request: Request, descriptor: int | None) -> int:
         """Send one request; return the descriptor that came with the answer, -1 where none did."""
         try:
             if self._connection is None:
-                self._connection = _connected(self._path)
+                self._connection = _connected(self._path, self._seconds)
             # One that has refused us has closed; what it said is there to be read all the same.
             with contextlib.suppress(BrokenPipeError):
                 wire.send(self._connection, wire.encode(request), descriptor)
@@ -96,10 +102,10 @@ class Helper:
 MEND: Final = "start prism-vault-helper.socket, or run the agent as root"
 
 
-def _connected(path: str) -> socket.socket:
+def _connected(path: str, seconds: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.settimeout(SECONDS)
+        connection.settimeout(seconds)
         connection.connect(path)
     except BaseException:
         connection.close()

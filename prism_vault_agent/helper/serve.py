@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import stat
 import sys
 import time
 from dataclasses import dataclass
@@ -15,18 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from prism_vault_agent.agent.peer import attest
 from prism_vault_agent.config.accounts import Accounts, home_group
 from prism_vault_agent.config.compiled import load_fast
-from prism_vault_agent.errors import CannotCreate, ConfigError, Denied, PrismVaultError
-from prism_vault_agent.helper import acts, wire
+from prism_vault_agent.errors import ConfigError, Denied, PrismVaultError
+from prism_vault_agent.helper import acts, units, wire
 from prism_vault_agent.helper.bounds import Bounds
-from prism_vault_agent.helper.wire import Said, Verb
+from prism_vault_agent.helper.wire import Request, Said, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping
 
 PEER_SECONDS: Final = 2.0  # for a request, and for the reading of an answer
 CONNECTION_SECONDS: Final = 30.0
-BACKLOG: Final = 64
-FIRST_PASSED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +56,23 @@ class Served:
         return self.bounds(), caller.pid
 
 
-def listening(path: str | None, environ: MutableMapping[str, str], user: str) -> socket.socket:
-    """Return systemd's socket (sd_listen_fds(3)), or one of our own at ``path`` that only ``user`` can connect to."""
-    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
-    environ.pop("LISTEN_FDNAMES", None)
-    if pid == str(os.getpid()) and count == "1":
-        passed = socket.socket(fileno=FIRST_PASSED)
-        os.set_inheritable(FIRST_PASSED, False)
-        if (passed.family, passed.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-            raise ConfigError("what systemd passed is no Unix socket of packets", mend="set ListenSequentialPacket=")
-        return passed
-    if path is None:
-        raise ConfigError("systemd passed no socket", mend="start prism-vault-helper.socket, or name one with --socket")
-    own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                os.unlink(path)
-        earlier = os.umask(0o177)
-        try:
-            own.bind(path)
-        finally:
-            os.umask(earlier)
-        uid = Accounts().uid(user)
-        os.chown(path, -1 if uid is None else uid, -1, follow_symlinks=False)
-        own.listen(BACKLOG)
-    except OSError as error:
-        raise CannotCreate(f"cannot make the socket {path}: {error.strerror}", mend="check its directory") from None
-    return own
-
-
 def serve(listener: socket.socket, served: Served, idle: float) -> None:
     """Serve until nobody has connected for ``idle`` seconds; 0 is for ever."""
+    apart = units.Apart()
     while True:
         listener.settimeout(idle or None)
         try:
             connection, _ = listener.accept()
         except TimeoutError:
+            if apart.busy():
+                continue
             return
         # Whoever has gone, or reads no answers, gets no more of them.
         with connection, contextlib.suppress(OSError):
-            _connection(connection, served)
+            _connection(connection, served, apart)
 
 
-def _connection(connection: socket.socket, served: Served) -> None:
+def _connection(connection: socket.socket, served: Served, apart: units.Apart) -> None:
     """Answer requests until the peer closes, says something that is no request, or has had its time.
 
     The first one is read before a peer is refused: who closes with something unread takes its own answer back (unix(7)).
@@ -118,18 +88,21 @@ def _connection(connection: socket.socket, served: Served) -> None:
                     return
                 if believed is None:
                     believed = served.believed(connection)
-                _request(connection, *believed, packet, passed)
+                request = wire.decode(packet)
+                if request.verb == Verb.UNIT and not passed:
+                    _tell_unit(connection, *believed, request.numbers, apart)
+                    return
+                _request(connection, *believed, request, passed)
             finally:
                 wire.close(passed)
     except (PrismVaultError, wire.Malformed) as error:
         line = error.line() if isinstance(error, PrismVaultError) else f"that is no request: {error}"
-        tell("helper.refused_peer", why=line)
+        tell("helper.refused", why=line)
         wire.send(connection, wire.encode_answer(Said.REFUSED, line))
 
 
-def _request(connection: socket.socket, bounds: Bounds, peer: int, packet: bytes, passed: list[int]) -> None:
+def _request(connection: socket.socket, bounds: Bounds, peer: int, request: Request, passed: list[int]) -> None:
     """Do one request and answer it; what is refused is told, and the next one may be better."""
-    request = wire.decode(packet)
     if len(passed) != (request.verb not in wire.WITHOUT_DESCRIPTOR):
         raise wire.Malformed("it came with another number of descriptors than its verb has")
     told: dict[str, Any] = {"verb": request.verb.name.lower(), "numbers": request.numbers, "peer": peer}
@@ -158,6 +131,21 @@ def _request(connection: socket.socket, bounds: Bounds, peer: int, packet: bytes
         wire.send(connection, answer, opened)
     finally:
         wire.close([] if opened is None else [opened])
+
+
+def _tell_unit(connection: socket.socket, bounds: Bounds, peer: int, numbers: tuple[int, int], apart: units.Apart) -> None:
+    """Have a process of its own tell a unit and answer, and be there for others meanwhile."""
+    if numbers not in bounds.units:
+        raise Denied("no scope's notify names that unit with that action", mend="see the configuration that is root's")
+    unit, how = bounds.units[numbers]
+
+    def work() -> None:
+        why = units.act(unit, how)
+        tell("helper.failed" if why else "helper.done", verb="unit", unit=unit, how=how, peer=peer, why=why)
+        with contextlib.suppress(OSError):
+            wire.send(connection, wire.encode_answer(Said.REFUSED if why else Said.DONE, why))
+
+    apart.start(work)
 
 
 def tell(event: str, **told: Any) -> None:

@@ -9,6 +9,7 @@ verb       value   numbers                 descriptor                           
 ``OPEN``   2       0, 0                    a rendered file (O_PATH will do)            done, and the file, to be read
 ``KILL``   3       signal, 0               a process (pidfd_open(2))                   done, or ended: it has ended
 ``MOUNT``  4       0, 0                    none                                        done
+``UNIT``   5       which (see ``unit_of``)  none                                        done, when systemd has done it
 =========  ======  ======================  ==========================================  ================================
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import array
 import contextlib
 import enum
+import hashlib
 import os
 import socket
 import struct
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 REQUEST: Final = struct.Struct("!BII")
+_NUMBERS: Final = struct.Struct("!II")
 LONGEST_LINE: Final = 1024
 # Room for more descriptors than anybody may send, so that those are seen and refused.
 _ROOM: Final = socket.CMSG_SPACE(4 * array.array("i").itemsize)
@@ -36,6 +39,7 @@ class Verb(enum.IntEnum):
     OPEN = 2
     KILL = 3
     MOUNT = 4
+    UNIT = 5
 
 
 class Said(enum.IntEnum):
@@ -46,7 +50,7 @@ class Said(enum.IntEnum):
     ENDED = 2
 
 
-WITHOUT_DESCRIPTOR: Final = (Verb.MOUNT,)
+WITHOUT_DESCRIPTOR: Final = (Verb.MOUNT, Verb.UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class Request:
 
 class Malformed(ValueError):
     """A packet that is no request, or no answer."""
+
+
+def unit_of(unit: str, how: str) -> tuple[int, int]:
+    """Return what stands for a unit and what is done to it: 64 bits of a hash, to be found among those that root has named."""
+    return _NUMBERS.unpack(hashlib.sha256(f"{unit}\0{how}".encode()).digest()[: _NUMBERS.size])
 
 
 def encode(request: Request) -> bytes:

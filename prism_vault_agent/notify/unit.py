@@ -5,8 +5,12 @@ A unit that does not run is left as it is: it reads its files when it starts, an
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
+from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.helper.bounds import VERBS
+from prism_vault_agent.helper.client import Helper
 from prism_vault_agent.notify.child import run
 from prism_vault_agent.notify.occasion import not_told, one_line
 
@@ -14,14 +18,12 @@ if TYPE_CHECKING:
     from prism_vault_agent.model import Notify
     from prism_vault_agent.notify.occasion import Occasion
 
-# try-: it may have stopped since we looked.
-VERBS: Final = {"reload": "reload", "restart": "try-restart", "reload-or-restart": "try-reload-or-restart"}
 _RUNNING: Final = ("active", "reloading", "activating")
 # As systemctl and polkit say it in the C locale.
 _REFUSED: Final = ("Interactive authentication required", "Access denied", "Permission denied")
 
 
-async def tell(notify: Notify, _occasion: Occasion) -> str:
+async def tell(notify: Notify, occasion: Occasion) -> str:
     """Have the unit reload or restart, and wait for it; return why there was nobody to tell, empty where it was told.
 
     Raises ``Unavailable`` where systemd says no, where the unit's own reload or start fails, and where there is no such unit.
@@ -43,7 +45,13 @@ async def tell(notify: Notify, _occasion: Occasion) -> str:
         return ""
     why = one_line(told) or f"systemctl ended with {status}"
     if any(refusal in why for refusal in _REFUSED):
-        raise not_told(f"systemd refuses: {why}", "run the agent as root, or allow it by the polkit rule of docs/systemd.md")
+        done = await asyncio.to_thread(_by_helper, occasion.helper, notify)
+        if done:
+            return ""
+        raise not_told(
+            f"systemd refuses: {why}",
+            "run the agent as root, or allow it by its helper, or by the polkit rule of docs/systemd.md",
+        )
     raise not_told(f"{VERBS[notify.how]} failed: {why}", f"see systemctl status {unit}")
 
 
@@ -51,6 +59,20 @@ def _ours(unit: str) -> bool:
     """Tell whether we are in a unit: each is a control group, or one below another (see cgroups(7))."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as groups:
         return any(unit in line.rstrip("\n").split("/") for line in groups)
+
+
+def _by_helper(path: str, notify: Notify) -> bool:
+    """Have the helper tell the unit; return whether it may. Raises where it may, and the unit's own reload or start failed."""
+    if not path:
+        return False
+    try:
+        with Helper(path, notify.timeout) as helper:
+            helper.tell(notify.target[0], notify.how)
+    except CannotCreate as error:
+        if error.reason == "no_helper" or any(refusal in error.message for refusal in _REFUSED):
+            return False
+        raise not_told(error.message, f"see systemctl status {notify.target[0]}") from None
+    return True
 
 
 async def _systemctl(*words: str) -> tuple[int, bytes]:

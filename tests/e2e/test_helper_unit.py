@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.agent_unit import AGENT, FILES, HELPER, HELPER_SOCKET, USER
-from tests.support.booted import INSTALLED
+from tests.support.booted import HERE, INSTALLED
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ pytestmark = [
 OWNER = "www-data"
 RENDER = "prism-vault-render@owned.service"
 RUN = "run.service"
+UNITS = f"{HELPER}.d/units.conf"
 RUNNING = f"""\
 [Service]
 Type=exec
@@ -147,6 +148,34 @@ def test_without_a_helper_a_process_is_told_as_failed(running):
     assert running.active(RUN)
     running.systemctl("start", HELPER_SOCKET)
     assert running.command("revoke", "--run-ref", "held").returncode == 0
+
+
+def test_a_unit_is_told_by_a_helper_that_may(made):
+    """With the drop-in that makes it root the helper reloads the unit that a notify names, and serves others meanwhile."""
+    made.unit(UNITS, (HERE / "systemd" / UNITS).read_text())
+    made.systemctl("stop", HELPER)
+    slow = "test ! -e /run/slow || cat /run/slow >/dev/null; echo reloaded >>/run/reloads"
+    made.unit("told.service", f"[Service]\nType=exec\nExecStart=/bin/sleep infinity\nExecReload=/bin/sh -c '{slow}'\n")
+    made.systemctl("start", "told.service")
+    made.scope("told", 'notify = { unit = "told.service", action = "reload", min_interval = "0s" }')
+    wait_until(lambda: "told" in [each["name"] for each in made.status()["scopes"]])
+    made.systemctl("start", "prism-vault-render@told.service")
+    made.booted.run("mkfifo", "/run/slow")
+    made.rotate("told", 2)
+    wait_until(lambda: made.booted.show("told.service", "ActiveState") == "reloading")
+    made.systemctl("restart", RENDER)
+    assert made.booted.run("stat", "-c", "%U", path()).stdout == f"{OWNER}\n", "while the reload hangs another file is given"
+    assert made.booted.show("told.service", "ActiveState") == "reloading"
+    made.booted.run("sh", "-c", "echo go >/run/slow; rm /run/slow")
+
+    wait_until(lambda: made.booted.path("/run/reloads").exists())
+    wait_until(lambda: [each for each in made.central.events() if each["fields"].get("reason") == "notified"])
+    assert '"verb": "unit", "unit": "told.service", "how": "reload"' in made.booted.journal(HELPER)
+    assert made.booted.run("systemd-analyze", "security", "--no-pager", "--threshold=25", HELPER).returncode == 0
+    made.systemctl("stop", "prism-vault-render@told.service")
+    made.systemctl("stop", RENDER)
+    made.without(UNITS)
+    made.systemctl("stop", HELPER)
 
 
 def test_the_helper_serves_nobody_but_the_agents_unit(made):

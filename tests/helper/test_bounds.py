@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_vault_agent.helper.bounds import SIGNALS, Bounds, Process
-from prism_vault_agent.model import CallerRule
+from prism_vault_agent.helper.wire import unit_of
+from prism_vault_agent.model import CallerRule, Notify, Scope, ScopeName
 
 AGENT, HELPER, WEB, CONTAINER = 990, 4000, 1001, "0123456789ab" + "c" * 52
 
@@ -61,6 +63,19 @@ def test_a_file_is_given_to_whom_a_scope_names_and_nobody_else(uid, gid, mode):
 def test_a_process_is_ended_where_a_caller_covers_it(rule, found, may):
     """All that a rule names must be the process's; root's must be named as root's; the first, the helper and the agent never."""
     assert ended(rule, found) is may
+
+
+def test_units_are_those_that_a_notify_names():
+    """What stands for a unit and an action is found where a scope's notify names both, and stands for nothing else."""
+    notify = [Notify("unit", ("web.service",), "restart", ("f",)), Notify("pid_file", ("/run/web.pid",), "HUP", ("f",))]
+    scope = Scope(ScopeName("web"), "prism", "lan", (), (), notify=tuple(notify))
+    settings = SimpleNamespace(scopes={"web": scope}, agent=SimpleNamespace(files="/run/prism-vault/files"))
+    found = Bounds.of(settings, AGENT, AGENT).units  # type: ignore[arg-type]  # what it looks at of them
+    assert found == {unit_of("web.service", "restart"): ("web.service", "restart")}
+    others = [
+        unit_of(unit, how) for unit in ("web.service", "web", "db.service", "") for how in ("reload", "restart", "stop", "")
+    ]
+    assert len(set(others)) == 16 and [each for each in others if each in found] == [unit_of("web.service", "restart")]
 
 
 @pytest.mark.parametrize("number", range(65))

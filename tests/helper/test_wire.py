@@ -33,6 +33,7 @@ def test_a_request_comes_back_as_it_was(first, second):
     """What was encoded is decoded to the same request, for every verb and number that it may have."""
     for request in (
         Request(Verb.CHOWN, (first, second)),
+        Request(Verb.UNIT, (first, second)),
         Request(Verb.KILL, (first, 0)),
         Request(Verb.OPEN),
         Request(Verb.MOUNT),
@@ -57,7 +58,7 @@ def test_any_bytes_are_a_request_or_malformed(packet):
         b"\1" * 8,
         b"\1" * 10,
         b"\0" + b"\0" * 8,
-        b"\5" + b"\0" * 8,
+        b"\6" + b"\0" * 8,
         REQUEST.pack(Verb.OPEN, 1, 0),
         REQUEST.pack(Verb.KILL, 9, 1),
         REQUEST.pack(Verb.MOUNT, 0, 1),

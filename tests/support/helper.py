@@ -48,6 +48,7 @@ path = "web.env"
 format = "systemd"
 owner = "www-data"
 mode = "0400"
+notify = {{ unit = "prism-vault-nowhere.service", action = "restart" }}
 [[scopes.web.files]]
 path = "group.env"
 format = "systemd"
