@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files import Files
     from prism_vault_agent.agent.renders import FileRenders
     from prism_vault_agent.agent.status import Status
-    from prism_vault_agent.model import Caller, Grant, Request, ScopeName
+    from prism_vault_agent.model import Caller, Grant, Lease, Request, ScopeName
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class FileRequests:
         told = []
         for scope in grant.scopes:
             found = self.files.of_scopes([scope.name])
-            held = {lease.path: lease.version for each in found for lease in each.render.leases}
+            held = {lease.path: lease.version or _leased(lease) for each in found for lease in each.render.leases}
             mine = {binding.reference.path for binding in scope.bindings}
             told += [
                 {"scope": scope.name, "path": path, "rendered": held.get(path), "newest": paths.get(path) or newest.get(path)}
@@ -78,3 +78,8 @@ class FileRequests:
             entry = {"scope": each.scope.name, "files": [file.path for file in each.files]}
             told["failed" if why else "cleared"].append({**entry, "why": why} if why else entry)
         return told
+
+
+def _leased(lease: Lease) -> str | None:
+    """Return what stands for the version of what has none."""
+    return "leased" if lease.seconds else None

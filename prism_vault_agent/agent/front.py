@@ -173,7 +173,14 @@ class Front:
             bindings = list(decision.bindings)
             if json_request.diff(body):
                 told["differences"] = await self._files.differences(decision)
-        told["bindings"] = [{"name": binding.name, "reference": str(binding.reference)} for binding in bindings]
+        told["bindings"] = [
+            {
+                "name": each.name,
+                "reference": str(each.reference),
+                **({"leased": True} if self._reading.mounts.leased(each) else {}),
+            }
+            for each in bindings
+        ]
         shown = [self.settings.scopes[name] for name in dict.fromkeys(request.scopes) if name in self.settings.scopes]
         told["credentials"] = [each for scope in shown if self._status.shows(scope, caller) for each in credentials(scope)]
         await http.answer_json(connection, 200, told)

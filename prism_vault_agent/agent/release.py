@@ -13,6 +13,7 @@ from prism_vault_agent.agent.leases import wanted
 from prism_vault_agent.agent.peer import PeerGone
 from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
+from prism_vault_agent.vault.mounts import OTHER, mount_of
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.certificate import Certificate
-    from prism_vault_agent.model import Caller, Grant
+    from prism_vault_agent.model import Binding, Caller, Grant
     from prism_vault_agent.worker.messages import Message, Room
 
 ENVIRONMENT: Final = "application/x-prism-vault-environment"
@@ -37,6 +38,11 @@ class Mounts:
 
     known: dict[str, int] = field(default_factory=dict)
     latest: dict[str, Lease] = field(default_factory=dict)
+
+    def leased(self, binding: Binding) -> bool:
+        """Tell whether it is known that a release gets a lease of its own for a binding."""
+        mount = mount_of(binding.reference.path, self.known)
+        return binding.certificate is not None or (mount is not None and self.known[mount] == OTHER)
 
     def advance(self, grant: Grant, leases: Iterable[Lease]) -> None:
         """Note what was read, or raise ``ProviderUnavailable``: an unpinned path never goes back to an older version."""

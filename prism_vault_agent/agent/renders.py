@@ -75,8 +75,10 @@ class FileRenders:
         token = await self._reading.session.token(deadline)
         versions = [[path, 0] for path in paths]  # no version has this number, so only the newest is told
         job = {"do": "standing", "token": token, "versions": versions, "mounts": self._reading.mounts.known, "look_up": True}
-        answer: dict[str, int] = (await self._reading.workers.job(job, deadline))["newest"]
-        return answer
+        answer = await self._reading.workers.job(job, deadline)
+        self._reading.mounts.known.update(answer["mounts"])
+        newest: dict[str, int] = answer["newest"]
+        return newest
 
     def look(self) -> None:
         """Find what drifted, and begin to render anew what is stale."""

@@ -46,7 +46,10 @@ def page(plan: Json) -> str:
     """Return the plan as a person reads it."""
     bindings = show.table(
         ("NAME", "FROM"),
-        [[binding.get("name") or "every key of", binding.get("reference")] for binding in plan.get("bindings", [])],
+        [
+            [each.get("name") or "every key of", f"{each.get('reference')}{' (leased)' if each.get('leased') else ''}"]
+            for each in plan.get("bindings", [])
+        ],
     )
     if not plan.get("allowed"):
         return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}{_credentials(plan)}"

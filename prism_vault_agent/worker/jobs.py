@@ -160,7 +160,7 @@ class Worker:
             self.transport, job["token"], versions, mounts, deadline=job["deadline"], unlisted=job.get("unlisted", ())
         )
         withdrawn = [[path, version, how] for (path, version), how in found.withdrawn.items()]
-        return {**dataclasses.asdict(found), "withdrawn": withdrawn}
+        return {**dataclasses.asdict(found), "withdrawn": withdrawn, "mounts": mounts}
 
     def left(self, job: Message) -> Message:
         """Tell how long child tokens and leases still live."""

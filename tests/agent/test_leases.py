@@ -114,3 +114,17 @@ def test_a_revocation_of_the_reference_by_central_takes_the_lease_along(made):
         made.central("revoke", "--reference", f"vault://database/creds/{name}", "--reason", "test")
         wait_until(lambda: child.poll() is not None and not (made.filed.top / name).exists(), 30)
     made.becomes(name, 0)
+
+
+def test_plan_tells_what_is_leased(made):
+    """``plan --diff`` names what a release would get a lease for, before any was made, and makes none."""
+    name = made.scope("planned")
+    before = json.loads(made.filed.command("plan", "--diff", "--json", name).stdout)
+    assert [each["leased"] for each in before["bindings"]] == [True, True]
+    assert before["differences"][0]["rendered"] is None and made.count(name) == (0, 0)
+    assert f"vault://database/creds/{name}#username (leased)" in made.filed.command("plan", name).stdout
+    made.filed.render(name)
+    after = json.loads(made.filed.command("plan", "--diff", "--json", name).stdout)
+    assert after["differences"] == [{"scope": name, "path": f"database/creds/{name}", "rendered": "leased", "newest": None}]
+    made.filed.command("clear", name)
+    made.becomes(name, 0)
