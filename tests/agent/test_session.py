@@ -234,7 +234,7 @@ def test_whoever_waits_for_a_login_is_woken_by_it() -> None:
         """Workers whose every login succeeds; what a provider cannot be made to do is to fail in this very moment."""
 
         async def job(self, message: dict[str, Any], _deadline: float) -> dict[str, Any]:
-            return {"value": message["do"], "accessor": "a", "seconds": 60, "renewable": True}
+            return {"value": message["do"], "accessor": "a", "seconds": 60, "renewable": True, "policies": []}
 
     async def play() -> list[str]:
         session = Session(Answering(), AuthSettings("token_file", "token"))  # type: ignore[arg-type]
