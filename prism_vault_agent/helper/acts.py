@@ -21,9 +21,13 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def chown(bounds: Bounds, descriptor: int, uid: int, gid: int) -> None:
-    """Give a file of the agent's, whose mode it has, to who is named for it; or give it back to the agent."""
-    found = rendered(bounds, descriptor)
-    if (uid, gid) != (bounds.uid, bounds.gid):
+    """Give a file of the agent's, whose mode it has, to who is named for it; or give it back to the agent.
+
+    Back it comes with any mode: who owns it may have changed that, and a change of owner takes special bits away (chown(2)).
+    """
+    back = (uid, gid) == (bounds.uid, bounds.gid)
+    found = rendered(bounds, descriptor, any_mode=back)
+    if not back:
         if found.st_uid != bounds.uid:
             raise Denied(f"the file belongs to uid {found.st_uid} and not to the agent", mend="take it back first")
         if why := bounds.why_not_given(uid, gid, stat.S_IMODE(found.st_mode)):
@@ -46,12 +50,12 @@ def kill(bounds: Bounds, pidfd: int, number: int, agent: int) -> int:
     return process.pid
 
 
-def rendered(bounds: Bounds, descriptor: int) -> os.stat_result:
+def rendered(bounds: Bounds, descriptor: int, *, any_mode: bool = False) -> os.stat_result:
     """Return what fstat(2) says of a file, which must be a rendered one: regular, plain, with one name at most, in the memory."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise Denied("what was passed is not a regular file", mend="pass one that was rendered")
-    if found.st_mode & _SPECIAL_BITS:
+    if found.st_mode & _SPECIAL_BITS and not any_mode:
         raise Denied(f"the file has the mode {stat.S_IMODE(found.st_mode):04o}", mend="pass one that was rendered")
     if found.st_nlink > 1:
         raise Denied(f"the file has {found.st_nlink} names", mend="pass one that was rendered")

@@ -23,6 +23,7 @@ TMPFS_MAGIC: Final = 0x0102_1994  # statfs(2)
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
+_TRIES: Final = 1000
 _STATFS_BYTES: Final = 256  # struct statfs has 120 on 64 bits; its first word is f_type
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,13 +44,15 @@ def open_below(directory: int, path: str, flags: int, mode: int = 0) -> int:
 
 def _openat2(directory: int, path: str, flags: int, mode: int) -> int:
     how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, mode, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
-    while True:
+    for left in range(_TRIES, -1, -1):
         descriptor = int(_libc.syscall(_OPENAT2, directory, path.encode(), ctypes.byref(how), ctypes.sizeof(how)))
         if descriptor >= 0:
             return descriptor
-        # EAGAIN: something was renamed meanwhile, and the kernel cannot tell whether it was on the way (openat2(2)).
-        if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):
+        # EAGAIN: something was renamed meanwhile, and the kernel cannot tell whether it was on the way (openat2(2)). Or, with
+        # O_NONBLOCK, its owner has a lease on it, and will for a while.
+        if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN) or not left:
             raise _error(path)
+    raise AssertionError("unreachable")
 
 
 def _walk(directory: int, path: str, flags: int, mode: int) -> int:

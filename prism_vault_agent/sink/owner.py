@@ -60,7 +60,8 @@ def empty(place: int, path: str, owners: Owners | None, *, alone: bool) -> None:
         finally:
             os.close(known)
     os.chmod(path, 0o600, dir_fd=place)  # who owns a file may not write it before its mode says so
-    descriptor = linux.open_below(place, path, os.O_WRONLY)
+    # O_NONBLOCK: its owner may have a lease on it, which would hold us up until that is broken (fcntl(2)).
+    descriptor = linux.open_below(place, path, os.O_WRONLY | os.O_NONBLOCK)
     try:
         os.ftruncate(descriptor, 0)
     finally:

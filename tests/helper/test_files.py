@@ -91,12 +91,24 @@ def test_another_mode_is_refused(helper, mode):
 
 @pytest.mark.parametrize("mode", [0o4400, 0o2400, 0o4755, 0o1400])
 def test_a_file_with_a_special_bit_is_refused(helper, mode):
-    """A file that would run as another user is none that was rendered, whoever it is to belong to."""
+    """A file that would run as another user is given to nobody, nor read."""
     path = helper.rendered()
     path.chmod(mode)
     assert "the file has the mode" in refused(helper, path)
-    assert "the file has the mode" in refused(helper, path, NOBODY, GROUP)
+    descriptor = os.open(path, os.O_PATH)
+    assert "the file has the mode" in helper.raw(packet(Verb.OPEN), (descriptor,))[1]
+    os.close(descriptor)
     path.unlink()
+
+
+def test_who_has_a_file_cannot_keep_it_from_being_taken_back(helper):
+    """T15: whatever mode its owner has given a file, it comes back to the agent, without a special bit."""
+    for mode in (0o4711, 0o2710, 0o777):
+        path = helper.rendered(uid=WWW_DATA)
+        path.chmod(mode)
+        helper.asked(lambda asking: asking.take(os.open(path, os.O_PATH)))  # noqa: B023 - asked at once
+        assert path.stat().st_uid == NOBODY and not path.stat().st_mode & 0o6000
+        path.unlink()
 
 
 def test_what_is_no_regular_file_is_refused(helper, directory):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from prism_vault_agent.sink import record
 from prism_vault_agent.sink.generation import Content, clear, discard, stage, sweep, switch
 from tests.sink.contents import NAMES, content, contents, render
+from tests.support.as_user import NOBODY, become
 
 
 def visible(place) -> dict[str, bytes]:
@@ -189,3 +192,33 @@ def test_f49_a_sweep_clears_all_but_what_is_kept(place):
     (Path(place.path) / "stray").write_text("x")
     assert sorted(sweep(place.descriptor, ["web"])) == ["other", "stray"]
     assert (visible(place), residue(place)) == (whole(1), [])
+
+
+@pytest.mark.root
+def test_t15_a_lease_of_its_owner_holds_up_nobody(place):
+    """Whose a file is may have a lease on it: a clear removes it without waiting, and says what is left."""
+    wanted = Content("web.env", b"KEY=canary\n", NOBODY, NOBODY, 0o400)
+    switch(place.descriptor, "web", stage(place.descriptor, "web", [wanted], {}))
+    path = Path(place.path) / "web/web.env"
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            become(NOBODY, NOBODY)
+            signal.signal(signal.SIGIO, signal.SIG_IGN)  # so we are told that somebody wants it, and do not care
+            fcntl.fcntl(os.open(path, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            os.write(told, b"leased")
+            signal.pause()
+        finally:
+            os._exit(0)
+    try:
+        assert os.read(ready, 6) == b"leased"
+        with pytest.raises(BlockingIOError):
+            clear(place.descriptor, "web")
+        assert (visible(place), residue(place)) == ({}, [])
+        assert clear(place.descriptor, "web") is False
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(told)
