@@ -12,16 +12,15 @@ import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, WorkerProvider, written
-from prism_vault_agent.agent.unit import Holding, UnitRun, asked, holding, recall, record
+from prism_vault_agent.agent.unit import Holding, UnitRun, asked, holding
 from prism_vault_agent.dialects.contents import LARGEST_FILE
-from prism_vault_agent.errors import CannotCreate, Denied, PrismVaultError, Unavailable
+from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Request
 from prism_vault_agent.policy.credentials import credential_of
 from prism_vault_agent.policy.decide import Denial
@@ -29,14 +28,13 @@ from prism_vault_agent.render import render
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable
 
     from prism_vault_agent.agent.listener import Listener
+    from prism_vault_agent.agent.run_records import RunRecords
     from prism_vault_agent.agent.runs import Runs
-    from prism_vault_agent.audit.journal import Journal
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Caller, Credential, Receipt, Render, ReservationId, Resolution, Scope
+    from prism_vault_agent.model import Caller, Credential, Receipt, Render, Scope
     from prism_vault_agent.render import AuditLog
     from prism_vault_agent.worker.messages import Message
 
@@ -56,38 +54,12 @@ TOO_MUCH: Final = LARGEST_FILE + 1
 class Credentials:
     """Gives systemd the credentials of units. ``settings`` returns what the configuration says now."""
 
-    def __init__(self, settings: Callable[[], Settings], audit: AuditLog, reading: Reading, runs: Runs, journal: Journal) -> None:
-        """Render with these parts; ``journal`` keeps which units hold something, since they outlive an agent."""
+    def __init__(self, settings: Callable[[], Settings], audit: AuditLog, reading: Reading, runs: Runs) -> None:
+        """Render with these parts."""
         self._settings = settings
         self._audit = audit
         self._reading = reading
         self._runs = runs
-        self._journal = journal
-        self._kept: set[ReservationId] = set()
-        self._giving: set[ReservationId] = set()
-
-    async def take_over(self) -> set[ReservationId]:
-        """Look after the units that an earlier agent gave something, and record the end of those that have stopped since.
-
-        Return what is still held. Raises ``CannotCreate`` for an unusable file.
-        """
-        for fields in await self._journal.load():
-            try:
-                run = recall(fields)
-            except (KeyError, TypeError, ValueError) as error:
-                log.error("units.damaged", error=type(error).__name__)
-                continue
-            self._kept.add(run.render.reservation.id)
-            self._runs.begin(run, None)
-            if run.held() and run.render.reservation.grant.scopes[0].name not in self._settings().scopes:
-                self._runs.end([run], "scope_removed")
-        self._runs.look()
-        held = self._held()
-        log.info("units.adopted", count=len(held))
-        return held
-
-    def _held(self) -> set[ReservationId]:
-        return self._kept & {run.render.reservation.id for run in self._runs}
 
     async def serve(self, listener: Listener | None) -> None:
         """Answer every connection, and look after the units that were given something, until cancelled."""
@@ -109,16 +81,9 @@ class Credentials:
                 answers.create_task(self._answer(connection)).add_done_callback(lambda _: few.release())
 
     async def _look(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                self._runs.look()
-                for gone in self._kept - self._held() - self._giving:
-                    self._kept.discard(gone)
-                    with contextlib.suppress(CannotCreate):  # the next agent finds that it has ended
-                        await self._journal.drop(gone)
-        finally:
-            self._runs.look()  # the next agent will not know of them
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._runs.look()
 
     async def _answer(self, connection: socket.socket) -> None:
         """Give a credential, or keep the unit from starting; nothing that happens on a connection ends the agent."""
@@ -148,31 +113,17 @@ class Credentials:
                         {scope.name: scope}, caller, Request((scope.name,), mode="credential"),
                         audit=self._audit,
                         provider=WorkerProvider(self._reading, lambda _: _job(credential), deadline),
-                        sink=CredentialSink(connection, peer, caller, deadline, partial(self._keeping, held)),
+                        sink=CredentialSink(connection, peer, caller, deadline, self._runs.records, held),
                     )  # fmt: skip
             except TimeoutError:
                 told = f"it took longer than {SECONDS:.0f} s"
                 raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=scope.name) from None
             log.info("credential.released", audit_id=done.reservation.audit_id, unit=held.unit, credential=credential.name)
             run = self._runs.begin(UnitRun(done, -1, time.time(), asyncio.Event(), holding=held), since)
-            self._giving.discard(done.reservation.id)
             if scope.name not in self._settings().scopes:
                 self._runs.end([run], "scope_removed")  # while this render was under way
         finally:
             peer.close()
-
-    @contextlib.asynccontextmanager
-    async def _keeping(self, held: Holding, resolution: Resolution) -> AsyncIterator[None]:
-        """Keep durably that a unit is about to hold something, before it does. Raises ``CannotCreate``."""
-        reservation = resolution.reservation
-        self._giving.add(reservation.id)
-        self._kept.add(reservation.id)
-        try:
-            await self._journal.keep(record(reservation, resolution.leases, resolution.names, held))
-            yield
-        except BaseException:
-            self._giving.discard(reservation.id)
-            raise
 
     def _found(self, connection: socket.socket, peer: Peer, caller: Caller) -> tuple[Scope, Credential, Holding]:
         """Return what systemd asks for, and for which start of which unit; a denial is recorded and raised.
@@ -213,15 +164,16 @@ class CredentialSink:
     peer: Peer
     caller: Caller
     deadline: float
-    keeping: Callable[[Resolution], AbstractAsyncContextManager[None]]
+    records: RunRecords
+    holding: Holding
 
     def check(self) -> None:
         """Raise ``PeerGone`` unless it is the process that policy looked at."""
         self.peer.still(self.caller)
 
     async def deliver(self, receipt: Receipt) -> Render:
-        """Keep that it is given, and have the worker write it; that ends with it."""
-        async with self.keeping(receipt.resolution):
+        """Have the worker write them; it ends with that."""
+        with self.records.giving(receipt.resolution, (self.holding.unit, self.holding.invocation, self.holding.pid)):
             return await written(receipt, self.connection, "", self.deadline)
 
 

@@ -119,7 +119,7 @@ class Front:
                     self.settings.scopes, caller, asked.request,
                     audit=self._audit,
                     provider=WorkerProvider(self._reading, exec_job(rooms), reading),
-                    sink=SocketSink(connection, peer, caller, deadline),
+                    sink=SocketSink(connection, peer, caller, deadline, self._runs.records),
                 )  # fmt: skip
         except TimeoutError:
             names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from prism_vault_agent.agent.adoption import adopt
 from prism_vault_agent.agent.consumers import Consumers
 from prism_vault_agent.agent.credential import credential_of
 from prism_vault_agent.agent.credentials import Credentials
@@ -20,6 +21,7 @@ from prism_vault_agent.agent.orders import Orders
 from prism_vault_agent.agent.release import Mounts, Reading
 from prism_vault_agent.agent.reload import Reload
 from prism_vault_agent.agent.renders import FileRenders
+from prism_vault_agent.agent.run_records import RunRecords
 from prism_vault_agent.agent.runs import Runs
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
@@ -112,13 +114,14 @@ class Parts:
         session = Session(workers, settings.vault.auth)
         ours = Log.make(settings, session)
         audit, chain = ours.audit, ours.chain
-        runs = Runs(audit.clear, settings.agent.helper)
+        mounts = Mounts()
+        runs = Runs(audit.clear, RunRecords(str(Path(settings.agent.state) / "runs"), mounts.known), settings.agent.helper)
         status = Status(session, ours.outbox, ours.witness, workers, runs, *listeners, hardening)
         consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
         audit.leases, session.in_use = leases, leases.in_use
-        reading = Reading(workers, session, Mounts(), leases)
+        reading = Reading(workers, session, mounts, leases)
         renders = FileRenders(lambda: front.settings, audit, reading, files)
         watch = status.watch = Watch(reading, runs, files, renders, lambda: front.settings)
         lease_watch = LeaseWatch(
@@ -127,9 +130,7 @@ class Parts:
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
-        credentials = Credentials(
-            lambda: front.settings, audit, reading, runs, Journal(str(Path(settings.agent.state) / "units"), "units")
-        )
+        credentials = Credentials(lambda: front.settings, audit, reading, runs)
         signals = status.signals = Signals(
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
             host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
@@ -146,13 +147,14 @@ class Parts:
         )  # fmt: skip
 
     async def take_over(self) -> None:
-        """Take over what an earlier agent left: what it could not tell central, its files, and leases that are held."""
+        """Take over what an earlier agent left: what it could not tell central, its files and runs, and the leases of these."""
         self.log.audit.resume(await self.log.journal.load())
         leases = self.reading.leases
         await leases.load()
-        self.reading.mounts.known.update(self.files.start(self.settings.scopes))
-        held = await self.credentials.take_over()
-        leases.adopt({*self.runs.adopt(leases), *held, *(each.render.reservation.id for each in self.files)})
+        known, scopes = self.reading.mounts.known, self.settings.scopes
+        known.update(self.files.start(scopes))
+        known.update(adopt(self.runs, scopes, self.log.audit.clear))
+        leases.adopt({each.render.reservation.id for each in (*self.runs, *self.files)})
 
     def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return the loops that stopping needs."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.leases import Leases
     from prism_vault_agent.agent.peer import Peer
+    from prism_vault_agent.agent.run_records import RunRecords
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.certificate import Certificate
@@ -162,6 +163,7 @@ class SocketSink:
     peer: Peer
     caller: Caller
     deadline: float
+    records: RunRecords
 
     def check(self) -> None:
         """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
@@ -180,7 +182,8 @@ class SocketSink:
             "X-Prism-Vault-Collision": collision(reservation),
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
         }
-        return await written(receipt, self.connection, head(200, headers), self.deadline)
+        with self.records.giving(receipt.resolution):
+            return await written(receipt, self.connection, head(200, headers), self.deadline)
 
 
 async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:

@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import structlog
 
-from prism_vault_agent.agent.child import boot
-from prism_vault_agent.agent.peer import open_again
 from prism_vault_agent.agent.signalling import signal_all
 from prism_vault_agent.audit.target import Released, as_read
 from prism_vault_agent.errors import CannotCreate
-from prism_vault_agent.model import Render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from prism_vault_agent.agent.child import Child
+    from prism_vault_agent.agent.run_records import RunRecords
     from prism_vault_agent.audit.target import Target
-    from prism_vault_agent.model import Reservation, ReservationId, ScopeName
+    from prism_vault_agent.model import Render, Reservation, ScopeName
 
 log = structlog.get_logger()
 
@@ -105,11 +102,12 @@ def _command(pid: int) -> str:
 class Runs:
     """The runs of this agent. ``cleared`` is told of each end: exited, revoked or scope_removed."""
 
-    def __init__(self, cleared: Callable[[Reservation, str, int | None], None], helper: str = "") -> None:
-        """Record ends with ``cleared``: of what, why, and for which signal of central's.
+    def __init__(self, cleared: Callable[[Reservation, str, int | None], None], records: RunRecords, helper: str = "") -> None:
+        """Tell ends to ``cleared``: of what, why, and for which signal of central's. What is out there is in ``records``.
 
         Processes of other users are signalled by the helper at ``helper``, where the agent may not.
         """
+        self.records = records
         self._helper = helper
         self._cleared = cleared
         self._revocations: list[tuple[str, Target, int | None, bool]] = []
@@ -125,12 +123,13 @@ class Runs:
         """How many revocations there were; what begins now is not meant by any of them."""
         return len(self._revocations)
 
-    def watch(self, render: Render, pidfd: int, since: int | None = None) -> Run:
+    def watch(self, render: Render, pidfd: int, since: int | None = None, *, at: float | None = None) -> Run:
         """Watch the process behind ``pidfd``, which is ours to close from now on.
 
-        It is ended where a revocation meant it that came while its render was under way: after ``since`` of them.
+        It was given its values ``at``, seconds since 1970, else now. It is ended where a revocation meant it that came while its
+        render was under way: after ``since`` of them.
         """
-        run = Run(render, pidfd, time.time(), asyncio.Event())
+        run = Run(render, pidfd, at or time.time(), asyncio.Event())
         asyncio.get_running_loop().add_reader(pidfd, self._end, run)
         return self.begin(run, since)
 
@@ -142,20 +141,6 @@ class Runs:
                 run.signal = number
                 self.end([run], "revoked", now=now)
         return run
-
-    def adopt(self, leases: Iterable[Child]) -> set[ReservationId]:
-        """Watch again the processes that got leased values from an earlier agent and still run; return their reservations."""
-        adopted = set()
-        for child in leases:
-            reservation = child.reservation
-            if child.ending or reservation.grant.request.mode != "exec" or reservation.id in adopted:
-                continue
-            pidfd = open_again(reservation.grant.caller) if child.boot == boot() else None
-            if pidfd is not None:
-                self.watch(Render(reservation, (), child.leases), pidfd)
-                adopted.add(reservation.id)
-                log.info("run.adopted", audit_id=reservation.audit_id, pid=reservation.grant.caller.pid)
-        return adopted
 
     def meant(self, host: str, target: Target) -> list[Run]:
         """Return the runs of ``host`` that a target means."""
@@ -185,6 +170,7 @@ class Runs:
     def _over(self, run: Run) -> None:
         self._runs.discard(run)
         self._cleared(run.render.reservation, run.why, run.signal)
+        self.records.drop(run.render.reservation.id)
         run.ended.set()
 
     async def revoke(self, run: Run, why: str, *, now: bool = False) -> dict[str, Any]:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.agent import reservations
 from prism_vault_agent.agent.cgroup import unit_of
 from prism_vault_agent.agent.runs import Run
 from prism_vault_agent.errors import Denied
-from prism_vault_agent.model import Lease, Render
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from prism_vault_agent.audit.event import Fields
-    from prism_vault_agent.model import Reservation
+    from collections.abc import Iterator
 
 # What systemd binds before it connects (systemd.exec(5), LoadCredential=), with all names that it takes.
 _ADDRESS: Final = re.compile(rb"\0[0-9a-f]{1,16}/unit/([A-Za-z0-9:_.\\@-]{1,255})/([!-.0-9;-~]{1,255})")
@@ -88,25 +80,6 @@ class UnitRun(Run):
     def descriptors(self) -> Iterator[int]:
         """Iterate over descriptors of all processes of the unit, each good until the next."""
         return _processes(self.holding.unit)
-
-
-def record(reservation: Reservation, leases: Iterable[Lease], names: Iterable[str], held: Holding) -> Fields:
-    """Return what a journal keeps of a unit that is about to be given something; :func:`recall` reads it."""
-    return {
-        "event_id": reservation.id,
-        "at": time.time(),
-        "holding": dataclasses.asdict(held),
-        "names": list(names),
-        "leases": [dataclasses.asdict(lease) for lease in leases],
-        **reservations.plain(reservation),
-    }
-
-
-def recall(plain: Mapping[str, Any]) -> UnitRun:
-    """Return the run that was kept. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-    leases = tuple(Lease(**lease) for lease in plain["leases"])
-    render = Render(reservations.recall(plain), tuple(plain["names"]), leases)
-    return UnitRun(render, -1, float(plain["at"]), asyncio.Event(), holding=Holding(**plain["holding"]))
 
 
 def _processes(unit: str) -> Iterator[int]:

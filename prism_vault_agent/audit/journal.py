@@ -44,32 +44,32 @@ class Journal:
         found: dict[str, Fields] = {}
         damaged = 0
         try:
-            async with aiofiles.open(self._path, encoding="utf-8", errors="replace", opener=_private) as lines:
-                async for line in lines:
-                    if line != "\n" and not _take(found, line):
+            async with aiofiles.open(self._path, encoding="utf-8", errors="replace", opener=private) as lines:
+                async for each in lines:
+                    if each != "\n" and not take(found, each):
                         damaged += 1
             await asyncio.to_thread(_sync_directory, self._path)
         except OSError as error:
             raise self._cannot(error) from None
         if damaged:
             log.warning("journal.damaged", lines=damaged, message="a crash may tear a line, whose event was not kept yet")
-        self._waiting = {event_id: _line(fields) for event_id, fields in found.items()}
+        self._waiting = {event_id: line(fields) for event_id, fields in found.items()}
         self._size = os.path.getsize(self._path)
         return list(found.values())
 
     async def keep(self, fields: Fields) -> None:
         """Keep one event durably. Raises ``CannotCreate`` where the disk does not take it."""
-        line = _line(fields)
+        kept = line(fields)
         async with self._one_at_a_time:
-            await self._append(line)
-            self._waiting[str(fields["event_id"])] = line
+            await self._append(kept)
+            self._waiting[str(fields["event_id"])] = kept
 
     async def drop(self, event_id: str) -> None:
         """Forget an event that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
         async with self._one_at_a_time:
             self._waiting.pop(event_id, None)
             if self._waiting:
-                await self._append(_line({"dropped": event_id}))
+                await self._append(line({"dropped": event_id}))
                 return
             try:
                 await asyncio.to_thread(os.truncate, self._path, 0)
@@ -77,24 +77,24 @@ class Journal:
                 raise self._cannot(error) from None
             self._size = 0
 
-    async def _append(self, line: bytes) -> None:
-        if self._size + len(line) > max(WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
+    async def _append(self, kept: bytes) -> None:
+        if self._size + len(kept) > max(WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
             await self._rewrite()
         try:
-            async with aiofiles.open(self._path, "ab", opener=_private) as file:
-                await file.write(line)
+            async with aiofiles.open(self._path, "ab", opener=private) as file:
+                await file.write(kept)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
         except OSError as error:
             raise self._cannot(error) from None
-        self._size += len(line)
+        self._size += len(kept)
 
     async def _rewrite(self) -> None:
         """Put a file of what waits in the place of the old one, which stays as it is where that cannot be done."""
         new = f"{self._path}.new"
         content = b"".join(self._waiting.values())
         with contextlib.suppress(OSError):
-            async with aiofiles.open(new, "wb", opener=_private) as file:
+            async with aiofiles.open(new, "wb", opener=private) as file:
                 await file.write(content)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
@@ -108,14 +108,15 @@ class Journal:
         )
 
 
-def _line(fields: Fields) -> bytes:
+def line(fields: Fields) -> bytes:
+    """Return the line of an event."""
     return b"\n" + json.dumps(fields).encode()
 
 
-def _take(found: dict[str, Fields], line: str) -> bool:
+def take(found: dict[str, Fields], written: str) -> bool:
     """Add to ``found`` what one line says; tell whether it says anything."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(written)
         if "dropped" in fields:
             found.pop(fields["dropped"], None)
         else:
@@ -125,7 +126,8 @@ def _take(found: dict[str, Fields], line: str) -> bool:
     return True
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file that is nobody else's, and no link; for ``open(..., opener=...)``."""
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 

@@ -115,6 +115,7 @@ def test_nothing_is_missed_over_a_restart(made):
     try:
         number = order(made.central, "revocations", run_ref="orphan")
         assert evidence(made.central, number)["states"] == {"silent": 1}
+        (made.agent.directory / "state/runs").unlink()
         made.agent.start()
         wait_until(lambda: evidence(made.central, number)["states"] == {"unwatched": 1}, 30)
     finally:

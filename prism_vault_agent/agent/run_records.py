@@ -1,0 +1,138 @@
+"""Which process was given what, in a file that the next agent reads: written before the values are given, gone with the run.
+
+It need outlive the agent, not the host, whose processes end with it: so it is written without an fsync, which no exec has to wait
+for. It holds names, paths and numbers, never a value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from prism_vault_agent.agent import reservations
+from prism_vault_agent.agent.child import boot
+from prism_vault_agent.audit import journal
+from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.model import Lease, Render
+from prism_vault_agent.vault.mounts import mount_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prism_vault_agent.model import Resolution
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What an earlier agent gave, ``unit`` being the start of the unit that it gave it to (unit, invocation, process).
+
+    ``at`` is when, seconds since 1970; ``here`` tells whether that was since the host's start. ``mounts`` is what that agent
+    knew of the mounts that it read.
+    """
+
+    render: Render
+    at: float
+    mounts: dict[str, int]
+    unit: tuple[str, str, int] | None
+    here: bool
+
+
+@dataclass(slots=True)
+class RunRecords:
+    """The records in the file ``path``. ``mounts`` is what is known of the mounts that is read from. Nothing here waits."""
+
+    path: str
+    mounts: dict[str, int]
+    _waiting: dict[str, bytes] = field(default_factory=dict)
+    _size: int = 0
+
+    @contextlib.contextmanager
+    def giving(self, resolution: Resolution, unit: tuple[str, str, int] | None = None) -> Iterator[None]:
+        """Keep what is given within the ``with``, and forget it again where that fails.
+
+        Raises ``CannotCreate`` where the disk does not take it; nothing is given then.
+        """
+        self._keep(resolution, unit)
+        try:
+            yield
+        except BaseException:
+            self.drop(resolution.reservation.id)
+            raise
+
+    def _keep(self, resolution: Resolution, unit: tuple[str, str, int] | None) -> None:
+        reservation = resolution.reservation
+        known = {mount_of(lease.path, self.mounts) for lease in resolution.leases}
+        fields = {
+            "event_id": reservation.id,
+            "at": time.time(),
+            "boot": boot(),
+            "names": resolution.names,
+            "leases": [dataclasses.asdict(lease) for lease in resolution.leases],
+            "mounts": {mount: self.mounts[mount] for mount in known if mount is not None},
+            "unit": unit,
+            **reservations.plain(reservation),
+        }
+        line = journal.line(fields)
+        try:
+            self._append(line)
+        except OSError as error:
+            told = f"cannot keep what is given to whom in {self.path}: {os.strerror(error.errno or 0)}"
+            raise CannotCreate(told, mend="make room or mend its directory") from None
+        self._waiting[reservation.id] = line
+
+    def drop(self, reservation: str) -> None:
+        """Forget what is no longer out there; where the disk does not take that, the next agent finds it out."""
+        if self._waiting.pop(reservation, None) is None:
+            return
+        try:
+            if self._waiting:
+                self._append(journal.line({"dropped": reservation}))
+            else:
+                os.truncate(self.path, 0)
+                self._size = 0
+        except OSError as error:
+            log.error("runs.unkept", errno=error.errno)
+
+    def load(self) -> Iterator[Recalled]:
+        """Return what an earlier agent gave and did not see the end of; each is kept until it is dropped."""
+        found: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", errors="replace") as lines:
+            damaged = sum(not journal.take(found, line) for line in lines if line != "\n")
+            if damaged:
+                log.warning("runs.damaged", lines=damaged)
+        for name, fields in found.items():
+            try:
+                recalled = _recalled(fields)
+            except (KeyError, TypeError, ValueError) as error:
+                log.error("runs.damaged", error=type(error).__name__)
+                continue
+            self._waiting[name] = journal.line(fields)
+            yield recalled
+
+    def _append(self, line: bytes) -> None:
+        """Write a line; a file that is mostly of runs that have ended is written anew."""
+        if self._size + len(line) > max(journal.WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
+            line = b"".join(self._waiting.values()) + line
+            with open(f"{self.path}.new", "wb", opener=journal.private) as file:
+                file.write(line)
+            os.replace(f"{self.path}.new", self.path)
+            self._size = len(line)
+            return
+        with open(self.path, "ab", buffering=0, opener=journal.private) as file:
+            file.write(line)
+        self._size += len(line)
+
+
+def _recalled(fields: Mapping[str, Any]) -> Recalled:
+    leases = tuple(Lease(**lease) for lease in fields["leases"])
+    unit = None if fields["unit"] is None else (str(fields["unit"][0]), str(fields["unit"][1]), int(fields["unit"][2]))
+    render = Render(reservations.recall(fields), tuple(fields["names"]), leases)
+    return Recalled(render, float(fields["at"]), dict(fields["mounts"]), unit, fields["boot"] == boot())
