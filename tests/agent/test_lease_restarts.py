@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.agent import LAUNCHER
 from tests.support.fault_proxy import Fault, with_kind
 from tests.support.leased import Leased, leased
 from tests.support.soak import count
@@ -83,8 +85,26 @@ def test_an_agent_killed_at_any_point_of_a_leased_render_loses_no_lease(made, po
         made.becomes(name, 0)
 
 
-def killed_at(made: Leased, name: str, point: Callable[[Seen], bool], *, forwarded: bool) -> None:
-    """Kill the agent while one request is under way, or has been carried out and not answered; start another one."""
+@pytest.mark.parametrize("forwarded", [False, True], ids=["not done", "done"])
+def test_an_agent_killed_while_it_replaces_a_file_keeps_the_old_lease_or_the_new_one(made, forwarded):
+    """Killed before or after the success of a new generation is on the log, it leaves one generation and the lease of that."""
+    name = made.scope(f"r{int(forwarded)}")
+    path = made.filed.top / name / "db.json"
+    for _ in range(count(1, 12)):
+        made.filed.render(name)
+        killed_at(made, name, POINTS["before the success is on the log"], forwarded=forwarded, words=("render", name))
+        made.becomes(name, 1)
+        user = json.loads(path.read_text())
+        assert made.logs_in(user["DB_USER"], user["DB_PASSWORD"])
+    made.filed.command("clear", name)
+    made.becomes(name, 0)
+
+
+def killed_at(made: Leased, name: str, point: Callable[[Seen], bool], *, forwarded: bool, words: tuple[str, ...] = ()) -> None:
+    """Kill the agent while one request is under way, or has been carried out and not answered; start another one.
+
+    ``words`` are a command instead of a run with the scope.
+    """
     stack = made.filed.stack
     reached = threading.Event()
 
@@ -95,7 +115,8 @@ def killed_at(made: Leased, name: str, point: Callable[[Seen], bool], *, forward
         return Fault("hang", forwarded=forwarded)
 
     with stack.to_openbao.failing(decide), stack.to_central.failing(decide):
-        child = stack.agent.spawn("--timeout", "60s", "--scope", name, "--", "/bin/true")
+        command = [LAUNCHER, *(words or ("exec", "--timeout", "60s", "--scope", name, "--", "/bin/true"))]
+        child = subprocess.Popen(command, env=stack.agent.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert reached.wait(60)
         if forwarded and "/creds/" in stack.to_openbao.seen[-1].path:
             wait_until(lambda: made.leases(name), 30)
