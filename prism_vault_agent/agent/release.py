@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.leases import Leases
     from prism_vault_agent.agent.peer import Peer
+    from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.run_records import RunRecords
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
@@ -86,15 +87,23 @@ async def logged_in(session: Session, deadline: float, work: Callable[[str], Awa
 
 
 async def ask(
-    reading: Reading, reservation: Reservation, job: Message, token: str, *, deadline: float, passed: int | None = None
+    reading: Reading,
+    reservation: Reservation,
+    job: Message,
+    token: str,
+    *,
+    deadline: float,
+    passed: int | None = None,
+    workers: Taking | None = None,
 ) -> tuple[Worker, Message, tuple[Lease, ...]]:
-    """Have a new worker read a grant's bindings for ``job``; return it, its answer, and the leases that it tells of.
+    """Have a worker read a grant's bindings for ``job``; return it, its answer, and the leases that it tells of.
 
+    It is a new one, or one of ``workers``.
     Where leases are about to be made, the child token that they will hang on is kept durably before.
     """
     grant, child = reservation.grant, None
     parent, policies = reading.session.facts(token)
-    worker = await reading.workers.take(deadline)
+    worker = await (workers or reading.workers).take(deadline)
     try:
         answer = await worker.ask(
             {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent.relay import Relay
 from prism_vault_agent.agent.staging import FileProvider, FileSink
 from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
 from prism_vault_agent.render import render
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.agent.rendered import Rendered
     from prism_vault_agent.config.settings import Settings
@@ -28,7 +30,7 @@ log = structlog.get_logger()
 
 SECONDS: Final = 30.0
 PAUSE_FIRST: Final = 5.0
-AT_ONCE: Final = 8
+AT_ONCE: Final = 32
 PAUSE_LONGEST: Final = 300.0
 
 
@@ -45,12 +47,18 @@ class FileRenders:
         self._few = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: defaultdict[ScopeName, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def render(self, caller: Caller, request: Request) -> Rendered:
-        """Render the one scope of ``request`` to its files. Raises as the script does; ``UsageError`` where it has no files."""
+    async def render(self, caller: Caller, request: Request, workers: Taking | None = None) -> Rendered:
+        """Render the one scope of ``request`` to its files, in a worker of its own or one of ``workers``.
+
+        Raises as the script does; ``UsageError`` where it has no files.
+        """
         (name,) = request.scopes
         scope = self._settings().scopes.get(name)
         if scope is not None and not scope.files:
             raise UsageError(f"scope {name} has no files", mend="add [[scopes.NAME.files]], or use prism-vault exec")
+        # What a template does is bounded for the whole process, so that is one of its own.
+        if workers is None or scope is None or any(file.template for file in scope.files):
+            workers = self._reading.workers
         deadline = time.monotonic() + SECONDS
         try:
             async with asyncio.timeout_at(deadline), self._one_at_a_time[name]:
@@ -58,7 +66,7 @@ class FileRenders:
                 done = await render(
                     self._settings().scopes, caller, replace(request, mode="file"),
                     audit=self._audit,
-                    provider=FileProvider(self._reading, self._files, begun[0], deadline),
+                    provider=FileProvider(self._reading, self._files, workers, begun[0], deadline),
                     sink=FileSink(self._files, self._settings().agent.host, begun),
                 )  # fmt: skip
         except TimeoutError:
@@ -95,13 +103,14 @@ class FileRenders:
             self._wanted.clear()
             now = time.monotonic()
             stale = [each for each in self._files if each.stale and now >= each.retry_at]
-            await asyncio.gather(*(self._again(each) for each in stale))
+            with Relay(self._reading.workers) as relay:
+                await asyncio.gather(*(self._again(each, relay) for each in stale))
 
-    async def _again(self, rendered: Rendered) -> None:
+    async def _again(self, rendered: Rendered, relay: Relay) -> None:
         grant = rendered.render.reservation.grant
         try:
             async with self._few:
-                await self.render(grant.caller, grant.request)
+                await self.render(grant.caller, grant.request, relay)
         except PrismVaultError as error:
             rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
             log.warning("files.stale", scope=rendered.scope.name, reason=error.reason, retry_in=rendered.pause)

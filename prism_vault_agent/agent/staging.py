@@ -14,15 +14,17 @@ from prism_vault_agent.sink.record import Written
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.release import Reading
 
 
 @dataclass(slots=True)
 class FileProvider:
-    """Reads the secrets of one scope in a worker of its own, which writes its files where nobody sees them, and ends."""
+    """Reads the secrets of one scope in one of ``workers``, which writes its files where nobody sees them."""
 
     reading: Reading
     files: Files
+    workers: Taking
     number: int
     deadline: float
 
@@ -42,8 +44,10 @@ class FileProvider:
             "place": place.path,
             "helper": self.files.helper,
         }
-        worker, answer, leases = await ask(self.reading, reservation, job, token, deadline=self.deadline, passed=place.descriptor)
-        worker.end()
+        worker, answer, leases = await ask(
+            self.reading, reservation, job, token, deadline=self.deadline, passed=place.descriptor, workers=self.workers
+        )
+        self.workers.done(worker)
         plain = answer["staged"]
         staged = Staged(plain["name"], [Written(**file) for file in plain["files"]], plain["changed"])
         try:

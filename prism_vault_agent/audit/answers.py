@@ -104,6 +104,19 @@ def of_central(error: BaseException) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def against(fields: Mapping[str, Any], answer: Answer) -> tuple[str, dict[str, Any]] | None:
+    """Return what our log is to say of an event that central denied or refused, a name and fields; None where it did neither."""
+    if answer.get("reason") == "event_id_reused" or not (answer.get("reason") or not answer.get("appended")):
+        return None
+    return "audit.denied" if answer.get("appended") else "audit.refused", {
+        "kind": fields["kind"],
+        "audit_id": audit_id(str(fields["reservation"])),
+        "reason": answer.get("reason"),
+        "status": answer["status"],
+        "request_id": answer.get("request_id", ""),
+    }
+
+
 def not_taken(told: str, last: PrismVaultError | None) -> AuditUnavailable:
     """Return the error for an event whose answer did not come in time, where ``last`` is what the last attempt ended with."""
     why = f"{told} ({last.message})" if last else told

@@ -57,19 +57,20 @@ class Journal:
         self._size = os.path.getsize(self._path)
         return list(found.values())
 
-    async def keep(self, fields: Fields) -> None:
-        """Keep one event durably. Raises ``CannotCreate`` where the disk does not take it."""
-        kept = line(fields)
+    async def keep(self, *events: Fields) -> None:
+        """Keep events durably, at the price of one. Raises ``CannotCreate`` where the disk does not take them."""
+        lines = {str(fields["event_id"]): line(fields) for fields in events}
         async with self._one_at_a_time:
-            await self._append(kept)
-            self._waiting[str(fields["event_id"])] = kept
+            await self._append(b"".join(lines.values()))
+            self._waiting.update(lines)
 
-    async def drop(self, event_id: str) -> None:
-        """Forget an event that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
+    async def drop(self, *event_ids: str) -> None:
+        """Forget events that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
         async with self._one_at_a_time:
-            self._waiting.pop(event_id, None)
+            for event_id in event_ids:
+                self._waiting.pop(event_id, None)
             if self._waiting:
-                await self._append(line({"dropped": event_id}))
+                await self._append(b"".join(line({"dropped": event_id}) for event_id in event_ids))
                 return
             try:
                 await asyncio.to_thread(os.truncate, self._path, 0)
@@ -77,17 +78,17 @@ class Journal:
                 raise self._cannot(error) from None
             self._size = 0
 
-    async def _append(self, kept: bytes) -> None:
-        if self._size + len(kept) > max(WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
+    async def _append(self, lines: bytes) -> None:
+        if self._size + len(lines) > max(WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
             await self._rewrite()
         try:
             async with aiofiles.open(self._path, "ab", opener=private) as file:
-                await file.write(kept)
+                await file.write(lines)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
         except OSError as error:
             raise self._cannot(error) from None
-        self._size += len(kept)
+        self._size += len(lines)
 
     async def _rewrite(self) -> None:
         """Put a file of what waits in the place of the old one, which stays as it is where that cannot be done."""

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.audit import rows
-from prism_vault_agent.audit.answers import NOT_ATTEMPTED, WRONG, not_taken, of_central
+from prism_vault_agent.audit.answers import NOT_ATTEMPTED, WRONG, against, not_taken, of_central
 from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
-from prism_vault_agent.audit.event import audit_id
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ class Outbox:
         """Ship events until cancelled."""
         pause = PAUSE_FIRST
         while True:
-            for entry in [entry for entry in self._waiting if entry.durable]:
-                await self._keep(entry)
+            await self._keep([entry for entry in self._waiting if entry.durable])
             batch = self._in_doubt or seal(self.chain, self._waiting)
             if batch is None:
                 await self._wait()
@@ -191,43 +189,41 @@ class Outbox:
         await self._keep_all()
 
     async def _keep_all(self) -> None:
-        for entry in [*(self._in_doubt[0] if self._in_doubt else []), *self._waiting]:
-            if not await self._keep(entry):
-                return
+        await self._keep([*(self._in_doubt[0] if self._in_doubt else []), *self._waiting])
 
-    async def _keep(self, entry: Entry) -> bool:
-        """Keep durably an event that nobody waits for; tell whether the disk takes it."""
-        if entry.answer is None and not entry.kept:
-            try:
-                await self.journal.keep(entry.fields)
-            except PrismVaultError as error:
-                self._unkept = True
-                told = f"{error.message}; if the agent ends before central is back, records of ends are lost"
-                log.critical("journal.failed", message=told, kind=entry.fields["kind"], reservation=entry.fields["reservation"])
-                return False
-            entry.kept, self._unkept = True, False
+    async def _keep(self, entries: list[Entry]) -> bool:
+        """Keep durably what nobody waits for, up to the first that the disk does not take; tell whether it takes all."""
+        left = [entry for entry in entries if entry.answer is None and not entry.kept]
+        if not left:
+            return True
+        try:
+            await self.journal.keep(*(entry.fields for entry in left))
+        except PrismVaultError as error:
+            if len(left) > 1:  # what is free may do for some of them
+                half = len(left) // 2
+                return await self._keep(left[:half]) and await self._keep(left[half:])
+            self._unkept = True
+            told, fields = f"{error.message}; if the agent ends before central is back, records of ends are lost", left[0].fields
+            log.critical("journal.failed", message=told, kind=fields["kind"], reservation=fields["reservation"])
+            return False
+        for entry in left:
+            entry.kept = True
+        self._unkept = False
         return True
 
-    async def _drop(self, entry: Entry, answer: Answer) -> None:
-        """Forget an event that central has, or will never take; what it says against one is told."""
-        if answer.get("reason") != "event_id_reused" and (answer.get("reason") or not answer.get("appended")):
-            log.warning(
-                "audit.denied" if answer.get("appended") else "audit.refused",
-                kind=entry.fields["kind"],
-                audit_id=audit_id(str(entry.fields["reservation"])),
-                reason=answer.get("reason"),
-                status=answer["status"],
-                request_id=answer.get("request_id", ""),
-            )
-        if entry.kept:
-            try:
-                await self.journal.drop(str(entry.fields["event_id"]))
-            except PrismVaultError as error:
-                log.error("journal.failed", message=error.message)
+    async def _drop(self, entries: list[Entry]) -> None:
+        """Forget the events among these that are kept."""
+        kept = [str(entry.fields["event_id"]) for entry in entries if entry.kept]
+        try:
+            if kept:
+                await self.journal.drop(*kept)
+        except PrismVaultError as error:
+            log.error("journal.failed", message=error.message)
 
     async def _settle(self, entries: list[Entry], bodies: list[bytes], answers: list[Answer]) -> None:
         """Move the chain over what was appended, tell who waits, and queue again what was not attempted."""
         again: list[Entry] = []
+        settled: list[Entry] = []
         for entry, body, answer in zip(entries, bodies, answers, strict=True):
             if answer["status"] == NOT_ATTEMPTED:
                 again.append(entry)
@@ -237,14 +233,17 @@ class Outbox:
             if answer.get("reason") == "chain":
                 told = "central's log does not continue ours: nothing is released until a restart"
                 log.critical("audit.chain_broken", message=told)
-                await self._keep(entry)
+                await self._keep([entry])
             else:
-                await self._drop(entry, answer)
+                if (said := against(entry.fields, answer)) is not None:
+                    log.warning(said[0], **said[1])
+                settled.append(entry)
             if entry.answer is not None and not entry.answer.done():
                 entry.answer.set_result(answer)
             if entry.then is not None:
                 entry.then(answer)
         self._waiting.extendleft(reversed(again))
+        await self._drop(settled)
         self._unkept = self._unkept and bool(self._waiting)
         if not full(self._waiting):
             self._tell_lost()

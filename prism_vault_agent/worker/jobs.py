@@ -38,7 +38,7 @@ class Worker:
         self.block = b""
 
     def serve(self) -> None:
-        """Do one job (and deliver what it resolved), then return. A front that is gone ends the work at once."""
+        """Do one job (and deliver what it resolved, or stage more files), then return. A front that is gone ends it at once."""
         while (received := receive(self.front)) is not None:
             job, descriptor = received
             try:
@@ -54,7 +54,7 @@ class Worker:
                     with contextlib.suppress(OSError, CannotCreate), asking(job["helper"]) as owners:
                         discard(descriptor, answer["staged"]["name"], owners)
                 return
-            if job["do"] not in KEPT or "error" in answer:
+            if job["do"] not in BEFORE_OTHERS or "error" in answer:
                 return
 
     def resolve(self, job: Message) -> Message:
@@ -212,8 +212,8 @@ PASSED: Final[dict[str, Callable[[Worker, Message, int | None], Message]]] = {
     "deliver": Worker.deliver,
     "stage": Worker.stage,
 }
-# Jobs whose values are kept for a delivery.
-KEPT: Final = ("resolve", "credential")
+# Jobs behind which another may come: the delivery of what was read, or the files of the next scope.
+BEFORE_OTHERS: Final = ("resolve", "credential", "stage")
 JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "resolve": Worker.resolve,
     "credential": Worker.credential,

@@ -1,7 +1,7 @@
 """What the front and a worker say to each other: length-prefixed JSON over a socket pair, descriptors beside it.
 
-A worker does one job and ends. Values never travel here: a job carries the token and the references, its answer carries
-names, versions and leases.
+A worker does one job and ends, or stages the files of one scope after another's, as long as the front asks it to. Values never
+travel here: a job carries the token and the references, its answer carries names, versions and leases.
 
 ==============  ==========================================================  ==========================================
 job             fields                                                      answer

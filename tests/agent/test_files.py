@@ -128,6 +128,35 @@ def test_a_rotation_that_cannot_be_rendered_is_told_and_tried_again(made):
     wait_until(lambda: made.file(name) == made.whole(name, 2), 60)
 
 
+def test_f50_many_scopes_are_rendered_anew_together_and_each_by_itself(made):
+    """A secret of 40 scopes is rotated: each has a generation and rows of its own, and one that fails its old file."""
+    env = {"KEY": "vault://secret/shared#key"}
+    names = [f"many-{number}" for number in range(40)]
+    made.stack.openbao.kv_put("secret/shared", {"key": "one"})
+    for name in names:
+        format_ = "docker" if name == "many-7" else "systemd"
+        made.stack.agent.scope(name, env, files=[{"path": "web.env", "format": format_}])
+    made.reload()
+    wait_until(lambda: {*names} <= {scope["name"] for scope in made.stack.agent.status()["scopes"]})
+    made.render(*names)
+    first = {name: made.told(name)["id"] for name in names}
+    made.stack.openbao.kv_put("secret/shared", {"key": "two\nlines"})
+    others = [name for name in names if name != "many-7"]
+    wait_until(lambda: {made.file(name) for name in others} == {'KEY="two\nlines"\n'}, 60)
+    wait_until(lambda: "line break" in made.told("many-7")["error"], 60)
+
+    assert (made.file("many-7"), made.told("many-7")["generation"]) == ("KEY=one\n", 1)
+    events = [event["fields"] for event in made.stack.settle()]
+    for name in others:
+        second = made.told(name)
+        assert (second["generation"], second["stale"]) == (2, False)
+        mine = [row["kind"] for row in events if row.get("reservation") == second["id"].removeprefix("pva_")]
+        assert mine == ["reserved", "success"]
+        assert made.ended(first[name]) == "rotated"
+    wait_until(lambda: made.residue() == [], 60)
+    made.command("clear", *names)
+
+
 @pytest.mark.parametrize(
     ("how", "reason"), [("data", "secret_deleted"), ("metadata", "secret_no_such_path")], ids=["deleted", "erased"]
 )

@@ -73,24 +73,29 @@ class LogInMemory:
 
 @dataclass
 class Kept:
-    """A journal in memory, which may be out of room."""
+    """A journal in memory, which may be out of room. ``room`` is for how many events there is any; ``writes`` counts."""
 
     events: dict[str, Fields] = field(default_factory=dict)
     ever: list[str] = field(default_factory=list)
     full: bool = False
+    room: int = 1_000_000
+    writes: int = 0
 
-    async def keep(self, fields: Fields) -> None:
-        """Keep one."""
+    async def keep(self, *events: Fields) -> None:
+        """Keep all of them, or none."""
+        if self.full or len(self.events) + len(events) > self.room:
+            raise CannotCreate("no room")
+        self.writes += 1
+        self.events |= {str(fields["event_id"]): fields for fields in events}
+        self.ever += [str(fields["event_id"]) for fields in events]
+
+    async def drop(self, *event_ids: str) -> None:
+        """Forget them."""
         if self.full:
             raise CannotCreate("no room")
-        self.events[str(fields["event_id"])] = fields
-        self.ever.append(str(fields["event_id"]))
-
-    async def drop(self, event_id: str) -> None:
-        """Forget one."""
-        if self.full:
-            raise CannotCreate("no room")
-        del self.events[event_id]
+        self.writes += 1
+        for event_id in event_ids:
+            del self.events[event_id]
 
 
 def event(kind: str = "cleared", reservation_id: str = "", **more: object) -> Fields:

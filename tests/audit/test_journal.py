@@ -189,3 +189,26 @@ def test_f29_a_disk_that_does_not_take_it_is_a_typed_error(tmp_path: Path) -> No
         _run(Journal("/dev/full").keep(_event(1)))
     with pytest.raises(CannotCreate):
         _run(Journal(str(tmp_path / "no" / "journal")).keep(_event(1)))
+
+
+def test_many_are_kept_and_dropped_at_the_price_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that are kept or dropped together are one write and one fsync(2); a later agent finds those that are left."""
+    synced: list[int] = []
+    real = os.fsync
+
+    def counted(descriptor: int) -> None:
+        synced.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    events = [_event(number) for number in range(50)]
+    path = str(tmp_path / "journal")
+
+    async def play() -> None:
+        journal = Journal(path)
+        await journal.keep(*events)
+        await journal.drop(*(str(each["event_id"]) for each in events[::2]))
+
+    _run(play())
+    assert len(synced) == 2
+    assert _run(Journal(path).load()) == events[1::2]

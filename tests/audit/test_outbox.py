@@ -259,3 +259,34 @@ def test_whoever_waits_is_answered_soon_after_central_is_back(monkeypatch: pytes
         return await outbox.send(event("reserved"), 10)
 
     assert play_with(log, work)["appended"]
+
+
+def test_ends_that_come_together_are_one_write_of_the_journal() -> None:
+    """What must be kept before it is sent is kept at once and dropped at once: 100 ends cost two writes, as one does."""
+    log, journal = LogInMemory(iter([])), Kept()
+    events = [event() for _ in range(100)]
+
+    async def work(outbox: Outbox) -> None:
+        for fields in events:
+            outbox.tell(fields, durable=True)
+
+    play_with(log, work, journal)
+    assert [each["event_id"] for each in log.fields] == journal.ever == [each["event_id"] for each in events]
+    assert (journal.writes, journal.events) == (2, {})
+
+
+@pytest.mark.parametrize("room", [0, 1, 7, 99])
+def test_what_there_is_room_for_is_kept(room: int) -> None:
+    """Where the disk takes some of many events it has the first ones, and the agent knows that it does not have all."""
+    journal = Kept(room=room)
+    events = [event() for _ in range(100)]
+
+    async def play() -> None:
+        outbox = Outbox(Chain("h", "e"), LogInMemory(iter([])), journal)
+        for fields in events:
+            outbox.tell(fields)
+        await outbox.flush(0.0)
+        assert outbox.refusal is not None
+
+    asyncio.run(play())
+    assert list(journal.events) == [each["event_id"] for each in events[:room]]
