@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.agent.renders import FileRenders
     from prism_vault_agent.agent.runs import Run, Runs
+    from prism_vault_agent.model import ReservationId
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()
@@ -96,9 +97,9 @@ class LeaseWatch:
 
     def tick(self) -> None:
         """Take back what has ended, and begin what is due."""
-        at = now()
+        at, holders = now(), self._holders()
         for child in self._leases:
-            holder = None if child.ending else self._holder(child)
+            holder = holders.get(child.reservation.id)
             if child.ending:
                 self._wait_for_consumers(child, at)
                 due = child.revoke_at <= at
@@ -108,7 +109,7 @@ class LeaseWatch:
                 due = holder is not None and child.due <= at
             if due and not child.busy and not (child.ending and not self._reading.session.reachable and child.pause):
                 self._begin(self._attend(child), child)
-        held = [child for child in self._leases if not child.ending and self._holder(child)]
+        held = [child for child in self._leases if not child.ending and child.reservation.id in holders]
         if held and at - self._looked >= self._interval * random.uniform(0.8, 1.0):  # noqa: S311 - jitter is no secret
             self._looked = at
             self._begin(self._look(held), None)
@@ -120,11 +121,9 @@ class LeaseWatch:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _holder(self, child: Child) -> Run | Rendered | None:
-        """Return the run or the files that hold what was read with a child token; None while it is being rendered."""
-        wanted = child.reservation.id
-        holders = (each for each in (*self._runs, *self._files) if each.render.reservation.id == wanted)
-        return next(holders, None)
+    def _holders(self) -> dict[ReservationId, Run | Rendered]:
+        """Return the runs and the files by their release; one that is being rendered has none yet."""
+        return {each.render.reservation.id: each for each in (*self._runs, *self._files)}
 
     def _expire(self, child: Child, holder: Run | Rendered | None, at: float) -> None:
         """Take back what ends: files at their end, a run so much earlier that its grace is over by then."""
@@ -202,7 +201,7 @@ class LeaseWatch:
 
     async def _renew(self, child: Child) -> None:
         """Renew a child token and its leases; where nothing makes them live longer, have files rendered anew."""
-        holder = self._holder(child)
+        holder = self._holders().get(child.reservation.id)
         if child.capped or child.replace_at <= now():
             if isinstance(holder, Rendered):
                 holder.stale = True
@@ -235,7 +234,7 @@ class LeaseWatch:
     def _withdrawn(self, child: Child, left: dict[str, int]) -> None:
         """Take back what hangs on a child token or a lease that is gone."""
         gone = any(left.get(each, 1) <= 0 for each in (child.accessor, *child.lease_ids))
-        if gone and not child.ending and (holder := self._holder(child)):
+        if gone and not child.ending and (holder := self._holders().get(child.reservation.id)):
             # The server tells whole seconds, so none is left in the last one.
             self._take_back(child, holder, "lease_expired" if child.expires <= now() + 1.0 + TICK else "lease_revoked")
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.agent.asking import pid_of
 from tests.support.leased import Leased, leased
+from tests.support.memory import copies
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -127,4 +129,20 @@ def test_plan_tells_what_is_leased(made):
     after = json.loads(made.filed.command("plan", "--diff", "--json", name).stdout)
     assert after["differences"] == [{"scope": name, "path": f"database/creds/{name}", "rendered": "leased", "newest": None}]
     made.filed.command("clear", name)
+    made.becomes(name, 0)
+
+
+@pytest.mark.root  # the agent is not dumpable: its memory is root's to see
+def test_g4_no_value_of_a_lease_is_kept_anywhere(made):
+    """Neither the password nor a token is in the agent's log, its state, its memory, its status, or a row."""
+    name = made.scope("nowhere")
+    agent = made.filed.stack.agent
+    with made.running(name, *PRINT) as child:
+        assert child.stdout is not None
+        password = child.stdout.read().split()[1]
+        places = [agent.log, json.dumps(agent.status()), *(event["body"] for event in made.filed.stack.central.events())]
+        places += [path.read_text(errors="replace") for path in (agent.directory / "state").rglob("*") if path.is_file()]
+        assert [place for place in places if password in place] == []
+        assert copies(pid_of(agent), password) == 0
+        assert copies(child.pid, password) > 0, "it can be found where it is"
     made.becomes(name, 0)
