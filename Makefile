@@ -43,6 +43,7 @@ soak: setup
 bench: setup
 	$(BIN)/python -m tests.bench.launch
 	$(BIN)/python -m tests.bench.supervise
+	$(BIN)/python -m tests.bench.mask
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.paths
 	$(BIN)/python -m tests.bench.resident

@@ -14,6 +14,7 @@ OPTIONS = (
     ("--env-file", "env_files", "FILE", "variables from a .env file; values may be vault:// references; may be repeated"),
     ("--pristine", "pristine", "", "of your own variables, give the command only HOME, PATH and the like"),
     ("--supervise", "supervise", "", "stay until the command ends, and end with it whatever it has started"),
+    ("--mask-output", "mask_output", "", "replace the values in what the command prints; implies --supervise"),
     ("--timeout", "timeout", "TIME", "how long it may all take until the command starts: 500ms, 10s (the default), 1m"),
     ("--direct", "direct", "", "without an agent: read the secrets with your own configuration; the audit row says so"),
     ("--dry-run", "dry_run", "", "show which names would be set and from where, without reading a value"),
@@ -34,6 +35,7 @@ class ExecOptions:
         "env_files",
         "help",
         "job_id",
+        "mask_output",
         "pristine",
         "purpose",
         "run_ref",
@@ -41,6 +43,7 @@ class ExecOptions:
         "socket",
         "supervise",
         "timeout",
+        "values_to",
     )
 
     def __init__(self) -> None:
@@ -55,6 +58,8 @@ class ExecOptions:
         self.direct = False
         self.dry_run = False
         self.supervise = False
+        self.mask_output = False
+        self.values_to = 0  # a descriptor that takes the values before they are the command's
         self.socket = ""
         self.config = ""
         self.help = False

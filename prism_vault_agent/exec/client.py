@@ -40,11 +40,11 @@ def main(words: list[str]) -> int | None:
 
 def start(options: "ExecOptions", become: "Callable[[], int]") -> int:
     """Have ``become`` turn this process into the command, or with ``--supervise`` one below; return the exit status."""
-    if not options.supervise or options.dry_run:
+    if options.dry_run or not (options.supervise or options.mask_output):
         return become()
     from prism_vault_agent.exec import supervise  # noqa: PLC0415 - only who uses it pays for it
 
-    return supervise.run(become)
+    return supervise.run(options, become)
 
 
 def run(options: "ExecOptions", command: list[str], started: float) -> int:

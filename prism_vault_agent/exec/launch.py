@@ -21,7 +21,7 @@ _KIND = 0o170000
 class Launch:
     """A command that can be started, with what it gets besides secrets. Both are empty where there is none."""
 
-    __slots__ = ("argv", "kept", "path", "pristine")
+    __slots__ = ("argv", "kept", "path", "pristine", "values_to")
 
     def __init__(self, options: "ExecOptions", command: list[str], own: dict[bytes, bytes]) -> None:
         """Read the env files and find the command. Raises ``Failure``: 78, 126 or 127."""
@@ -33,6 +33,7 @@ class Launch:
                 told.update(envfile.read(path))
         self.kept = environment.Kept(own, told)
         self.pristine = options.pristine
+        self.values_to = options.values_to
         self.argv = [encoded(word) for word in command]
         self.path = find(self.argv[0], own.get(b"PATH", DEFAULT_PATH)) if self.argv else b""
 
@@ -51,6 +52,11 @@ class Launch:
         kept = self.kept.pristine if pristine or self.pristine else self.kept.all
         variables = environment.compose(kept, released, collision)
         no_core()
+        if self.values_to:
+            from prism_vault_agent.exec import wire  # noqa: PLC0415 - without a mask it is the caller's only
+
+            with open(self.values_to, "wb", closefd=False) as masker:
+                masker.write(wire.encode_block(released))
         # The interpreter ignores these two for itself and does not tell what it found: every other program starts with
         # the default, and so does a child of `subprocess` (restore_signals).
         for number in (_signal.SIGPIPE, _signal.SIGXFSZ):

@@ -18,6 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prism_vault_agent.exec.arguments import ExecOptions
+    from prism_vault_agent.exec.masker import Masker
+
 _STANDARD_ERROR = 2
 _BY_TERMINAL = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 # Ignored, these would keep us from seeing a child end and from stopping; the command gets them as they were.
@@ -45,7 +48,7 @@ class Inherited:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
 
-def run(become: "Callable[[], int]") -> int:
+def run(options: "ExecOptions", become: "Callable[[], int]") -> int:
     """Supervise the process that ``become`` turns into the command; it returns the exit status where it does not.
 
     Return the command's exit status. Where a signal ended the command, this process ends by it too; 128 and its number are
@@ -55,21 +58,38 @@ def run(become: "Callable[[], int]") -> int:
     _fill_standard_descriptors()
     signals = kernel.signal_descriptor()
     kernel.adopt_orphans()
+    masker = _masker() if options.mask_output else None
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     leads_session = posix.getsid(0) == posix.getpid()
     watcher = posix.fork()
     if watcher == 0:
         ours.close()
-        lifeline.watch(theirs, become, inherited.restore, own_group=leads_session)
+
+        def prepare() -> None:
+            if masker is not None:
+                masker.take_output()
+                options.values_to = masker.values
+            inherited.restore()
+
+        lifeline.watch(theirs, become, prepare, own_group=leads_session)
     theirs.close()
     if not leads_session:
         _leave_group()
     lifeline.leave_to_command({ours.fileno(), signals, _STANDARD_ERROR})
     lifeline.tell(ours, lifeline.GO)
     try:
-        return _follow(ours, signals, watcher)
+        status = _follow(ours, signals, watcher)
+        if masker is not None and masker.status():
+            return report(Failure(INTERNAL, "the process that masks the output was ended; part of the output is lost"), [])
+        return _end_as(status)
     except Exception as error:  # noqa: BLE001 - as in client.py; the lifeline ends everything when we are gone
         return report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), [])
+
+
+def _masker() -> "Masker":
+    from prism_vault_agent.exec.masker import Masker  # noqa: PLC0415 - only who masks pays for it
+
+    return Masker()
 
 
 def _fill_standard_descriptors() -> None:
@@ -102,7 +122,7 @@ def _leave_group() -> None:
 
 
 def _follow(channel: "_socket.socket", signals: int, watcher: int) -> int:
-    """Pass signals on and do as the command does, until it has ended."""
+    """Pass signals on and do as the command does, until it has ended; return its status, as waitpid(2) has it."""
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     poll.register(signals, select.POLLIN)
@@ -118,7 +138,7 @@ def _follow(channel: "_socket.socket", signals: int, watcher: int) -> int:
             if told[:1] == lifeline.ENDED:
                 channel.close()
                 _await(watcher)
-                return _end_as(int.from_bytes(told[1:], "little"))
+                return int.from_bytes(told[1:], "little")
             if told[:1] == lifeline.CONTINUED:
                 lifeline.tell(channel, lifeline.AWAKE + told[1:])
             elif tree.is_stopped(int.from_bytes(told[2:], "little")) and not _stop(told[1]):
@@ -128,11 +148,20 @@ def _follow(channel: "_socket.socket", signals: int, watcher: int) -> int:
 def _pass_on(each: kernel.Signal, channel: "_socket.socket", watcher: int) -> None:
     """Pass a signal on, unless it is meant for us: our child's changes, and that it wakes us."""
     if each.number == _signal.SIGCHLD and not each.sender:
-        if any(pid == watcher and posix.WIFSTOPPED(status) for pid, status in tree.reap()):
+        if _is_stopped(watcher):
             _stop(_signal.SIGSTOP)  # the whole group was stopped, and the command with it
             posix.kill(watcher, _signal.SIGCONT)
     elif each.number != _signal.SIGCONT or each.sender != watcher:
         lifeline.tell(channel, bytes([each.number]))
+
+
+def _is_stopped(child: int) -> bool:
+    """Tell whether our child has stopped."""
+    try:
+        pid, status = posix.waitpid(child, posix.WNOHANG | posix.WUNTRACED)
+    except ChildProcessError:
+        return False  # its end was seen already
+    return pid != 0 and posix.WIFSTOPPED(status)
 
 
 def _await(child: int) -> None:
@@ -176,7 +205,7 @@ def _end_as(status: int) -> int:
 
 
 def _bereft() -> int:
-    """End everything where the lifeline was ended by somebody: nobody would look after it any more."""
+    """End everything where the lifeline was ended by somebody: nobody would look after it any more. Return a status."""
     tree.kill_all()
     line = "the process that looks after the command was killed, so everything was ended; look for who did that"
-    return report(Failure(INTERNAL, line), [])
+    return report(Failure(INTERNAL, line), []) << 8

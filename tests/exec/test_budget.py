@@ -15,6 +15,7 @@ OURS = {
     *(f"prism_vault_agent.exec{name}" for name in ("", ".arguments", ".client", ".environment", ".launch", ".wire")),
 }
 ISLAND = {"sys", "time", "errno", "posix", "resource", "_socket", "_signal", "grp", "select", "_ctypes"}
+ISLAND |= {"binascii", "fcntl", "termios"}
 MOST_MODULES = 40
 MOST_CALLS = 450
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.exec.fake_agent import FakeAgent
 
 PROMPT = b"<prompt>"
-BOTH = pytest.mark.parametrize("options", [(), ("--supervise",)], ids=["plain", "supervised"])
+BOTH = pytest.mark.parametrize("options", [(), ("--supervise",), ("--mask-output",)], ids=["plain", "supervised", "masked"])
 # Tells each line that it is typed, each signal that it gets, and its window's size.
 ECHO = (
     "import os, select, signal, sys\n"
@@ -188,7 +188,7 @@ def test_a_shell_below(agent, options):
         terminal.type(shlex.join(words(agent, "bash", "--norc", "--noediting", "-i", options=options)).encode() + b"\n")
         terminal.expect(PROMPT)
         terminal.type(b"echo $((6*7))-$DB\n")
-        terminal.expect(b"42-canary")
+        terminal.expect(b"42-********" if options == ("--mask-output",) else b"42-canary")
         terminal.expect(PROMPT)
         for _ in range(count(2, 10)):
             terminal.type(b"suspend -f\n")

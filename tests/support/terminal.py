@@ -64,6 +64,10 @@ class Terminal:
         """Return the process group that has the terminal."""
         return os.tcgetpgrp(self._end)
 
+    def canonical(self) -> bool:
+        """Tell whether the terminal hands lines to its readers, not single keys."""
+        return bool(termios.tcgetattr(self._end)[3] & termios.ICANON)
+
     def hang_up(self) -> None:
         """Close our end, as a connection that breaks does."""
         if self._end >= 0:

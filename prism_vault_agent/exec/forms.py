@@ -1,0 +1,62 @@
+"""The forms in which a value may be printed: as it is, encoded, escaped, line by line. Pure."""
+
+import binascii
+
+SHORTEST = 8  # bytes: what is shorter stands in ordinary output by chance
+_ESCAPES = {8: b"\\b", 9: b"\\t", 10: b"\\n", 12: b"\\f", 13: b"\\r", 34: b'\\"', 92: b"\\\\"}
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986
+
+
+def forms(value: bytes) -> set[bytes]:
+    """Return the forms of a value that are long enough to be told from ordinary output; none of a value that is not."""
+    if len(value) < SHORTEST:
+        return set()
+    found = {value, value.replace(b"\n", b"\r\n"), *lines(value), *base64(value), *urls(value), *json(value)}
+    found |= {binascii.hexlify(value), binascii.hexlify(value).upper()}
+    return {form for form in found if len(form) >= SHORTEST}
+
+
+def lines(value: bytes) -> set[bytes]:
+    """Return the lines of a value that has several, but not PEM's first and last, nor those that are little but space."""
+    every = [line.strip(b"\r") for line in value.split(b"\n")]
+    telling = [line for line in every if not line.startswith(b"-----") and len(b"".join(line.split())) >= SHORTEST]
+    return set(telling) if len(every) > 1 else set()
+
+
+def base64(value: bytes) -> set[bytes]:
+    """Return what stands in the base64 of any text with the value in it: at each of three offsets, in both alphabets.
+
+    Of the value alone it is all of it, with the padding.
+    """
+    found = set()
+    for before in range(3):
+        encoded = binascii.b2a_base64(bytes(before) + value, newline=False)
+        found.add(encoded[-(-before * 8 // 6) : (before + len(value)) * 8 // 6])
+    found.add(binascii.b2a_base64(value, newline=False))
+    return found | {form.replace(b"+", b"-").replace(b"/", b"_") for form in found}
+
+
+def urls(value: bytes) -> set[bytes]:
+    """Return the value as a part of a URL (RFC 3986) and of a form, with digits of either case, ``/`` kept or not."""
+    found = set()
+    for safe in (_UNRESERVED, _UNRESERVED | {47}):
+        for pattern in (b"%%%02X", b"%%%02x"):
+            encoded = b"".join([bytes((byte,)) if byte in safe else pattern % byte for byte in value])
+            found |= {encoded, encoded.replace(b"%20", b"+")}
+    return found
+
+
+def json(value: bytes) -> set[bytes]:
+    """Return the value within a JSON string (RFC 8259): with and without other letters than ASCII escaped, also ``/``."""
+    plain = b"".join([_ESCAPES.get(byte) or (b"\\u%04x" % byte if byte < 32 else bytes((byte,))) for byte in value])
+    found = {plain, plain.replace(b"/", b"\\/")}
+    try:
+        letters = plain.decode()
+    except UnicodeDecodeError:
+        return found
+    escaped = b""
+    for letter in letters:
+        wide = letter.encode("utf-16-be")
+        units = [wide[at : at + 2] for at in range(0, len(wide), 2)]
+        escaped += letter.encode() if letter.isascii() else b"".join([b"\\u" + binascii.hexlify(unit) for unit in units])
+    return found | {escaped, escaped.replace(b"/", b"\\/")}

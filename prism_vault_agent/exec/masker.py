@@ -1,0 +1,196 @@
+"""``exec --mask-output``: the process that all output of the command goes through, and the only other one that has the values.
+
+The command hands it the values just before it is the command. Where the output is a terminal the command gets one of its own,
+in front of the real one; elsewhere a pipe. What it reads, and its signals, are untouched.
+"""
+
+import _signal  # type: ignore[import-not-found]  # as in client.py
+import fcntl
+import posix
+import select
+import termios
+
+from prism_vault_agent.exec import INTERNAL, Failure, kernel, shown, wire
+from prism_vault_agent.exec.client import report
+from prism_vault_agent.exec.launch import no_core
+from prism_vault_agent.exec.masking import Mask, Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_OUTPUT = (1, 2)
+_PIECE = 1 << 20
+_QUIET = 50  # milliseconds without output after which a short beginning of a form is shown
+_TICK = 200  # milliseconds between two looks at the terminal's size and mode
+_INPUT_FLAGS, _OUTPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 1, 3, 6  # places in what tcgetattr returns, see termios(3)
+_SIZE = 8  # bytes of struct winsize
+
+
+class Output:
+    """Where the command writes instead of ``places``, our standard output, error or both; ``reading`` is our end of it."""
+
+    __slots__ = ("places", "reading", "terminal", "writing")
+
+    def __init__(self, places: list[int], *, terminal: bool) -> None:
+        """Make a pipe, or a terminal that is like the one that is there, but changes nothing of what it is given."""
+        self.places = places
+        self.terminal = terminal
+        if not terminal:
+            self.reading, self.writing = posix.pipe()
+            fcntl.fcntl(self.reading, fcntl.F_SETPIPE_SZ, _PIECE)
+            return
+        self.reading, self.writing = posix.openpty()
+        mode = termios.tcgetattr(places[0])
+        mode[_OUTPUT_FLAGS] &= ~termios.OPOST
+        termios.tcsetattr(self.writing, termios.TCSANOW, mode)
+        self.resize()
+
+    def resize(self) -> bool:
+        """Give the command's terminal the size of the real one; tell whether it was another."""
+        size = fcntl.ioctl(self.places[0], termios.TIOCGWINSZ, bytes(_SIZE))
+        if fcntl.ioctl(self.reading, termios.TIOCGWINSZ, bytes(_SIZE)) == size:
+            return False
+        fcntl.ioctl(self.reading, termios.TIOCSWINSZ, size)
+        return True
+
+
+def outputs() -> list[Output]:
+    """Return one output for standard output and error where both are the same file or terminal, else one for each."""
+    there = {}
+    for place in _OUTPUT:
+        try:
+            there[place] = posix.fstat(place)
+        except OSError:
+            continue  # the caller has closed it
+    both = len(there) == len(_OUTPUT) and len({(each.st_dev, each.st_ino) for each in there.values()}) == 1
+    groups = [list(_OUTPUT)] if both else [[place] for place in there]
+    return [Output(group, terminal=posix.isatty(group[0])) for group in groups]
+
+
+class Masker:
+    """The process, seen from the one that starts it. ``values`` is where the command hands over what it was given."""
+
+    __slots__ = ("outputs", "pid", "values")
+
+    def __init__(self) -> None:
+        """Start it."""
+        self.outputs = outputs()
+        reading, self.values = posix.pipe()
+        self.pid = posix.fork()
+        if self.pid == 0:
+            posix.close(self.values)
+            for output in self.outputs:
+                posix.close(output.writing)
+            _mask(reading, self.outputs)
+        posix.close(reading)
+        for output in self.outputs:
+            posix.close(output.reading)
+
+    def take_output(self) -> None:
+        """Write to the process from now on, where standard output and error were; for the child that becomes the command."""
+        for output in self.outputs:
+            for place in output.places:
+                posix.dup2(output.writing, place)
+
+    def status(self) -> int:
+        """Return how it ended, as waitpid(2) has it, once everything is written; 0 where it was ended with everything else."""
+        try:
+            return posix.waitpid(self.pid, 0)[1]
+        except ChildProcessError:
+            return 0
+
+
+def _mask(values: int, streams: list[Output]) -> "NoReturn":
+    """Be the process: read the values, then pass on what is written until nobody can write any more."""
+    status = INTERNAL
+    try:
+        no_core()
+        kernel.close_memory()
+        block = b""
+        while piece := posix.read(values, _PIECE):
+            block += piece
+        named = wire.decode_block(block)
+        mask = Mask([value for _, value in named])
+        if short := [shown(name) for name, value in named if value and not Mask([value]).forms]:
+            report(Failure(0, f"too short to be masked in the output: {', '.join(short)}"), [])
+        _Passing(streams, mask).run()
+        status = 0
+    except Exception as error:  # noqa: BLE001 - as in client.py: told in one line, without what it holds
+        report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), [])
+    finally:
+        kernel.exit_now(status)
+
+
+class _Passing:
+    """The loop. ``real`` is the mode of each real terminal as it was, ``mirrored`` what the command has made of it."""
+
+    def __init__(self, streams: list[Output], mask: Mask) -> None:
+        self.streams = {output.reading: (output, Stream(mask)) for output in streams}
+        self.terminals = [output for output in streams if output.terminal]
+        self.real = [termios.tcgetattr(output.places[0]) for output in self.terminals]
+        self.mirrored = [termios.tcgetattr(output.reading) for output in self.terminals]
+        self.poll = select.poll()
+        for reading in self.streams:
+            self.poll.register(reading, select.POLLIN)
+
+    def run(self) -> None:
+        """Pass on until the last output has ended; leave the terminal as it was."""
+        try:
+            while self.streams:
+                self._step()
+        finally:
+            for output, mode, mirrored in zip(self.terminals, self.real, self.mirrored, strict=True):
+                if _input_of(mirrored) != _input_of(mode):
+                    termios.tcsetattr(output.places[0], termios.TCSANOW, mode)
+
+    def _step(self) -> None:
+        holding = any(stream.held for _, stream in self.streams.values())
+        came = self.poll.poll(_QUIET if holding else _TICK if self.terminals else None)
+        self._mirror()
+        for reading, _ in came:
+            output, stream = self.streams[reading]
+            try:
+                piece = posix.read(reading, _PIECE)
+            except OSError:
+                piece = b""  # EIO: nobody has the command's terminal open any more, pty(7)
+            written = _write(output.places[0], stream.feed(piece) if piece else stream.rest(end=True))
+            if not piece or not written:
+                self.poll.unregister(reading)
+                del self.streams[reading]
+                posix.close(reading)  # and who writes on is told as without us
+        if not came:
+            for output, stream in self.streams.values():
+                _write(output.places[0], stream.rest(end=False))
+
+    def _mirror(self) -> None:
+        """Make of the real terminals what the command has made of its own, and the other way where the size has changed."""
+        for at, output in enumerate(self.terminals):
+            if output.reading not in self.streams:
+                continue
+            try:
+                mode = termios.tcgetattr(output.reading)
+                if _input_of(mode) != _input_of(self.mirrored[at]):
+                    self.mirrored[at] = mode
+                    real = termios.tcgetattr(output.places[0])
+                    for place in (_INPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS):
+                        real[place] = mode[place]
+                    termios.tcsetattr(output.places[0], termios.TCSANOW, real)
+                if output.resize():
+                    posix.killpg(posix.tcgetpgrp(output.places[0]), _signal.SIGWINCH)
+            except (OSError, termios.error):
+                continue  # it hung up
+
+
+def _input_of(mode: list[object]) -> tuple[object, ...]:
+    return mode[_INPUT_FLAGS], mode[_LOCAL_FLAGS], mode[_CHARACTERS]
+
+
+def _write(place: int, text: bytes) -> bool:
+    """Write all of ``text``; tell whether somebody takes it."""
+    try:
+        while text:
+            text = text[posix.write(place, text) :]
+    except OSError:
+        return False
+    return True
