@@ -58,6 +58,7 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
 
 async def serve(parts: Parts, notifier: Notifier) -> None:
     """Run the agent's loops until a signal, then stop in order: no new request, the log flushed, the token revoked."""
+    parts.credentials.store = notifier.store
     await parts.take_over()
     stop, hang_up = _signals()
     async with asyncio.TaskGroup() as background:

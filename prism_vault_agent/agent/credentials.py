@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent.listener import LEFT, Listener
 from prism_vault_agent.agent.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, WorkerProvider, written
 from prism_vault_agent.agent.unit import Holding, UnitRun, asked, holding
@@ -27,10 +29,8 @@ from prism_vault_agent.policy.decide import Denial
 from prism_vault_agent.render import render
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from prism_vault_agent.agent.listener import Listener
     from prism_vault_agent.agent.run_records import RunRecords
     from prism_vault_agent.agent.runs import Runs
     from prism_vault_agent.config.settings import Settings
@@ -60,6 +60,8 @@ class Credentials:
         self._audit = audit
         self._reading = reading
         self._runs = runs
+        # Has systemd keep a connection for the next agent: whatever ends this one, a unit does not take its end for an answer.
+        self.store: Callable[[socket.socket, str], None] = lambda _connection, _name: None
 
     async def serve(self, listener: Listener | None) -> None:
         """Answer every connection, and look after the units that were given something, until cancelled."""
@@ -69,6 +71,8 @@ class Credentials:
         few = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as answers:
             answers.create_task(self._look())
+            for connection in listener.left:
+                answers.create_task(self._give_up(connection))
             while True:
                 await few.acquire()
                 try:
@@ -78,6 +82,7 @@ class Credentials:
                     few.release()
                     await asyncio.sleep(ACCEPT_PAUSE)
                     continue
+                self.store(connection, LEFT)
                 answers.create_task(self._answer(connection)).add_done_callback(lambda _: few.release())
 
     async def _look(self) -> None:
@@ -87,7 +92,7 @@ class Credentials:
 
     async def _answer(self, connection: socket.socket) -> None:
         """Give a credential, or keep the unit from starting; nothing that happens on a connection ends the agent."""
-        with connection:
+        with ended(connection):
             try:
                 await self._give(connection)
             except PrismVaultError as error:
@@ -99,6 +104,13 @@ class Credentials:
             except asyncio.CancelledError:
                 await refuse(connection, STOPPING_SECONDS)
                 raise
+
+    async def _give_up(self, connection: socket.socket) -> None:
+        """Refuse who asked an agent that was killed: nobody knows what that one has written already."""
+        with ended(connection):
+            connection.setblocking(False)
+            log.warning("credential.refused", address=_address(connection), reason="agent_lost", message="the agent was killed")
+            await refuse(connection)
 
     async def _give(self, connection: socket.socket) -> None:
         since = self._runs.revocations
@@ -175,6 +187,17 @@ class CredentialSink:
         """Have the worker write them; it ends with that."""
         with self.records.giving(receipt.resolution, (self.holding.unit, self.holding.invocation, self.holding.pid)):
             return await written(receipt, self.connection, "", self.deadline)
+
+
+@contextlib.contextmanager
+def ended(connection: socket.socket) -> Iterator[None]:
+    """Close a connection for the peer too, whoever else has it: systemd then gives up its own."""
+    with connection:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 async def refuse(connection: socket.socket, seconds: float = REFUSAL_SECONDS) -> None:

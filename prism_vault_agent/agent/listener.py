@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.errors import CannotCreate, ConfigError, Unavailable
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 LONGEST_PATH: Final = 107
 BACKLOG: Final = 4096
 FIRST_PASSED: Final = 3
+MOST_PASSED: Final = 1024
 # What the socket of credentials is called by its unit (FileDescriptorName=).
 CREDENTIALS: Final = "credentials"
+# What a connection to it is called that systemd keeps open for the next agent.
+LEFT: Final = "asking"
+
+Connection = socket.socket
 
 
 @dataclass(slots=True)
@@ -36,6 +41,8 @@ class Listener:
     identity: tuple[int, int]
     lock: int
     ours_to_unlink: bool
+    # Of systemd's socket for credentials: the connections that an earlier agent was killed with.
+    left: tuple[Connection, ...] = ()
 
     def ours(self) -> bool:
         """Tell whether the path still leads to our socket."""
@@ -64,13 +71,17 @@ def listen(settings: AgentSettings, environ: MutableMapping[str, str]) -> Listen
 
     Raises ``Unavailable`` when another agent has it and ``CannotCreate`` or ``ConfigError`` when it cannot be made.
     """
-    passed = _announced(environ)
+    announced = _announced(environ)
+    passed = [each for each in announced if each[1] != LEFT]
     credentials = [place for place, name in passed if name == CREDENTIALS]
     others = [place for place, name in passed if name != CREDENTIALS]
     if len(credentials) > 1 or len(others) > 1:
         raise ConfigError(f"systemd passed {len(passed)} sockets", mend="set one ListenStream= for each of the agent's sockets")
     ours = _passed(others[0]) if others else _bound(settings)
-    return ours, _passed(credentials[0]) if credentials else None
+    if not credentials:
+        return ours, None
+    left = tuple(socket.socket(fileno=place) for place, name in announced if name == LEFT)
+    return ours, replace(_passed(credentials[0]), left=left)
 
 
 def _announced(environ: MutableMapping[str, str]) -> list[tuple[int, str]]:
@@ -79,7 +90,7 @@ def _announced(environ: MutableMapping[str, str]) -> list[tuple[int, str]]:
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or count in ("", "0"):
         return []
-    if count not in ("1", "2"):
+    if not (count.isascii() and count.isdigit() and int(count) <= MOST_PASSED):
         raise ConfigError(f"systemd passed {shown(count)} sockets", mend="set one ListenStream= for each of the agent's sockets")
     return [(FIRST_PASSED + place, names[place] if place < len(names) else "") for place in range(int(count))]
 

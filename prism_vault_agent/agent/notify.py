@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 
 class Notifier:
@@ -21,6 +21,16 @@ class Notifier:
 
     def tell(self, **fields: str) -> None:
         """Send fields such as ``READY="1"``. A manager that does not listen is not waited for."""
+        self._send(fields, [])
+
+    def store(self, kept: socket.socket, name: str) -> None:
+        """Have the manager keep a socket open, and pass it to the next agent under this name, until its peer has closed it.
+
+        See FDSTORE= in sd_notify(3), and FileDescriptorStoreMax= of the unit.
+        """
+        self._send({"FDSTORE": "1", "FDNAME": name}, [kept.fileno()])
+
+    def _send(self, fields: Mapping[str, str], descriptors: list[int]) -> None:
         if not self._address:
             return
         message = "\n".join(f"{name}={value}" for name, value in fields.items())
@@ -28,4 +38,5 @@ class Notifier:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager,
         ):
-            manager.sendto(message.encode(), self._address)
+            manager.connect(self._address)
+            socket.send_fds(manager, [message.encode()], descriptors)

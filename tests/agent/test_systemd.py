@@ -224,6 +224,9 @@ def test_a_passed_socket_must_be_one_that_can_be_guarded(make, place):
     ("variables", "told"),
     [
         ({"LISTEN_FDS": "3"}, "systemd passed 3 sockets"),
+        ({"LISTEN_FDS": "1025"}, "systemd passed 1025 sockets"),
+        ({"LISTEN_FDS": "-1"}, "systemd passed -1 sockets"),
+        ({"LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:asking:asking"}, ""),
         ({"LISTEN_FDS": "2"}, "systemd passed 2 sockets"),
         ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}, "systemd passed 2 sockets"),
         ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "credentials:credentials"}, "systemd passed 2 sockets"),

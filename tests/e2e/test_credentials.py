@@ -184,6 +184,24 @@ def test_without_central_nothing_starts(api):
     assert api.credential() == api.value.encode()
 
 
+def test_an_agent_that_is_killed_gives_no_empty_credential(api):
+    """A unit that waits while the agent is killed is refused by the next one, and does not start with nothing in its place."""
+    api.host.central.pause()
+    api.host.booted.run("systemctl", "reset-failed")
+    api.host.booted.run("systemctl", "restart", "--no-block", UNIT)
+    wait_until(lambda: api.host.booted.show(AGENT, "NFileDescriptorStore") != "0")
+    api.host.signal("KILL")
+    wait_until(lambda: api.host.booted.show(UNIT, "ActiveState") == "failed")
+    api.host.central.resume()
+
+    assert api.host.booted.show(UNIT, "ExecMainStatus") == "243"
+    assert "the agent was killed" in api.host.booted.journal(AGENT)
+    wait_until(lambda: api.host.booted.show(AGENT, "NFileDescriptorStore") == "0")
+    wait_until(lambda: api.host.status()["ready"])
+    assert api.start()
+    assert api.credential() == api.value.encode()
+
+
 def test_what_cannot_be_read_does_not_start(api):
     """A secret that is gone keeps the unit from starting: it is not started with an empty credential."""
     api.host.openbao.kv_put("secret/api", {"other": "left"})
