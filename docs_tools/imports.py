@@ -39,6 +39,7 @@ template {
   destination = "/etc/web/web.ini"
   perms       = "0440"
   group       = "www-data"
+  command     = ["/usr/bin/systemctl", "reload", "web"]
 }
 template {
   contents    = "{{ range service \\"web\\" }}server {{ .Address }}{{ end }}"

@@ -85,10 +85,12 @@ def _file(file: FileOf, template: str, table: str) -> list[str]:
         "group": file.group,
         "mode": file.mode,
     }
+    told = f"notify = {{ command = [{', '.join(map(import_scope.quoted, file.notify))}] }}"
     return [
         f"# Was {re.sub(r'[^ -~]', '?', file.destination)}; it is now below the scope's directory: name it where it is read.",
         f"[[{table}.files]]",
         *(f"{key} = {import_scope.quoted(text)}" for key, text in pairs.items() if text),
+        *([told] if file.notify else []),
     ]
 
 

@@ -12,7 +12,7 @@ from prism_vault_agent.policy.names import dangerous, fault, shown
 
 @dataclass(slots=True)
 class FileOf:
-    """A file of the scope: where it was, what it is called here, and its template in Jinja2."""
+    """A file of the scope: where it was, what it is called here, its template in Jinja2, and the command for its changes."""
 
     destination: str
     path: str
@@ -20,6 +20,7 @@ class FileOf:
     mode: str
     owner: str
     group: str
+    notify: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PLAIN: Final = re.compile(r"\{\{ ([A-Za-z0-9_]+) \}\}")
+_WORD: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _FILE_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _OURS: Final = re.compile(r"0?[46][04]0")
 # What is there so that Vault Agent runs as it should: the agent here has its own way of each.
@@ -126,14 +127,29 @@ def _template(item: Item, read: Callable[[str], str], taken: Taken) -> None:
         taken.left.append((destination.line, f"template: {shown(destination.value)} has no name that a file has here"))
         return
     owner, group = (_word(body, (key, number)) for key, number in (("user", "uid"), ("group", "gid")))
-    taken.files.append(FileOf(destination.value, path, text, _mode(item, body, taken), owner, group))
+    notify: tuple[str, ...] = ()
+    mode = _mode(item, body, taken)
     for each in body:
         if each.name in ("command", "exec"):
-            taken.left.append((each.line, f"{each.name}: what runs when {path} changes is not taken over"))
+            notify = _command(each, path, taken)
         elif each.name not in _OF_A_TEMPLATE:
             taken.left.append((each.line, f"{shown(each.name)} has no counterpart"))
         elif (why := _OF_A_TEMPLATE[each.name]) and each.value not in (False, "", None):
             taken.notes.append((each.line, f"{each.name} is not needed: {why}"))
+    taken.files.append(FileOf(destination.value, path, text, mode, owner, group, notify))
+
+
+def _command(item: Item, path: str, taken: Taken) -> tuple[str, ...]:
+    """Return the program and its arguments that run after a change, where no shell is needed for it."""
+    inner = item.value.get("command") if isinstance(item.value, Body) else item
+    words = inner.value if inner is not None else None
+    if isinstance(words, list) and words and all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+        if words[0].startswith("/"):
+            return tuple(words)
+        taken.left.append((item.line, f"{item.name}: name the program that runs when {path} changes by its absolute path"))
+    else:
+        taken.left.append((item.line, f"{item.name}: what runs when {path} changes is no list of words; no shell reads it here"))
+    return ()
 
 
 def _path(destination: str, taken: Taken) -> str | None:

@@ -165,6 +165,31 @@ def test_what_does_not_translate_is_told_line_by_line(tmp_path):
     assert scope.name == ScopeName("web") and [path.name for path in templates.iterdir()] == ["web-a.conf.j2"]
 
 
+def test_what_runs_after_a_change_is_told_of_it(tmp_path):
+    """A command that is a list of words becomes a ``notify`` of its file; one for a shell, or without a path, is left by line."""
+    stanza = 'template {{\n  contents = "x"\n  perms = "0400"\n  destination = "/etc/{}"\n  {}\n}}\n'
+    commands = {
+        "a": 'command = ["/usr/bin/systemctl", "reload", "a b"]',
+        "b": 'exec { command = ["/usr/bin/touch", "/run/b"] timeout = "30s" }',
+        "c": 'command = "systemctl reload c"',
+        "d": 'command = ["touch", "/run/d"]',
+    }
+    key = (
+        'template {\n contents = "{{ with secret \\"kv/a\\" }}{{ .Data.k }}{{ end }}"\n perms = "0400"\n destination = "/k"\n}\n'
+    )
+    config = tmp_path / "agent.hcl"
+    config.write_text("".join(stanza.format(name, command) for name, command in commands.items()) + key)
+    done = imported(config, "--templates", str(tmp_path / "templates"))
+    left = done.stdout.partition("# Left out:\n")[2].splitlines()
+    assert [line.removeprefix("#   line ").split(":")[0] for line in left] == ["17", "23"]
+    assert "no shell reads it here" in left[0] and "by its absolute path" in left[1]
+    (scope,) = load(write(tmp_path, BASE, web=done.stdout), ENVIRON).scopes.values()
+    assert [(each.kind, each.target, each.files) for each in scope.notify] == [
+        ("command", ("/usr/bin/systemctl", "reload", "a b"), ("a",)),
+        ("command", ("/usr/bin/touch", "/run/b"), ("b",)),
+    ]
+
+
 def test_a_template_that_is_there_is_not_overwritten(tmp_path):
     """The same import again changes nothing; where another text has the name it ends with 73 and leaves that."""
     config = tmp_path / "agent.hcl"
