@@ -81,7 +81,7 @@ def test_f36_f37_a_render_is_whole_at_every_call(place, way, tmp_path, fault):
     render(place.descriptor, 1)
     calls = points(place, ("render", "2"), way, tmp_path / "log")
     assert len(calls) >= FEWEST
-    for name, nth in chosen(calls, fault, count(8, 1)):
+    for name, nth in chosen(calls, fault, count(8 if way == "openat2" else 32, 1)):
         render(place.descriptor, 1)
         status = act(place, "render", "2", way=way, trace=name, inject=f"{name}:{fault}:when={nth}")
         found = visible(place)
@@ -102,7 +102,7 @@ def test_f36_f37_a_clear_leaves_nothing_at_every_call(place, way, tmp_path, faul
     render(place.descriptor, 1)
     calls = points(place, ("clear",), way, tmp_path / "log")
     assert len(calls) >= 15
-    for name, nth in chosen(calls, fault, count(4, 1)):
+    for name, nth in chosen(calls, fault, count(4 if way == "openat2" else 16, 1)):
         render(place.descriptor, 1)
         status = act(place, "clear", way=way, trace=name, inject=f"{name}:{fault}:when={nth}")
         found = visible(place)
