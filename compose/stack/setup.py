@@ -6,7 +6,6 @@ docs/operate.md. What is there already is left as it is.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hashlib
 import ipaddress
@@ -18,7 +17,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,26 +156,35 @@ def pem(what: Any) -> bytes:
 
 
 def ask(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what the server answers, as root where there is a root token. Raises ``HTTPError`` for a refusal."""
+    """Return what the server answers, as root where there is a root token.
+
+    After its start, after it was unsealed, and after a mount it refuses for a moment, or is not there: it is asked for a minute.
+    """
     context = ssl.create_default_context(cafile="/setup/keys/ca.crt")
     keys = Path("/setup/keys/vault.json")
     token = {"X-Vault-Token": json.loads(keys.read_text())["root_token"]} if keys.exists() else {}
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{VAULT}/v1/{path}", content, token, method=method)  # noqa: S310 - https, see above
-    with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310 - as above
-        text = answer.read()
-    return dict(json.loads(text)) if text else {}
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310 - as above
+                text = answer.read()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"setup: {method} {path} fails for {SECONDS:.0f} seconds: {error}; see the log of the service vault")
+            time.sleep(0.2)
+        else:
+            return dict(json.loads(text)) if text else {}
 
 
 def vault() -> None:
     """Initialise and unseal the server, and give the agent its role and a first secret."""
-    until("answers", lambda: bool(ask("GET", "sys/seal-status")))
     state = ask("GET", "sys/seal-status")
     if not state["initialized"]:
         put("keys", "vault.json", json.dumps(ask("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})))
     if state["sealed"]:
         ask("PUT", "sys/unseal", {"key": json.loads(Path("/setup/keys/vault.json").read_text())["keys_base64"][0]})
-    until("serves", lambda: bool(ask("GET", "sys/leader")["is_self"]))
     if Path("/setup/agent/secret-id").exists():
         return
     if "secret/" not in ask("GET", "sys/mounts")["data"]:
@@ -186,26 +193,14 @@ def vault() -> None:
         ask("POST", "sys/auth/approle", {"type": "approle"})
     ask("PUT", "sys/policies/acl/prism-vault-agent", {"policy": POLICY})
     ask("POST", "auth/approle/role/server1-web", {"token_policies": ["prism-vault-agent"], "token_period": "1h"})
-    until("stores", lambda: rotate(secrets.token_urlsafe(24)))  # versions are there a moment after the mount
+    rotate(secrets.token_urlsafe(24))
     put("agent", "role-id", ask("GET", "auth/approle/role/server1-web/role-id")["data"]["role_id"])
     put("agent", "secret-id", ask("POST", "auth/approle/role/server1-web/secret-id", {})["data"]["secret_id"])
 
 
-def rotate(value: str) -> bool:
+def rotate(value: str) -> None:
     """Make a value the newest version of the demo's secret."""
     ask("POST", PLACE, {"data": {"database_url": value}})
-    return True
-
-
-def until(what: str, condition: Callable[[], bool]) -> None:
-    """Wait until the server does what ``condition`` asks of it; it refuses, and it is not there, for a moment after its start."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if condition():
-                return
-        time.sleep(0.2)
-    sys.exit(f"setup: it is not so that the server {what}, {SECONDS:.0f} seconds after it was to start; see its log")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ import pytest
 from prism_vault_agent.audit.event import Chain, new_id
 from tests.central.host import fields
 from tests.e2e.server1 import AGENT, SERVER1
-from tests.support.booted import HERE
 from tests.support.certificates import Tls
-from tests.support.engine import BASE, Engine, context
+from tests.support.engine import BASE, Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,11 +72,10 @@ class Central:
 
 
 @pytest.fixture(scope="module")
-def central(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Central]:
+def central(images: tuple[Engine, Path], tmp_path_factory: pytest.TempPathFactory) -> Central:
     """Return central as an image that is built, and not up."""
-    directory = context(tmp_path_factory.mktemp("context"), HERE / "requirements" / "central.txt")
-    with Engine(tmp_path_factory.mktemp("engine")) as engine:
-        yield Central(engine, directory, Tls(tmp_path_factory.mktemp("tls")))
+    engine, sources = images
+    return Central(engine, sources, Tls(tmp_path_factory.mktemp("tls")))
 
 
 @pytest.fixture
