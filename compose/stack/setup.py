@@ -159,6 +159,7 @@ def ask(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
     """Return what the server answers, as root where there is a root token.
 
     After its start, after it was unsealed, and after a mount it refuses for a moment, or is not there: it is asked for a minute.
+    Nobody else than who waits for the answer of ``sys/init``, ten seconds or more, gets the keys.
     """
     context = ssl.create_default_context(cafile="/setup/keys/ca.crt")
     keys = Path("/setup/keys/vault.json")
@@ -168,7 +169,7 @@ def ask(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, context=context, timeout=SECONDS) as answer:  # noqa: S310 - as above
                 text = answer.read()
         except OSError as error:
             if time.monotonic() > deadline:

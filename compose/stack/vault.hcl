@@ -1,6 +1,7 @@
 storage "raft" {
-  path    = "/raft"
-  node_id = "vault"
+  path                   = "/raft"
+  node_id                = "vault"
+  performance_multiplier = 1
 }
 listener "tcp" {
   address       = "0.0.0.0:8200"
