@@ -15,7 +15,7 @@ import pytest
 from prism_vault_agent.audit.event import Chain, new_id
 from tests.central.host import fields
 from tests.e2e.server1 import AGENT, SERVER1
-from tests.support.booted import HERE, INSTALLED, Booted
+from tests.support.booted import INSTALLED, Booted
 from tests.support.certificates import Tls
 from tests.support.waiting import wait_until
 
@@ -56,12 +56,7 @@ class Central:
         self._tls = tls
         self._context = ssl.create_default_context(cafile=tls.ca_file)
         self.chain = Chain("server1", new_id())
-        (booted.path("/usr/lib/sysusers.d") / "prism-vault-central.conf").write_bytes(
-            (HERE / "systemd/prism-vault-central.sysusers").read_bytes()
-        )
-        booted.run("systemd-sysusers")
-        (booted.path("/etc/systemd/system") / UNIT).write_bytes((HERE / "systemd" / UNIT).read_bytes())
-        booted.run("systemctl", "daemon-reload")
+        booted.run(f"{INSTALLED}/bin/prism-vault", "install", "systemd", "central")
         booted.run("install", "-d", "-m", "700", "-o", USER, "-g", USER, "/var/lib/prism-vault-central")
         self.put(CONFIG, SETTINGS.encode())
         self.certify("central")
