@@ -68,6 +68,15 @@ def test_swap_matters_only_where_memory_is_not_locked(swaps: str, locked: bool, 
     assert state == "holds" or "/dev/sda2" in check.why
 
 
+def test_how_a_supervised_tree_is_found():
+    """Without the adoption of orphans a supervised tree cannot be ended; without the kernel's lists it takes longer."""
+    assert host.supervision(adopts=True, lists=True).why == "orphans are adopted and listed by the kernel"
+    slower = host.supervision(adopts=True, lists=False)
+    assert slower.state == "holds"
+    assert "found among all processes" in slower.why
+    assert host.supervision(adopts=False, lists=True).state == "does not hold"
+
+
 @pytest.mark.parametrize(
     ("scope", "state"), [("", "does not hold"), ("0\n", "does not hold"), ("1\n", "holds"), ("3\n", "holds")]
 )
