@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.agent.exec_request import reference, total_room
-from prism_vault_agent.agent.peer import Peer
+from prism_vault_agent.agent.front.exec_request import reference, total_room
+from prism_vault_agent.agent.front.peer import Peer
 from prism_vault_agent.audit.direct_http import DirectHttp
 from prism_vault_agent.audit.direct_log import DirectLog
 from prism_vault_agent.config.compiled import load_fast

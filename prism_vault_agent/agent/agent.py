@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent import log as logs
-from prism_vault_agent.agent.listener import listen
+from prism_vault_agent.agent.front.listener import listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.parts import Parts
 from prism_vault_agent.agent.status import Status
@@ -21,7 +21,7 @@ from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import harden, require_proc
 
 if TYPE_CHECKING:
-    from prism_vault_agent.agent.sidecar import Sidecar
+    from prism_vault_agent.agent.files.sidecar import Sidecar
 
 log = structlog.get_logger()
 

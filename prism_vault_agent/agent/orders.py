@@ -12,10 +12,10 @@ from prism_vault_agent.errors import Denied, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prism_vault_agent.agent.files import Files
-    from prism_vault_agent.agent.rendered import Rendered
-    from prism_vault_agent.agent.renders import FileRenders
-    from prism_vault_agent.agent.runs import Run, Runs
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.rendered import Rendered
+    from prism_vault_agent.agent.files.renders import FileRenders
+    from prism_vault_agent.agent.runs.runs import Run, Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.audit.target import Target
 

@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from prism_vault_agent.agent.adoption import adopt
-from prism_vault_agent.agent.consumers import Consumers
 from prism_vault_agent.agent.credential import credential_of
-from prism_vault_agent.agent.credentials import Credentials
 from prism_vault_agent.agent.drops import Drops
-from prism_vault_agent.agent.file_requests import FileRequests
-from prism_vault_agent.agent.files import Files
-from prism_vault_agent.agent.front import Front
-from prism_vault_agent.agent.lease_watch import LeaseWatch
-from prism_vault_agent.agent.leases import Leases
+from prism_vault_agent.agent.files.consumers import Consumers
+from prism_vault_agent.agent.files.files import Files
+from prism_vault_agent.agent.files.renders import FileRenders
+from prism_vault_agent.agent.files.requests import FileRequests
+from prism_vault_agent.agent.files.standings import Standings
+from prism_vault_agent.agent.front.front import Front
+from prism_vault_agent.agent.leases.leases import Leases
+from prism_vault_agent.agent.leases.watch import LeaseWatch
 from prism_vault_agent.agent.orders import Orders
 from prism_vault_agent.agent.release import Mounts, Reading
 from prism_vault_agent.agent.reload import Reload
-from prism_vault_agent.agent.renders import FileRenders
-from prism_vault_agent.agent.run_records import RunRecords
-from prism_vault_agent.agent.runs import Runs
+from prism_vault_agent.agent.runs.adoption import adopt
+from prism_vault_agent.agent.runs.credentials import Credentials
+from prism_vault_agent.agent.runs.records import RunRecords
+from prism_vault_agent.agent.runs.runs import Runs
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
-from prism_vault_agent.agent.standings import Standings
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.agent.watch import Watch
 from prism_vault_agent.agent.workers import Workers
@@ -44,8 +44,8 @@ from prism_vault_agent.proof.keys import VerifyingKey
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from prism_vault_agent.agent.listener import Listeners
-    from prism_vault_agent.agent.sidecar import Sidecar
+    from prism_vault_agent.agent.files.sidecar import Sidecar
+    from prism_vault_agent.agent.front.listener import Listeners
     from prism_vault_agent.audit.http import Credential
     from prism_vault_agent.config.settings import CentralSettings, Settings
     from prism_vault_agent.process import Hardening

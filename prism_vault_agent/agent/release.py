@@ -7,10 +7,10 @@ import select
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.agent.child import now
-from prism_vault_agent.agent.http import head
-from prism_vault_agent.agent.leases import wanted
-from prism_vault_agent.agent.peer import PeerGone
+from prism_vault_agent.agent.front.http import head
+from prism_vault_agent.agent.front.peer import PeerGone
+from prism_vault_agent.agent.leases.child import now
+from prism_vault_agent.agent.leases.leases import wanted
 from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
 from prism_vault_agent.vault.mounts import OTHER, mount_of
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterable
 
-    from prism_vault_agent.agent.leases import Leases
-    from prism_vault_agent.agent.peer import Peer
+    from prism_vault_agent.agent.front.peer import Peer
+    from prism_vault_agent.agent.leases.leases import Leases
     from prism_vault_agent.agent.relay import Taking
-    from prism_vault_agent.agent.run_records import RunRecords
+    from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.certificate import Certificate

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from watchfiles import Change
 
-    from prism_vault_agent.agent.files import Files
-    from prism_vault_agent.agent.front import Front
-    from prism_vault_agent.agent.renders import FileRenders
-    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.renders import FileRenders
+    from prism_vault_agent.agent.front.front import Front
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.config.settings import Settings
 

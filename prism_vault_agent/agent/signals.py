@@ -23,8 +23,8 @@ from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prism_vault_agent.agent.files import Files
-    from prism_vault_agent.agent.runs import Run, Runs
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.runs.runs import Run, Runs
     from prism_vault_agent.audit.central_log import CentralLog
     from prism_vault_agent.audit.stream import Heard, SignalStream
 

@@ -14,12 +14,12 @@ from prism_vault_agent.errors import IntegrityError
 from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
-    from prism_vault_agent.agent.files import Files
-    from prism_vault_agent.agent.leases import Leases
-    from prism_vault_agent.agent.listener import Listener
-    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.sidecar import Sidecar
+    from prism_vault_agent.agent.front.listener import Listener
+    from prism_vault_agent.agent.leases.leases import Leases
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.session import Session
-    from prism_vault_agent.agent.sidecar import Sidecar
     from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.watch import Watch
     from prism_vault_agent.agent.workers import Workers

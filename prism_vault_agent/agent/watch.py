@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.agent.rendered import Rendered
-from prism_vault_agent.agent.runs import Run
+from prism_vault_agent.agent.files.rendered import Rendered
+from prism_vault_agent.agent.runs.runs import Run
 from prism_vault_agent.errors import PrismVaultError, TokenExpired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.renders import FileRenders
-    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()

@@ -56,7 +56,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     from prism_vault_agent.agent import agent  # noqa: PLC0415 - --check needs no daemon
-    from prism_vault_agent.agent.sidecar import Sidecar  # noqa: PLC0415 - as above
+    from prism_vault_agent.agent.files.sidecar import Sidecar  # noqa: PLC0415 - as above
 
     purpose = Purpose(args.purpose) if args.purpose else None
     scopes = tuple(ScopeName(name) for name in args.scopes)

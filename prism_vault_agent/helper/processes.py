@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 
-from prism_vault_agent.agent.cgroup import container_of, unit_of
+from prism_vault_agent.agent.front.cgroup import container_of, unit_of
 from prism_vault_agent.errors import Denied
 from prism_vault_agent.helper.bounds import Process
 

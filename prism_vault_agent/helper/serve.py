@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.agent.peer import attest
+from prism_vault_agent.agent.front.peer import attest
 from prism_vault_agent.config.accounts import Accounts, home_group
 from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import ConfigError, Denied, PrismVaultError

@@ -1,7 +1,7 @@
 """What stands in ``.generation`` beside the files of a generation: what they are, so that the next agent can look after them.
 
-JSON without values: ``told``, what the agent says of the render (see ``agent/files.py``); ``files``, each with what fstat(2) said
-of it when it was written (see ``Written``). No hash of a content: one of a short secret is as good as the secret.
+JSON without values: ``told``, what the agent says of the render (see ``agent/files/files.py``); ``files``, each with what
+fstat(2) said of it when it was written (see ``Written``). No hash of a content: one of a short secret is as good as the secret.
 """
 
 from __future__ import annotations

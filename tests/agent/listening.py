@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.agent.listener import Listener, listen
+from prism_vault_agent.agent.front.listener import Listener, listen
 from prism_vault_agent.config.settings import AgentSettings
 
 if TYPE_CHECKING:

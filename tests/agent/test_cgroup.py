@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_vault_agent.agent.cgroup import container_of, unit_of
+from prism_vault_agent.agent.front.cgroup import container_of, unit_of
 
 CONTAINER = "0123456789abcdef" * 4
 

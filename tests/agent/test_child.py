@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from prism_vault_agent.agent import child as children
-from prism_vault_agent.agent.child import Child, now, recall
+from prism_vault_agent.agent.leases import child as children
+from prism_vault_agent.agent.leases.child import Child, now, recall
 from prism_vault_agent.model import Lease
 from tests.audit.nouns import reservation
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_vault_agent.agent import http
+from prism_vault_agent.agent.front import http
 from tests.agent.asking import STATUS, answer, ask, connect, exec_request, pid_of, receive
 from tests.support.soak import count
 

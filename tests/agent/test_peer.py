@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from prism_vault_agent.agent import peer
-from prism_vault_agent.agent.peer import PeerGone, attest
+from prism_vault_agent.agent.front import peer
+from prism_vault_agent.agent.front.peer import PeerGone, attest
 from prism_vault_agent.errors import Unavailable
 from tests.agent.asking import TICKS
 from tests.agent.puppet import Puppet

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prism_vault_agent.agent.listener import Listener
+from prism_vault_agent.agent.front.listener import Listener
 from prism_vault_agent.errors import CannotCreate, ConfigError, PrismVaultError, Unavailable
 from tests.agent.asking import STATUS, answer, connect, eventually, pid_of
 from tests.agent.listening import listening

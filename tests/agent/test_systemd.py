@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prism_vault_agent.agent.listener import listen
+from prism_vault_agent.agent.front.listener import listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.config.settings import AgentSettings
 from prism_vault_agent.errors import ConfigError

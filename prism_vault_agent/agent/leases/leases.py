@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.agent.child import Child, boot, now, recall
+from prism_vault_agent.agent.leases.child import Child, boot, now, recall
 from prism_vault_agent.errors import CannotCreate, ProviderUnavailable
 
 if TYPE_CHECKING:

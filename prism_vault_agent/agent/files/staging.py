@@ -6,14 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.agent import rendered
+from prism_vault_agent.agent.files import rendered
 from prism_vault_agent.agent.release import ask, logged_in
 from prism_vault_agent.model import Receipt, Render, Reservation, Resolution
 from prism_vault_agent.sink.generation import Staged
 from prism_vault_agent.sink.record import Written
 
 if TYPE_CHECKING:
-    from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.release import Reading
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.agent.peer import attest
+from prism_vault_agent.agent.front.peer import attest
 from prism_vault_agent.errors import Unavailable
 
 if TYPE_CHECKING:
-    from prism_vault_agent.agent.file_requests import FileRequests
+    from prism_vault_agent.agent.files.requests import FileRequests
     from prism_vault_agent.model import Caller, Request, ScopeName
 
 log = structlog.get_logger()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.agent import http, json_request
-from prism_vault_agent.agent.accept import accept
-from prism_vault_agent.agent.exec_request import parse
-from prism_vault_agent.agent.peer import Peer, PeerGone, attest
+from prism_vault_agent.agent.front import http, json_request
+from prism_vault_agent.agent.front.accept import accept
+from prism_vault_agent.agent.front.exec_request import parse
+from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, SocketSink, WorkerProvider, exec_job
 from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
@@ -21,9 +21,9 @@ from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
-    from prism_vault_agent.agent.file_requests import FileRequests
+    from prism_vault_agent.agent.files.requests import FileRequests
     from prism_vault_agent.agent.orders import Orders
-    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.render import AuditLog

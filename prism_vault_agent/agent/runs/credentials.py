@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.agent.listener import LEFT, Listener
-from prism_vault_agent.agent.peer import Peer, PeerGone, attest
+from prism_vault_agent.agent.front.listener import LEFT, Listener
+from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, WorkerProvider, written
-from prism_vault_agent.agent.unit import Holding, UnitRun, asked, holding
+from prism_vault_agent.agent.runs.unit import Holding, UnitRun, asked, holding
 from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Request
@@ -31,8 +31,8 @@ from prism_vault_agent.render import render
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from prism_vault_agent.agent.run_records import RunRecords
-    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.runs.records import RunRecords
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Credential, Receipt, Render, Scope
     from prism_vault_agent.render import AuditLog

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.agent.cgroup import unit_of
-from prism_vault_agent.agent.runs import Run
+from prism_vault_agent.agent.front.cgroup import unit_of
+from prism_vault_agent.agent.runs.runs import Run
 from prism_vault_agent.errors import Denied
 
 if TYPE_CHECKING:

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.agent.child import now
-from prism_vault_agent.agent.rendered import Rendered
+from prism_vault_agent.agent.files.rendered import Rendered
+from prism_vault_agent.agent.leases.child import now
 from prism_vault_agent.errors import PrismVaultError, TokenExpired
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prism_vault_agent.agent.child import Child
-    from prism_vault_agent.agent.consumers import Consumers
-    from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.files.consumers import Consumers
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.renders import FileRenders
+    from prism_vault_agent.agent.leases.child import Child
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.renders import FileRenders
-    from prism_vault_agent.agent.runs import Run, Runs
+    from prism_vault_agent.agent.runs.runs import Run, Runs
     from prism_vault_agent.model import ReservationId
     from prism_vault_agent.worker.messages import Message
 

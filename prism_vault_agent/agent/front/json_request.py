@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from prism_vault_agent.agent.http import BadRequest
+from prism_vault_agent.agent.front.http import BadRequest
 from prism_vault_agent.audit.target import ANY, Target
 from prism_vault_agent.model import Purpose, Request, ScopeName
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import structlog
 
-from prism_vault_agent.agent.signalling import signal_all
+from prism_vault_agent.agent.runs.signalling import signal_all
 from prism_vault_agent.audit.target import Released, as_read
 from prism_vault_agent.errors import CannotCreate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from prism_vault_agent.agent.run_records import RunRecords
+    from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.model import Render, Reservation, ScopeName
 

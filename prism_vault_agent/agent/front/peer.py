@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from prism_vault_agent.agent.cgroup import container_of, unit_of
+from prism_vault_agent.agent.front.cgroup import container_of, unit_of
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Caller
 

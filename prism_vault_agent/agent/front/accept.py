@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.agent.http import refusal
-from prism_vault_agent.agent.peer import credentials
+from prism_vault_agent.agent.front.http import refusal
+from prism_vault_agent.agent.front.peer import credentials
 from prism_vault_agent.errors import Unavailable
 
 if TYPE_CHECKING:

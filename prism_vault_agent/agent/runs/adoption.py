@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from prism_vault_agent.agent.peer import open_again
-from prism_vault_agent.agent.runs import Run
-from prism_vault_agent.agent.unit import Holding, UnitRun
+from prism_vault_agent.agent.front.peer import open_again
+from prism_vault_agent.agent.runs.runs import Run
+from prism_vault_agent.agent.runs.unit import Holding, UnitRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from prism_vault_agent.agent.run_records import Recalled
-    from prism_vault_agent.agent.runs import Runs
+    from prism_vault_agent.agent.runs.records import Recalled
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.model import Reservation, Scope, ScopeName
 
 log = structlog.get_logger()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from prism_vault_agent.agent.rendered import Rendered, recalled
-from prism_vault_agent.agent.runs import released
+from prism_vault_agent.agent.files.rendered import Rendered, recalled
+from prism_vault_agent.agent.runs.runs import released
 from prism_vault_agent.errors import CannotCreate, Denied
 from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Render, Reservation, ScopeName
@@ -24,7 +24,7 @@ from prism_vault_agent.sink.place import STAGED, Place, cannot, open_place
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from prism_vault_agent.agent.consumers import Consumers
+    from prism_vault_agent.agent.files.consumers import Consumers
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.config.settings import AgentSettings
     from prism_vault_agent.model import Receipt, Scope

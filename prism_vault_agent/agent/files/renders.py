@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent.files.staging import FileProvider, FileSink
 from prism_vault_agent.agent.relay import Relay
-from prism_vault_agent.agent.staging import FileProvider, FileSink
 from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
 from prism_vault_agent.render import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from prism_vault_agent.agent.files import Files
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.rendered import Rendered
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Request, ScopeName
     from prism_vault_agent.render import AuditLog

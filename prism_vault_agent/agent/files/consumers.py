@@ -24,8 +24,8 @@ from prism_vault_agent.notify.occasion import Occasion
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from prism_vault_agent.agent.rendered import Rendered
-    from prism_vault_agent.agent.standings import Standings
+    from prism_vault_agent.agent.files.rendered import Rendered
+    from prism_vault_agent.agent.files.standings import Standings
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Notify, NotifyKind, ScopeName
     from prism_vault_agent.sink.record import Written

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from prism_vault_agent.agent import reservations
-from prism_vault_agent.agent.child import boot
+from prism_vault_agent.agent.leases import reservations
+from prism_vault_agent.agent.leases.child import boot
 from prism_vault_agent.audit import journal
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.model import Lease, Render

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from prism_vault_agent.errors import Denied, UsageError
 
 if TYPE_CHECKING:
-    from prism_vault_agent.agent.files import Files
-    from prism_vault_agent.agent.renders import FileRenders
+    from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.model import Caller, Grant, Lease, Request, ScopeName
 

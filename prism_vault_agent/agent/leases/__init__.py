@@ -1,0 +1,1 @@
+"""What the provider expects back: child tokens and leases, known durably, renewed, and revoked."""

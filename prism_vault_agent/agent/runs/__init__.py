@@ -1,0 +1,1 @@
+"""The processes and units that hold values: watched, ended, recorded for the next agent."""
