@@ -43,8 +43,9 @@ def test_daemons_end_with_the_command(agent):
 def test_who_ignores_sigterm_is_killed_at_once_by_a_second_one(agent):
     """What the command left may ignore SIGTERM for its grace; a SIGTERM to the supervisor cuts that short."""
     marked = Marked()
-    ignore = "import _signal; _signal.signal(15, _signal.SIG_IGN); posix.write(1, b'!'); time.sleep(600)"
-    with start(agent, *PYTHON, daemons("", ignore), "1", env=marked.env) as process:
+    ignore = "import _signal; _signal.signal(15, _signal.SIG_IGN)\n"  # before the command ends, and inherited
+    code = ignore + daemons("", f"posix.write(1, b'!'); {SLEEP}")
+    with start(agent, *PYTHON, code, "1", env=marked.env) as process:
         assert process.stdout is not None
         assert process.stdout.read(2) == b".!"
         (lifeline,) = children(process.pid)
