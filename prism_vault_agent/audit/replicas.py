@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -17,6 +16,7 @@ from prism_vault_agent.relay import missing, socket_of
 from prism_vault_agent.vault.tls import tls_context
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
 
     from prism_vault_agent.config.settings import CentralSettings, TlsFiles
@@ -68,6 +68,8 @@ class Replica:
 
     async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return a new connection, TLS done where it is to be. Raises ``OSError``, or ``AuditUnavailable`` without a relay."""
+        import asyncio  # noqa: PLC0415 - `exec --direct` has replicas too, and no event loop
+
         if not self.relay:
             return await asyncio.open_connection(self.host, self.port, ssl=self.context)
         context = self.context

@@ -60,18 +60,19 @@ def test_revoke_does_not_say_done_before_it_is(made):
     made.agent.stop()
     try:
         status, out, err = ended(start(made, "revoke", "--run-ref", "kill-2", "--timeout", "3", "--json"))
+        found = json.loads(out)
+        again, shown, _ = ended(start(made, "revocations", str(found["id"])))
     finally:
         child.kill()
         status_of(child)
         made.agent.start()
-    found = json.loads(out)
 
     assert status == 75
     assert "not everything is known to be cleared: 1 silent" in err
     assert (found["hosts"][0]["host"], found["hosts"][0]["state"], found["hosts"][0]["left"]) == ("server1", "silent", 1)
-    again, out, _ = ended(start(made, "revocations", str(found["id"])))
     assert again == 75
-    assert "server1" in out
+    assert "server1" in shown
+    wait_until(lambda: evidence(made.central, found["id"])["complete"])  # the next agent records that it has ended
 
 
 def test_an_interrupt_stops_only_the_waiting(made):

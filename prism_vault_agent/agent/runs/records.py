@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from prism_vault_agent.agent.front.peer import SHORTAGE
 from prism_vault_agent.agent.leases import reservations
 from prism_vault_agent.agent.leases.child import boot
 from prism_vault_agent.audit import journal
-from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.errors import CannotCreate, Unavailable
 from prism_vault_agent.model import Lease, Render
 from prism_vault_agent.vault.mounts import mount_of
 
@@ -53,12 +54,13 @@ class RunRecords:
     mounts: dict[str, int]
     _waiting: dict[str, bytes] = field(default_factory=dict)
     _size: int = 0
+    _boot: str = field(default_factory=boot)
 
     @contextlib.contextmanager
     def giving(self, resolution: Resolution, unit: tuple[str, str, int] | None = None) -> Iterator[None]:
         """Keep what is given within the ``with``, and forget it again where that fails.
 
-        Raises ``CannotCreate`` where the disk does not take it; nothing is given then.
+        Raises ``CannotCreate`` where the disk does not take it, ``Unavailable`` without a descriptor; nothing is given then.
         """
         self._keep(resolution, unit)
         try:
@@ -73,7 +75,7 @@ class RunRecords:
         fields = {
             "event_id": reservation.id,
             "at": time.time(),
-            "boot": boot(),
+            "boot": self._boot,
             "names": resolution.names,
             "leases": [dataclasses.asdict(lease) for lease in resolution.leases],
             "mounts": {mount: self.mounts[mount] for mount in known if mount is not None},
@@ -84,6 +86,8 @@ class RunRecords:
         try:
             self._append(line)
         except OSError as error:
+            if error.errno in SHORTAGE:
+                raise Unavailable("the agent is out of descriptors or memory", mend="retry", reason="busy") from None
             told = f"cannot keep what is given to whom in {self.path}: {os.strerror(error.errno or 0)}"
             raise CannotCreate(told, mend="make room or mend its directory") from None
         self._waiting[reservation.id] = line
