@@ -130,7 +130,7 @@ def _follow(channel: "_socket.socket", signals: int, watcher: int) -> int:
         for descriptor, _ in poll.poll():
             if descriptor == signals:
                 for each in kernel.read_signals(signals):
-                    _pass_on(each, channel, watcher)
+                    _pass_on(each, channel, signals, watcher)
                 continue
             told = lifeline.hear(channel)
             if not told:
@@ -141,18 +141,37 @@ def _follow(channel: "_socket.socket", signals: int, watcher: int) -> int:
                 return int.from_bytes(told[1:], "little")
             if told[:1] == lifeline.CONTINUED:
                 lifeline.tell(channel, lifeline.AWAKE + told[1:])
-            elif tree.is_stopped(int.from_bytes(told[2:], "little")) and not _stop(told[1]):
-                lifeline.tell(channel, bytes([_signal.SIGCONT]))
+            elif tree.is_stopped(command := int.from_bytes(told[2:], "little")):
+                could, _ = _stop_beside(command, told[1], (channel.fileno(), signals))
+                if not could:
+                    lifeline.tell(channel, bytes([_signal.SIGCONT]))
 
 
-def _pass_on(each: kernel.Signal, channel: "_socket.socket", watcher: int) -> None:
+def _pass_on(each: kernel.Signal, channel: "_socket.socket", signals: int, watcher: int) -> None:
     """Pass a signal on, unless it is meant for us: our child's changes, and that it wakes us."""
     if each.number == _signal.SIGCHLD and not each.sender:
-        if _is_stopped(watcher):
-            _stop(_signal.SIGSTOP)  # the whole group was stopped, and the command with it
-            posix.kill(watcher, _signal.SIGCONT)
+        if _is_stopped(watcher) and tree.is_stopped(watcher):  # the whole group was, and the command with it
+            _, alone = _stop_beside(watcher, _signal.SIGSTOP, (channel.fileno(), signals))
+            if alone:
+                posix.kill(watcher, _signal.SIGCONT)
     elif each.number != _signal.SIGCONT or each.sender != watcher:
         lifeline.tell(channel, bytes([each.number]))
+
+
+def _stop_beside(stopped: int, number: int, descriptors: tuple[int, ...]) -> tuple[bool, bool]:
+    """Stop by this signal as a process below us has, until it runs or somebody continues us.
+
+    Return whether the kernel stopped us, and whether it was us that were continued, whatever that process does.
+    """
+    from prism_vault_agent.exec.alarm import Alarm  # noqa: PLC0415 - few are ever stopped
+
+    while True:
+        alarm = Alarm(stopped, tree.switches(stopped), descriptors)
+        could = _stop(number)
+        if not alarm.rang():
+            return could, True
+        if not tree.is_stopped(stopped):
+            return could, False
 
 
 def _is_stopped(child: int) -> bool:

@@ -52,6 +52,15 @@ def is_stopped(pid: int) -> bool:
     return _stat(pid)[0] == b"T"
 
 
+def switches(pid: int) -> int:
+    """Return how often a process has run and was switched away from, 0 where it is gone."""
+    try:
+        lines = _read(f"/proc/{pid}/status").split(b"\n")
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if b"voluntary_ctxt_switches:" in line)
+
+
 def _stat(pid: int) -> list[bytes]:
     """Return state, parent and what follows the name in ``/proc/PID/stat``, see proc_pid_stat(5)."""
     try:
