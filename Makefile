@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml launcher/prism-vault launcher/first-line.sed $(wildcard systemd/prism-vault-*) $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PYTEST_WORKERS ?= 4
+E2E ?= yes
 
 .PHONY: setup demo test e2e soak bench check docs lock clean
 
@@ -29,8 +30,10 @@ $(VENV)/installed: $(VENV)/dependencies $(SOURCES)
 demo: setup
 	@$(BIN)/python -I demo/demo.py
 
+# Where the machine has what booted containers need, those too, unless E2E=no; else it is said what is left out, and why.
 test: setup
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+	@[ "$(E2E)" = no ] || ! tests/e2e/prepare --why-not || $(MAKE) --no-print-directory e2e
 
 # Booted containers: as root, with what the system lacks installed first. Nothing is left out.
 e2e: setup

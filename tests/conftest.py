@@ -49,7 +49,7 @@ def may_make_namespaces() -> bool:
 
 def pytest_report_header() -> list[str]:
     """Say first what will be left out."""
-    systems = [f"left out: tests/{each}, which `make {each}` runs" for each in collect_ignore]
+    systems = [f"not among these: tests/{each}, which `make {each}` runs" for each in collect_ignore]
     return [*systems, *(f"left out: the tests marked {what}, because: {why}" for what, why in lacking().items())]
 
 
