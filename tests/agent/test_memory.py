@@ -27,7 +27,7 @@ EXECS = count(300, 1000)
 AT_A_TIME = 16
 SCOPES = 1000
 RUNS = 100
-LARGEST_FRONT = 60 * 1024
+LARGEST_FRONT = 48 * 1024  # of its own; what it maps of libraries beside that depends on what else the host runs
 SECRET = Canary().core + "-as-a-value"
 
 
@@ -82,10 +82,10 @@ def test_the_scanner_finds_a_planted_copy(form):
 
 
 def test_the_front_stays_small(agent):
-    """With a thousand scopes the front takes less than 60 MB."""
+    """With a thousand scopes the front takes less than 48 MiB of its own."""
     assert len(agent.status()["scopes"]) == SCOPES
     assert run(agent, "--scope", "held", "--", "/bin/true").returncode == 0
-    assert footprint(pid_of(agent)).rss < LARGEST_FRONT
+    assert footprint(pid_of(agent)).uss < LARGEST_FRONT
 
 
 def test_nothing_for_each_command_that_runs(agent):
