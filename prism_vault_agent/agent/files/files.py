@@ -179,9 +179,11 @@ class Files:
         left = [f"{each.scope.name} {failed}" for each in self if (failed := self.clear(each, why))]
         if self._place is not None:
             try:
-                generation.sweep(self._place.descriptor, self._rendered)
-            except OSError as error:
-                left.append(f"{self._place.path} {os.strerror(error.errno or 0)}")
+                with asking(self.helper) as owners:
+                    generation.sweep(self._place.descriptor, self._rendered, owners)
+            except (OSError, CannotCreate) as error:
+                why = error.message if isinstance(error, CannotCreate) else os.strerror(error.errno or 0)
+                left.append(f"{self._place.path} {why}")
         return left
 
     def void(self, name: ScopeName) -> None:
