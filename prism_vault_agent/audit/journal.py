@@ -20,6 +20,8 @@ import structlog
 from prism_vault_agent.errors import CannotCreate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from prism_vault_agent.audit.event import Fields
 
 log = structlog.get_logger()
@@ -79,7 +81,7 @@ class Journal:
             self._size = 0
 
     async def _append(self, lines: bytes) -> None:
-        if self._size + len(lines) > max(WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
+        if overgrown(self._size + len(lines), self._waiting.values()):
             await self._rewrite()
         try:
             async with aiofiles.open(self._path, "ab", opener=private) as file:
@@ -107,6 +109,11 @@ class Journal:
         return CannotCreate(
             f"cannot keep {self._what} in {self._path}: {os.strerror(error.errno or 0)}", mend="make room or mend its directory"
         )
+
+
+def overgrown(size: int, waiting: Iterable[bytes]) -> bool:
+    """Tell whether a file of ``size`` bytes is to be written anew: it is large, and most of it does not wait any more."""
+    return size > WORTH_REWRITING and size > 2 * sum(map(len, waiting))
 
 
 def line(fields: Fields) -> bytes:

@@ -7,23 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prism_vault_agent.model import (
-    Binding,
-    Caller,
-    File,
-    Grant,
-    Lease,
-    Purpose,
-    Render,
-    Request,
-    Reservation,
-    ReservationId,
-    Scope,
-    ScopeName,
-    SecretReference,
-)
+from prism_vault_agent.agent import reservations
+from prism_vault_agent.model import File, Lease, Render
 
 if TYPE_CHECKING:
+    from prism_vault_agent.model import Reservation, Scope
     from prism_vault_agent.sink.record import Written
 
 Told = dict[str, Any]
@@ -79,38 +67,19 @@ class Rendered:
 
 def told(reservation: Reservation, number: int) -> Told:
     """Return what the record of a generation says of its render; the worker adds names, leases and mounts."""
-    grant = reservation.grant
-    scope = grant.scopes[0]
     return {
         "number": number,
         "at": time.time(),
-        "reservation": reservation.id,
-        "audit_id": reservation.audit_id,
-        "scope": scope.name,
-        "project": scope.project,
-        "environment": scope.environment,
-        "kind": grant.kind,
-        "purpose": grant.purpose,
-        "run_ref": grant.request.run_ref,
-        "job_id": grant.request.job_id,
-        "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
-        "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
-        "files": [{**dataclasses.asdict(file), "text": ""} for file in scope.files],
+        "files": [{**dataclasses.asdict(file), "text": ""} for file in reservation.grant.scopes[0].files],
+        **reservations.plain(reservation),
     }
 
 
 def recalled(plain: Told, files: list[Written]) -> Rendered:
     """Return the generation that a record describes. Raises ``KeyError``, ``TypeError``, ``ValueError`` for none."""
-    bindings = tuple(Binding(name, SecretReference.parse(reference)) for name, reference in plain["bindings"])
-    purpose = Purpose(plain["purpose"])
-    scope = Scope(
-        ScopeName(plain["scope"]), plain["project"], plain["environment"], (purpose,), (), bindings,
-        files=tuple(File(**file) for file in plain["files"]),
-    )  # fmt: skip
-    caller = Caller(**{**plain["caller"], "groups": frozenset(plain["caller"]["groups"])})
-    request = Request((scope.name,), purpose, plain["run_ref"], plain["job_id"], mode="file")
-    grant = Grant((scope,), caller, plain["kind"], purpose, request, bindings, pristine=False)
-    reservation = Reservation(ReservationId(plain["reservation"]), plain["audit_id"], grant)
-    leases = tuple(Lease(**lease) for lease in plain["leases"])
-    render = Render(reservation, tuple(plain["names"]), leases)
+    reservation = reservations.recall(plain)
+    (scope,) = reservation.grant.scopes
+    scope = dataclasses.replace(scope, files=tuple(File(**file) for file in plain["files"]))
+    reservation = dataclasses.replace(reservation, grant=dataclasses.replace(reservation.grant, scopes=(scope,)))
+    render = Render(reservation, tuple(plain["names"]), tuple(Lease(**lease) for lease in plain["leases"]))
     return Rendered(render, int(plain["number"]), files, float(plain["at"]), mounts=dict(plain["mounts"]))

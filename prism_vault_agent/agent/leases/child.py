@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.agent.leases import reservations
+from prism_vault_agent.agent import reservations
 from prism_vault_agent.model import Lease
 
 if TYPE_CHECKING:

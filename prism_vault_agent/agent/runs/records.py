@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from prism_vault_agent.agent import reservations
 from prism_vault_agent.agent.front.peer import SHORTAGE
-from prism_vault_agent.agent.leases import reservations
 from prism_vault_agent.agent.leases.child import boot
 from prism_vault_agent.audit import journal
 from prism_vault_agent.errors import CannotCreate, Unavailable
@@ -109,6 +109,7 @@ class RunRecords:
         """Return what an earlier agent gave and did not see the end of; each is kept until it is dropped."""
         found: dict[str, dict[str, Any]] = {}
         with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", errors="replace") as lines:
+            self._size = os.fstat(lines.fileno()).st_size
             damaged = sum(not journal.take(found, line) for line in lines if line != "\n")
             if damaged:
                 log.warning("runs.damaged", lines=damaged)
@@ -123,7 +124,7 @@ class RunRecords:
 
     def _append(self, line: bytes) -> None:
         """Write a line; a file that is mostly of runs that have ended is written anew."""
-        if self._size + len(line) > max(journal.WORTH_REWRITING, 2 * sum(map(len, self._waiting.values()))):
+        if journal.overgrown(self._size + len(line), self._waiting.values()):
             line = b"".join(self._waiting.values()) + line
             with open(f"{self.path}.new", "wb", opener=journal.private) as file:
                 file.write(line)
