@@ -59,21 +59,17 @@ class Orders:
         if self.status.may_revoke(asker, -1):
             self.files.bar(target)
             self.runs.revoked(self.host, target, None, now=False)
-        told: dict[str, Any] = {"cleared": [], "ended": [], "failed": []}
-        for each in files:
-            why = self.files.clear(each, "revoked")
-            entry = {"scope": each.scope.name, "files": [file.path for file in each.files]}
-            told["failed" if why else "cleared"].append({**entry, "why": why} if why else entry)
+        told: dict[str, Any] = {"ended": [], **self.files.clear_each(files, "revoked")}
         for end in await self.runs.revoke_all(runs, "revoked"):
             told["failed" if "why" in end else "ended"].append(end)
         return told
 
     def _mine(self, asker: int, target: Target) -> tuple[list[Run], list[Rendered]]:
         """Return what a target means and ``asker`` may revoke."""
-        found = [*self.runs.meant(self.host, target)], [*self.files.meant(self.host, target)]
-        runs = [each for each in found[0] if self._owns(asker, each)]
-        files = [each for each in found[1] if self._owns(asker, each)]
-        if (found[0] or found[1]) and not (runs or files):
+        all_runs, all_files = self.runs.meant(self.host, target), self.files.meant(self.host, target)
+        runs = [each for each in all_runs if self._owns(asker, each)]
+        files = [each for each in all_files if self._owns(asker, each)]
+        if (all_runs or all_files) and not (runs or files):
             raise Denied("it belongs to another user", mend="ask root or the agent's user", reason="not_your_run")
         return runs, files
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.front.peer import Peer
     from prism_vault_agent.agent.leases.leases import Leases
-    from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.session import Session
+    from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.certificate import Certificate
     from prism_vault_agent.model import Binding, Caller, Grant

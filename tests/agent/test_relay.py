@@ -1,72 +1,105 @@
-"""Workers that many renders hand on: each is used by one at a time, not too often, and none is left at the end."""
+"""An agent without a network: it reaches Vault and central by a socket for each, over TLS with the server itself."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from typing import cast
+import contextlib
+import os
+import shutil
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from prism_vault_agent.agent.relay import MOST, Relay
-from prism_vault_agent.agent.workers import Worker, Workers
+import pytest
 
+from tests.agent.asking import processes
+from tests.agent.test_certificate_alone import EXEC, Place
+from tests.support.certificates import Tls
+from tests.support.fake_server import FakeServer, always, answer
+from tests.support.relay import relay
+from tests.support.waiting import wait_until
 
-class Made:
-    """Makes workers whose other end the test holds."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-    def __init__(self) -> None:
-        self.ends: list[socket.socket] = []
+    from tests.support.agent import AgentProcess
+    from tests.support.openbao import OpenBao
 
-    async def take(self, _deadline: float) -> Worker:
-        """Return a new one."""
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        self.ends.append(theirs)
-        return Worker(ours)
+pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.tool("systemd-analyze")]
 
-    def ended(self, number: int) -> bool:
-        """Tell whether a worker was let go."""
-        try:
-            return self.ends[number].recv(1) == b""
-        except BlockingIOError:
-            return False
-
-
-def relayed(made: Made) -> Relay:
-    return Relay(cast("Workers", made))
+ALONE = (str(shutil.which("unshare")), "--net", "--")
 
 
-def test_a_worker_is_handed_on_and_ends_after_so_many_jobs():
-    """One job after the other is one worker's, up to the bound; the next is a new one's, and the end of the block ends it."""
+class Relayed:
+    """An agent in a network of its own with nothing in it, and the directory of its relays."""
 
-    async def play() -> None:
-        made = Made()
-        with relayed(made) as relay:
-            for _ in range(MOST + 1):
-                relay.done(await relay.take(0))
-            assert (len(made.ends), made.ended(0), made.ended(1)) == (2, True, False)
-        assert made.ended(1)
-        for end in made.ends:
-            end.close()
+    def __init__(self, place: Path, openbao: OpenBao) -> None:
+        self.made = Place(place, openbao)
+        self.directory = place / "relay"
+        self.directory.mkdir(mode=0o700)
+        self.openbao = openbao
+        self.way = contextlib.ExitStack()
+        self.agent: AgentProcess
 
-    asyncio.run(play())
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Relayed]:
+        """Run central, both relays and the agent."""
+        with self.made.central, relay(self.directory, self.openbao.address), self.way:
+            self.lead()
+            options = {"agent": f'relay = "{self.directory}"', "before": ALONE, "vault": 'timeout = "2s"'}
+            self.agent = self.made.agent("relayed", "server1.prism.test", **options)
+            with self.agent:
+                yield self
+
+    def lead(self, to: str = "") -> Path:
+        """Have the relay for central lead there, or to another server; what went through it before is cut."""
+        self.way.close()
+        return self.way.enter_context(relay(self.directory, self.made.central.url, to))
 
 
-def test_a_worker_is_used_by_one_at_a_time_and_only_while_it_lives():
-    """Two who ask at once get two workers; one that has ended meanwhile is not handed on."""
+@pytest.fixture(scope="module")
+def relayed(place, openbao) -> Iterator[Relayed]:
+    """The agent, ready."""
+    with Relayed(place / "relayed", openbao).running() as found:
+        yield found
 
-    async def play() -> None:
-        made = Made()
-        with relayed(made) as relay:
-            first, second = await relay.take(0), await relay.take(0)
-            assert first is not second
-            relay.done(first)
-            made.ends[0].close()
-            third = await relay.take(0)
-            assert third not in (first, second)
-            relay.done(second)
-            relay.done(third)
-        assert made.ended(1) and made.ended(2)
-        for end in made.ends:
-            end.close()
 
-    asyncio.run(play())
+def test_all_that_it_asks_goes_by_the_relays(relayed):
+    """Without a network an exec gives the value, its rows are on the log, signals come, and the log is proved."""
+    agent = relayed.agent
+    done = agent.exec(*EXEC)
+
+    assert (done.returncode, done.stdout) == (0, "canary-5b1d77e0\n"), (done, agent.log[-2000:])
+    wait_until(lambda: ("server1", "success") in relayed.made.rows())
+    wait_until(lambda: agent.status()["signals"]["connected"])
+    wait_until(lambda: agent.status()["log"]["state"] == "proved")
+    for pid in processes(agent).values():
+        assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        routes = Path(f"/proc/{pid}/net/route").read_text().splitlines()[1:]
+        assert routes == []
+
+
+def test_without_its_relay_a_server_is_away_and_that_is_told(relayed):
+    """Where no socket leads to central nothing is released, and the line names the unit to start."""
+    name = relayed.made.central.url.rpartition("/")[2]
+    relayed.way.close()
+    done = relayed.agent.exec(*EXEC)
+    assert (done.returncode, done.stdout) == (75, "")
+    assert f"no relay listens at {relayed.directory}/{name}: enable prism-vault-relay@{name}.socket" in done.stderr
+    relayed.lead()
+    wait_until(lambda: relayed.agent.exec(*EXEC).returncode == 0)
+
+
+def test_a_relay_that_leads_elsewhere_is_not_trusted(relayed, tmp_path):
+    """A relay sees TLS and no more: a server that cannot show the name gets no request."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Tls(tmp_path / "other").issue("server", "127.0.0.1"))
+    with FakeServer(always(answer(b"{}")), context=context) as other:
+        relayed.lead(urlsplit(other.address).netloc)
+        done = relayed.agent.exec(*EXEC)
+        assert (done.returncode, done.stdout) == (75, "")
+        assert "central cannot be reached (" in done.stderr
+        wait_until(lambda: other.connections > 0)
+        assert other.received == b""
+    relayed.lead()
+    wait_until(lambda: relayed.agent.exec(*EXEC).returncode == 0)

@@ -174,6 +174,15 @@ class Files:
         self._cleared(rendered.render.reservation, why, signal)
         return ""
 
+    def clear_each(self, found: Iterable[Rendered], why: str) -> dict[str, list[Any]]:
+        """Take generations away as :meth:`clear` does; return what is told of those ``cleared`` and of those that ``failed``."""
+        told: dict[str, list[Any]] = {"cleared": [], "failed": []}
+        for each in found:
+            left = self.clear(each, why)
+            entry = {"scope": each.scope.name, "files": [file.path for file in each.files]}
+            told["failed" if left else "cleared"].append({**entry, "why": left} if left else entry)
+        return told
+
     def end(self, why: str) -> list[str]:
         """Clear everything, what is staged too; return what could not be, with the reason."""
         left = [f"{each.scope.name} {failed}" for each in self if (failed := self.clear(each, why))]

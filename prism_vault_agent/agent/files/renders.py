@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.agent.files.staging import FileProvider, FileSink
-from prism_vault_agent.agent.relay import Relay
+from prism_vault_agent.agent.shared_workers import SharedWorkers
 from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
 from prism_vault_agent.render import render
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.rendered import Rendered
-    from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.release import Reading
+    from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Request, ScopeName
     from prism_vault_agent.render import AuditLog
@@ -103,14 +103,14 @@ class FileRenders:
             self._wanted.clear()
             now = time.monotonic()
             stale = [each for each in self._files if each.stale and now >= each.retry_at]
-            with Relay(self._reading.workers) as relay:
-                await asyncio.gather(*(self._again(each, relay) for each in stale))
+            with SharedWorkers(self._reading.workers) as shared:
+                await asyncio.gather(*(self._again(each, shared) for each in stale))
 
-    async def _again(self, rendered: Rendered, relay: Relay) -> None:
+    async def _again(self, rendered: Rendered, shared: SharedWorkers) -> None:
         grant = rendered.render.reservation.grant
         try:
             async with self._few:
-                await self.render(grant.caller, grant.request, relay)
+                await self.render(grant.caller, grant.request, shared)
         except PrismVaultError as error:
             rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
             log.warning("files.stale", scope=rendered.scope.name, reason=error.reason, retry_in=rendered.pause)

@@ -72,12 +72,7 @@ class FileRequests:
         if self.status.may_revoke(asker, -1):
             for name in names or ():
                 self.files.void(name)
-        told: dict[str, Any] = {"cleared": [], "failed": []}
-        for each in mine:
-            why = self.files.clear(each, "cleared")
-            entry = {"scope": each.scope.name, "files": [file.path for file in each.files]}
-            told["failed" if why else "cleared"].append({**entry, "why": why} if why else entry)
-        return told
+        return self.files.clear_each(mine, "cleared")
 
 
 def _leased(lease: Lease) -> str | None:

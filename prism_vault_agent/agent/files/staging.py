@@ -14,8 +14,8 @@ from prism_vault_agent.sink.record import Written
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
-    from prism_vault_agent.agent.relay import Taking
     from prism_vault_agent.agent.release import Reading
+    from prism_vault_agent.agent.shared_workers import Taking
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ class Taking(Protocol):
         """Have back a worker that has answered its job."""
 
 
-class Relay:
+class SharedWorkers:
     """Hands a worker that has answered to the next who asks; each ends after ``MOST`` jobs, and all at the end of the block."""
 
     def __init__(self, workers: Workers) -> None:
