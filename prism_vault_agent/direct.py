@@ -22,18 +22,9 @@ from prism_vault_agent.errors import ConfigError, PrismVaultError
 from prism_vault_agent.exec import Failure, client, environment
 from prism_vault_agent.exec.launch import Launch
 from prism_vault_agent.exec.wire import decode_block
-from prism_vault_agent.model import (
-    Caller,
-    Grant,
-    Purpose,
-    Receipt,
-    Render,
-    Request,
-    Reservation,
-    Resolution,
-    ScopeName,
-)
+from prism_vault_agent.model import Caller, Grant, Receipt, Render, Request, Reservation, Resolution
 from prism_vault_agent.render import foretell, render, run_blocking
+from prism_vault_agent.scope import Purpose, ScopeName
 from prism_vault_agent.vault import credentials, login, reading
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.worker.block import environment_block

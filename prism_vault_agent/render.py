@@ -14,17 +14,8 @@ from prism_vault_agent.policy.decide import Denial, decide
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from prism_vault_agent.model import (
-        Caller,
-        Grant,
-        Receipt,
-        Render,
-        Request,
-        Reservation,
-        Resolution,
-        Scope,
-        ScopeName,
-    )
+    from prism_vault_agent.model import Caller, Grant, Receipt, Render, Request, Reservation, Resolution
+    from prism_vault_agent.scope import Scope, ScopeName
 
 Result = TypeVar("Result")
 

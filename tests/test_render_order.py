@@ -12,23 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_vault_agent.errors import AuditUnavailable, Denied, PrismVaultError, ProviderUnavailable, SecretNotFound
-from prism_vault_agent.model import (
-    Binding,
-    Caller,
-    CallerRule,
-    Grant,
-    Purpose,
-    Receipt,
-    Render,
-    Request,
-    Reservation,
-    ReservationId,
-    Resolution,
-    Scope,
-    ScopeName,
-    SecretReference,
-)
+from prism_vault_agent.model import Caller, Grant, Receipt, Render, Request, Reservation, ReservationId, Resolution
 from prism_vault_agent.render import render, run_blocking
+from prism_vault_agent.scope import Binding, CallerRule, Purpose, Scope, ScopeName, SecretReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.certificate import Certificate
-    from prism_vault_agent.model import Binding, Caller, Grant
+    from prism_vault_agent.model import Caller, Grant
+    from prism_vault_agent.scope import Binding
     from prism_vault_agent.worker.messages import Message, Room
 
 ENVIRONMENT: Final = "application/x-prism-vault-environment"

@@ -5,18 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from prism_vault_agent.model import (
-    Binding,
-    Caller,
-    Grant,
-    Purpose,
-    Request,
-    Reservation,
-    ReservationId,
-    Scope,
-    ScopeName,
-    SecretReference,
-)
+from prism_vault_agent.model import Caller, Grant, Request, Reservation, ReservationId
+from prism_vault_agent.scope import Binding, Purpose, Scope, ScopeName, SecretReference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Caller, Render, Scope
+    from prism_vault_agent.model import Caller, Render
     from prism_vault_agent.process import Hardening
+    from prism_vault_agent.scope import Scope
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from prism_vault_agent.errors import Denied, PrismVaultError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prism_vault_agent.model import Binding, Caller, Grant, Request, Reservation, Resolution
+    from prism_vault_agent.model import Caller, Grant, Request, Reservation, Resolution
     from prism_vault_agent.policy.decide import Denial
+    from prism_vault_agent.scope import Binding
 
 LONGEST_TEXT = 200
 # As many as a denial's row names: a caller may ask for any number, and each denial must fit the log.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import SecretReference
+from prism_vault_agent.scope import SecretReference
 
 EVERYTHING: Final = "everything"
 ANY: Final = "*"

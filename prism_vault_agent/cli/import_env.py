@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from prism_vault_agent.cli import import_scope
 from prism_vault_agent.errors import ConfigError, UsageError
 from prism_vault_agent.exec import Failure, envfile
-from prism_vault_agent.model import SecretReference
 from prism_vault_agent.policy.names import fault, shown
+from prism_vault_agent.scope import SecretReference
 
 if TYPE_CHECKING:
     import argparse

@@ -8,7 +8,8 @@ from prism_vault_agent.cli import show, socket
 from prism_vault_agent.cli.agent import add_config
 from prism_vault_agent.cli.main import COMMANDS
 from prism_vault_agent.errors import CannotCreate, Unavailable, UsageError
-from prism_vault_agent.model import Purpose, Request, ScopeName
+from prism_vault_agent.model import Request
+from prism_vault_agent.scope import Purpose, ScopeName
 
 if TYPE_CHECKING:
     import argparse

@@ -12,9 +12,9 @@ from prism_vault_agent.config.fields import Section, Ttl
 from prism_vault_agent.config.problems import Problem
 
 if TYPE_CHECKING:
-    from prism_vault_agent.config import schema
+    from prism_vault_agent.config import entries
     from prism_vault_agent.config.lines import KeyPath
-    from prism_vault_agent.model import SecretReference
+    from prism_vault_agent.scope import SecretReference
 
 Dns = Annotated[str, AfterValidator(shapes.dns)]
 Uri = Annotated[str, AfterValidator(shapes.uri)]
@@ -31,7 +31,7 @@ class CertificateEntry(Section):
     ttl: Ttl = Field("168h", description="How long it lives, as the role allows; files get a new one before two thirds of it.")
 
 
-def certificate(entry: schema.ScopeEntry, reference: SecretReference) -> Certificate | None:
+def certificate(entry: entries.ScopeEntry, reference: SecretReference) -> Certificate | None:
     """Return what is to be issued at the path of a reference; None where it is not that of a certificate.
 
     It lives no longer than the scope's own ``ttl`` says.
@@ -43,7 +43,7 @@ def certificate(entry: schema.ScopeEntry, reference: SecretReference) -> Certifi
     return Certificate(found.common_name, tuple(found.dns), tuple(found.uris), tuple(found.ips), int(lives))
 
 
-def check(entry: schema.ScopeEntry, here: KeyPath, named: set[str], problems: list[Problem]) -> None:
+def check(entry: entries.ScopeEntry, here: KeyPath, named: set[str], problems: list[Problem]) -> None:
     """Add to ``problems`` every certificate at a path that no reference of the scope names."""
     for path in entry.certificates.keys() - named:
         what = "is a certificate that no reference of the scope names"

@@ -24,7 +24,7 @@ from prism_vault_agent.config.settings import (
 )
 from prism_vault_agent.config.shapes import name, seconds
 from prism_vault_agent.config.templates import Templates
-from prism_vault_agent.model import ScopeName
+from prism_vault_agent.scope import ScopeName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,13 +9,13 @@ from pydantic import Field
 from prism_vault_agent.config.fields import FileName, Section, Template, Text
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.templates import template_of
-from prism_vault_agent.model import Credential, File, Format
 from prism_vault_agent.policy.names import shown
+from prism_vault_agent.scope import Credential, File, Format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prism_vault_agent.config import schema
+    from prism_vault_agent.config import entries
     from prism_vault_agent.config.lines import KeyPath
     from prism_vault_agent.config.templates import Templates
 
@@ -35,7 +35,7 @@ class CredentialEntry(Section):
 def credential(
     entry: CredentialEntry,
     here: KeyPath,
-    scope: schema.ScopeEntry,
+    scope: entries.ScopeEntry,
     *,
     templates: Templates,
     problems: list[Problem],
@@ -60,7 +60,7 @@ def credential(
     return Credential(entry.name, file=File(entry.name, entry.format, -1, -1, 0, *template))
 
 
-def check_names(scopes: Mapping[str, schema.ScopeEntry], problems: list[Problem]) -> None:
+def check_names(scopes: Mapping[str, entries.ScopeEntry], problems: list[Problem]) -> None:
     """Refuse a credential that means two things: the same name twice for one unit, in whatever scopes."""
     seen: dict[tuple[str, str], tuple[str, int]] = {}
     for name, scope in scopes.items():

@@ -20,6 +20,7 @@ from prism_vault_agent.policy.names import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from prism_vault_agent.config.entries import ScopeEntry
     from prism_vault_agent.config.lines import KeyPath
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.config.sources import Source
@@ -76,9 +77,9 @@ def examine(
 
 def _merge(
     documents: Sequence[tuple[schema.Document | schema.ScopesDocument | None, Origin]], errors: list[ConfigError]
-) -> tuple[dict[str, schema.ScopeEntry], dict[KeyPath, Origin]]:
+) -> tuple[dict[str, ScopeEntry], dict[KeyPath, Origin]]:
     """Return the scopes of all files, and where each is from; a scope that two files define is an error naming both."""
-    scopes: dict[str, schema.ScopeEntry] = {}
+    scopes: dict[str, ScopeEntry] = {}
     origins: dict[KeyPath, Origin] = {}
     for document, origin in documents:
         for name, entry in document.scopes.items() if document else ():

@@ -10,10 +10,10 @@ from pydantic import Field
 from prism_vault_agent.config.fields import ContainerName, Duration, MaintenanceWindow, Path, Section, Text, Unit
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.shapes import seconds
-from prism_vault_agent.model import Notify, NotifyKind
+from prism_vault_agent.scope import Notify, NotifyKind
 
 if TYPE_CHECKING:
-    from prism_vault_agent.config import schema
+    from prism_vault_agent.config import entries
     from prism_vault_agent.config.lines import KeyPath
 
 ENGINE_SOCKET: Final = "/run/docker.sock"
@@ -51,7 +51,7 @@ class NotifyEntry(Section):
     timeout: Duration = Field("60s", description="Longest wait for one attempt.")
 
 
-def consumers(files: list[schema.FileEntry], here: KeyPath, problems: list[Problem]) -> tuple[Notify, ...]:
+def consumers(files: list[entries.FileEntry], here: KeyPath, problems: list[Problem]) -> tuple[Notify, ...]:
     """Return the consumers of a scope's files, each once; what is wrong with them is added to ``problems``."""
     found: dict[str, Notify] = {}
     for index, file in enumerate(files):

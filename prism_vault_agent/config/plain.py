@@ -14,7 +14,7 @@ from prism_vault_agent.config.settings import (
     TlsFiles,
     VaultSettings,
 )
-from prism_vault_agent.model import Binding, CallerRule, Credential, File, Notify, Scope, SecretReference
+from prism_vault_agent.scope import Binding, CallerRule, Credential, File, Notify, Scope, SecretReference
 
 Plain = dict[str, Any]
 

@@ -6,33 +6,26 @@ No message repeats a value: somebody may have written a secret in the wrong plac
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from prism_vault_agent.config import shapes
 from prism_vault_agent.config.auth import METHODS, AnyAuth
 from prism_vault_agent.config.certificates import CertificateEntry
 from prism_vault_agent.config.credentials import CredentialEntry
+from prism_vault_agent.config.entries import CallerEntry, FileEntry, ScopeEntry
 from prism_vault_agent.config.fields import (
-    Duration,
-    FileMode,
-    FileName,
-    Id,
     LogKey,
     Mode,
     Name,
     Namespace,
     Path,
     Section,
-    Template,
     Text,
     Timeout,
-    Ttl,
     Url,
 )
 from prism_vault_agent.config.notify import NotifyEntry
-from prism_vault_agent.model import Format
 
 
 class Agent(Section):
@@ -134,84 +127,6 @@ class Central(Section):
     )
     key_file: Path | None = Field(None, description="Its private key.")
     timeout: Timeout = Field("5s", description="Longest wait for one answer.")
-
-
-class CallerEntry(Section):
-    """Who may ask. Every selector that is set must match, and one at least is needed."""
-
-    kind: Literal["service", "agent", "worker", "operator"] = Field(
-        description="Kind of caller; an `agent` must name its run (`--run-ref`), a `worker` its job (`--job-id`)."
-    )
-    user: Text | None = Field(None, description="User name on this host.")
-    uid: Id | None = Field(None, description="User number, instead of `user`.")
-    group: Text | None = Field(None, description="Group name on this host; the caller's further groups count.")
-    gid: Id | None = Field(None, description="Group number, instead of `group`.")
-    executable: Path | None = Field(None, description="Absolute path of the program that asks.")
-    unit: Text | None = Field(
-        None,
-        description="Unit of the host's systemd that the caller runs in, as `systemctl status PID` names it, for instance "
-        "`web.service`. Everything of a user's own systemd is in `user@UID.service`.",
-    )
-    container: Annotated[str, AfterValidator(shapes.container)] | None = Field(
-        None, description="Container that the caller runs in: its id, or at least the first 12 digits."
-    )
-
-
-class FileEntry(Section):
-    """A file that `prism-vault render` makes of all values of the scope, below the scope's own directory."""
-
-    path: FileName = Field(description="Its name; for `dir` that of a directory, with a file for each value.")
-    format: Format = Field(description="Who reads it. What the format cannot carry ends the render.")
-    template: Template | None = Field(
-        None,
-        description="For format `template`: a template of Jinja2, an absolute path below the directory of the main "
-        "configuration file, ending in `.j2`, at most 64 KiB.",
-    )
-    owner: Text | None = Field(None, description="User (name or number) that owns it. Default: the agent's own.")
-    group: Text | None = Field(None, description="Group (name or number). Default: the agent's own.")
-    mode: FileMode = Field("0400", description="Its mode, as an octal string.")
-    notify: NotifyEntry | None = Field(None, description="Who is told when it has changed. Default: nobody.")
-
-
-class ScopeEntry(Section):
-    """A named set of secrets that belong together, with who may have it and why."""
-
-    project: Name = Field(description="Project on the audit log and at central.")
-    environment: Name = Field(description="Environment of the project, for instance `lan`.")
-    purposes: Annotated[list[Name], Field(min_length=1)] = Field(
-        description="Why it may be asked for. A scope with one purpose uses it when none is given."
-    )
-    callers: Annotated[list[CallerEntry], Field(min_length=1)] = Field(description="Who may ask; nobody else may.")
-    env: dict[str, str] = Field(
-        default_factory=dict,
-        description="Environment name to secret reference: `vault://<mount>/<path>#<key>[?version=N]`.",
-    )
-    env_from: list[str] = Field(
-        default_factory=list,
-        description="References without `#<key>`: every key of the secret becomes an environment name.",
-    )
-    certificates: dict[str, CertificateEntry] = Field(default_factory=dict, description="Certificates by path: `pki/issue/ROLE`.")
-    files: list[FileEntry] = Field(default_factory=list, description="Files that the scope is rendered to.")
-    credentials: list[CredentialEntry] = Field(default_factory=list, description="Credentials for the units among the callers.")
-    allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(
-        default_factory=list,
-        description="Paths that the caller's own `vault://` references may name: `<mount>/<path>`, or `<mount>/*`.",
-    )
-    allow_names: list[str] = Field(
-        default_factory=list,
-        description="Environment names that change how programs load or run, each allowed here by name.",
-    )
-    on_collision: Literal["error", "scope", "caller"] = Field(
-        "error", description="What happens when the caller already has another value under a name of the scope."
-    )
-    pristine: bool | None = Field(
-        None,
-        description="Whether the command gets only a small list of the caller's variables beside the scope's. "
-        "Default: true for callers of kind `agent`, else false.",
-    )
-    poll: Timeout | None = Field(None, description="How often to look after what has this scope. Default: `poll` of `[vault]`.")
-    grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
-    ttl: Ttl | None = Field(None, description="Longest life of what is leased for it. Default: what the provider allows.")
 
 
 def _defaults() -> Agent:

@@ -11,11 +11,11 @@ from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.shapes import seconds
 from prism_vault_agent.config.templates import template_of
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import Binding, CallerRule, File, Purpose, Scope, ScopeName, SecretReference
 from prism_vault_agent.policy.names import dangerous, fault, shown
+from prism_vault_agent.scope import Binding, CallerRule, File, Purpose, Scope, ScopeName, SecretReference
 
 if TYPE_CHECKING:
-    from prism_vault_agent.config import schema
+    from prism_vault_agent.config import entries
     from prism_vault_agent.config.accounts import Accounts
     from prism_vault_agent.config.lines import KeyPath
     from prism_vault_agent.config.templates import Templates
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SELECTORS = ("user", "uid", "group", "gid", "executable", "unit", "container")
 
 
-def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Templates, problems: list[Problem]) -> Scope:
+def scope(name: str, entry: entries.ScopeEntry, accounts: Accounts, templates: Templates, problems: list[Problem]) -> Scope:
     """Return the scope; what is wrong with it is added to ``problems``."""
     here: KeyPath = ("scopes", name)
     for index, allowed in enumerate(entry.allow_names):
@@ -58,7 +58,7 @@ def scope(name: str, entry: schema.ScopeEntry, accounts: Accounts, templates: Te
     )
 
 
-def _check_names(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> None:
+def _check_names(entry: entries.ScopeEntry, here: KeyPath, problems: list[Problem]) -> None:
     """Refuse variables that no process can have, that change how programs run, or that differ only by case."""
     twins: dict[str, str] = {}
     for name in entry.env:
@@ -72,7 +72,7 @@ def _check_names(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem
             problems.append(Problem(path, f"differs from {shown(twin)} only by case", "keep one of them"))
 
 
-def _named(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> list[Binding]:
+def _named(entry: entries.ScopeEntry, here: KeyPath, problems: list[Problem]) -> list[Binding]:
     bindings = []
     for name, text in entry.env.items():
         path = (*here, "env", name)
@@ -84,7 +84,7 @@ def _named(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> 
     return bindings
 
 
-def _whole(entry: schema.ScopeEntry, here: KeyPath, problems: list[Problem]) -> list[Binding]:
+def _whole(entry: entries.ScopeEntry, here: KeyPath, problems: list[Problem]) -> list[Binding]:
     bindings = []
     for index, text in enumerate(entry.env_from):
         path = (*here, "env_from", index)
@@ -104,7 +104,7 @@ def _reference(text: str, path: KeyPath, problems: list[Problem]) -> SecretRefer
         return None
 
 
-def _rule(entry: schema.CallerEntry, here: KeyPath, accounts: Accounts, problems: list[Problem]) -> CallerRule:
+def _rule(entry: entries.CallerEntry, here: KeyPath, accounts: Accounts, problems: list[Problem]) -> CallerRule:
     if all(getattr(entry, selector) is None for selector in SELECTORS):
         problems.append(Problem(here, "would admit everybody", f"set at least one of {', '.join(SELECTORS)}"))
     for text, number in (("user", "uid"), ("group", "gid")):
@@ -119,9 +119,9 @@ def _rule(entry: schema.CallerEntry, here: KeyPath, accounts: Accounts, problems
 
 
 def _file(
-    entry: schema.FileEntry,
+    entry: entries.FileEntry,
     here: KeyPath,
-    scope: schema.ScopeEntry,
+    scope: entries.ScopeEntry,
     *,
     accounts: Accounts,
     templates: Templates,

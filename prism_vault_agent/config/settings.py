@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prism_vault_agent.model import Scope, ScopeName
+    from prism_vault_agent.scope import Scope, ScopeName
 
 AuthMethod = Literal["approle", "jwt", "kubernetes", "cert", "userpass", "token_file"]
 OnAuthFailure = Literal["keep-trying", "exit"]

@@ -12,7 +12,7 @@ from prism_vault_agent.config.sources import read_one
 from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prism_vault_agent.config import schema
+    from prism_vault_agent.config import entries
     from prism_vault_agent.config.credentials import CredentialEntry
     from prism_vault_agent.config.lines import KeyPath
 
@@ -59,7 +59,7 @@ class Templates:
 
 
 def template_of(
-    entry: schema.FileEntry | CredentialEntry, here: KeyPath, templates: Templates, problems: list[Problem]
+    entry: entries.FileEntry | CredentialEntry, here: KeyPath, templates: Templates, problems: list[Problem]
 ) -> tuple[str, str, str]:
     """Return the path of an entry's template, the digest of its text and the text; empty for all formats but one."""
     if (entry.format == "template") != (entry.template is not None):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from prism_vault_agent.dialects import quoting
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import Format
 from prism_vault_agent.policy.names import fault, shown
+from prism_vault_agent.scope import Format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import CallerRule
+    from prism_vault_agent.scope import CallerRule
 
 SIGNALS: Final = frozenset(
     (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2),

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import SecretReference
 from prism_vault_agent.policy.names import dangerous, fault, shown
+from prism_vault_agent.scope import SecretReference
 
 
 @dataclass(slots=True)

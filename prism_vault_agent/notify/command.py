@@ -16,8 +16,8 @@ from prism_vault_agent.notify.child import run
 from prism_vault_agent.notify.occasion import not_told
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Notify
     from prism_vault_agent.notify.occasion import Occasion
+    from prism_vault_agent.scope import Notify
 
 
 async def tell(notify: Notify, occasion: Occasion) -> str:

@@ -17,8 +17,8 @@ from urllib.parse import urlencode
 from prism_vault_agent.notify.occasion import not_told, one_line
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Notify
     from prism_vault_agent.notify.occasion import Occasion
+    from prism_vault_agent.scope import Notify
 
 LARGEST_ANSWER: Final = 1024 * 1024
 _RUNNING: Final = ("running", "paused", "restarting")

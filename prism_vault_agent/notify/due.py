@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from prism_vault_agent.notify.window import Window, opens
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Notify
+    from prism_vault_agent.scope import Notify
 
 HOUR: Final = 3600.0
 PAUSE_FIRST: Final = 10.0

@@ -20,8 +20,8 @@ from prism_vault_agent.helper.client import signal_by
 from prism_vault_agent.notify.occasion import not_told
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Notify
     from prism_vault_agent.notify.occasion import Occasion
+    from prism_vault_agent.scope import Notify
 
 LARGEST: Final = 32
 # A daemon writes its number after it has started; clocks of files and of processes tick differently.

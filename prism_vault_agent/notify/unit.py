@@ -15,8 +15,8 @@ from prism_vault_agent.notify.child import run
 from prism_vault_agent.notify.occasion import not_told, one_line
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Notify
     from prism_vault_agent.notify.occasion import Occasion
+    from prism_vault_agent.scope import Notify
 
 _RUNNING: Final = ("active", "reloading", "activating")
 # As systemctl and polkit say it in the C locale.

@@ -11,7 +11,7 @@ from prism_vault_agent.policy.names import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prism_vault_agent.model import Binding, Credential, Scope, ScopeName
+    from prism_vault_agent.scope import Binding, Credential, Scope, ScopeName
 
 
 def credential_of(scopes: Mapping[ScopeName, Scope], unit: str, name: str) -> tuple[Scope, Credential] | Denial:

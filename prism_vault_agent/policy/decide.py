@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prism_vault_agent.model import Binding, Caller, CallerKind, CallerRule, Grant, Purpose, Request, Scope, ScopeName
+from prism_vault_agent.model import Caller, Grant, Request
 from prism_vault_agent.policy.names import dangerous, fault, shown
+from prism_vault_agent.scope import Binding, CallerKind, CallerRule, Purpose, Scope, ScopeName
 
 LONGEST_TEXT: Final = 200
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable, SecretNotFound
-from prism_vault_agent.model import Lease, SecretReference
+from prism_vault_agent.model import Lease
+from prism_vault_agent.scope import SecretReference
 from prism_vault_agent.vault import fields
 from prism_vault_agent.vault.mounts import Mounts, mount_of
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from prism_vault_agent.model import Binding, Lease
+    from prism_vault_agent.model import Lease
+    from prism_vault_agent.scope import Binding
     from prism_vault_agent.vault.mounts import Mounts
     from prism_vault_agent.vault.transport import Answer, Transport
 

@@ -16,8 +16,8 @@ from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.dialects.contents import contents as write
 from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProtocolError, SecretNotFound, to_plain
 from prism_vault_agent.helper.client import asking
-from prism_vault_agent.model import Binding, File, SecretReference
 from prism_vault_agent.policy.names import shown
+from prism_vault_agent.scope import Binding, File, SecretReference
 from prism_vault_agent.sink.generation import Content, discard, stage
 from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import child, login, reading, standing

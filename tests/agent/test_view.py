@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
-from prism_vault_agent.model import Caller, CallerRule, Purpose, Scope, ScopeName
+from prism_vault_agent.model import Caller
 from prism_vault_agent.policy.decide import admits
+from prism_vault_agent.scope import CallerRule, Purpose, Scope, ScopeName
 from tests.agent.asking import STATUS, ask
 from tests.support.as_user import in_child
 from tests.support.waiting import wait_until

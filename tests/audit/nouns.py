@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prism_vault_agent.model import (
-    Binding,
-    Caller,
-    CallerRule,
-    Grant,
-    Lease,
-    Purpose,
-    Request,
-    Reservation,
-    ReservationId,
-    Resolution,
-    Scope,
-    ScopeName,
-    SecretReference,
-)
+from prism_vault_agent.model import Caller, Grant, Lease, Request, Reservation, ReservationId, Resolution
+from prism_vault_agent.scope import Binding, CallerRule, Purpose, Scope, ScopeName, SecretReference
 
 WEB = ScopeName("web")
 BINDING = Binding("A", SecretReference("secret/web", "a"))

@@ -13,8 +13,9 @@ from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.event import Chain, canonical, parse
 from prism_vault_agent.central.log import incoming
 from prism_vault_agent.errors import AuditUnavailable, ConfigError, Denied, SecretNotFound
-from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
+from prism_vault_agent.model import Request
 from prism_vault_agent.policy.decide import Denial, decide
+from prism_vault_agent.scope import Binding, Purpose, ScopeName, SecretReference
 from tests.audit.nouns import BINDING, SCOPE, WEB, caller, grant, reservation, resolution
 
 # The bytes of a caller that are no UTF-8 arrive as surrogates.

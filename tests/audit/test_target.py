@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_vault_agent.audit.target import Released, Target, as_read
-from prism_vault_agent.model import SecretReference
+from prism_vault_agent.scope import SecretReference
 
 NAMES = st.sampled_from(["a", "b", "c"])
 VERSIONS = st.none() | st.integers(1, 3)

@@ -16,7 +16,7 @@ import pytest
 from prism_vault_agent.cli import doctor, host, reach
 from prism_vault_agent.cli.checks import PROMISES, Check
 from prism_vault_agent.config.settings import AuthSettings, CentralSettings, TlsFiles, VaultSettings
-from prism_vault_agent.model import File, Scope, ScopeName
+from prism_vault_agent.scope import File, Scope, ScopeName
 from tests.support.certificates import Tls
 from tests.support.fake_server import FakeServer, reset
 

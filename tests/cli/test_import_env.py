@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.cli.import_env import translate, written
 from prism_vault_agent.config.load import load
-from prism_vault_agent.model import ScopeName
 from prism_vault_agent.policy.names import dangerous
+from prism_vault_agent.scope import ScopeName
 from tests.config.written import BASE, ENVIRON, private, write
 from tests.support.agent import LAUNCHER
 

@@ -10,13 +10,13 @@ from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import ScopeName
+from prism_vault_agent.scope import ScopeName
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from prism_vault_agent.model import Scope
+    from prism_vault_agent.scope import Scope
 
 KEYS = 'CERT = "vault://pki/issue/web#certificate"\nKEY = "vault://pki/issue/web#private_key"\nOTHER = "vault://secret/web#key"\n'
 TABLE = '[scopes.web.certificates."pki/issue/web"]\n'

@@ -10,9 +10,9 @@ import pytest
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import Binding, Credential, File, ScopeName, SecretReference
 from prism_vault_agent.policy.credentials import credential_of, credentials
 from prism_vault_agent.policy.decide import Denial
+from prism_vault_agent.scope import Binding, Credential, File, ScopeName, SecretReference
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:

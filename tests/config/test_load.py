@@ -12,8 +12,8 @@ from prism_vault_agent.config.lines import KeyPath, lines
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import Binding, CallerRule, SecretReference
 from prism_vault_agent.proof.keys import SigningKey
+from prism_vault_agent.scope import Binding, CallerRule, SecretReference
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import Notify, ScopeName
+from prism_vault_agent.scope import Notify, ScopeName
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:

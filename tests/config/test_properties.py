@@ -17,7 +17,7 @@ from prism_vault_agent.config.schema import SECTIONS
 from prism_vault_agent.config.settings import Settings
 from prism_vault_agent.config.shapes import duration, seconds, url
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import CallerRule
+from prism_vault_agent.scope import CallerRule
 from tests.config.written import BASE, ENVIRON, SCOPE, toml, value, write
 from tests.support.soak import count
 

@@ -17,7 +17,7 @@ from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
 from prism_vault_agent.config.templates import LARGEST_TEMPLATE
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import ScopeName
+from prism_vault_agent.scope import ScopeName
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, private, write
 from tests.support.as_user import NOBODY
 

@@ -15,7 +15,7 @@ from tests.dialects import readers
 from tests.support.soak import count
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Format
+    from prism_vault_agent.scope import Format
 
 RANDOM = 600
 # How many of the 57 traps each dialect carries; what it does not carry it refuses.

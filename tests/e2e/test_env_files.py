@@ -15,7 +15,7 @@ from tests.support.engine import BASE, Engine
 from tests.support.soak import count
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Format
+    from prism_vault_agent.scope import Format
 
 pytestmark = [
     pytest.mark.root,

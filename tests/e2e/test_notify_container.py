@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.errors import Unavailable
-from prism_vault_agent.model import Notify
 from prism_vault_agent.notify import container
 from prism_vault_agent.notify.occasion import Occasion
+from prism_vault_agent.scope import Notify
 from tests.support.engine import BASE, Engine
 from tests.support.files import SYSTEMD, filed
 from tests.support.waiting import wait_until

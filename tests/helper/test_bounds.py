@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.helper.bounds import SIGNALS, Bounds, Process
 from prism_vault_agent.helper.wire import unit_of
-from prism_vault_agent.model import CallerRule, Notify, Scope, ScopeName
+from prism_vault_agent.scope import CallerRule, Notify, Scope, ScopeName
 
 AGENT, HELPER, WEB, CONTAINER = 990, 4000, 1001, "0123456789ab" + "c" * 52
 

@@ -16,7 +16,7 @@ from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.migrate.taken import Taken
 from prism_vault_agent.migrate.vault_agent import translate
-from prism_vault_agent.model import ScopeName
+from prism_vault_agent.scope import ScopeName
 from tests.config.written import BASE, ENVIRON, private, write
 from tests.support.agent import LAUNCHER
 from tests.support.files import Filed, filed

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from prism_vault_agent.errors import Unavailable
-from prism_vault_agent.model import Notify
 from prism_vault_agent.notify import command
 from prism_vault_agent.notify.child import LARGEST_ANSWER, run
 from prism_vault_agent.notify.occasion import Occasion, one_line
+from prism_vault_agent.scope import Notify
 from tests.support.as_user import NOBODY
 from tests.support.waiting import wait_until
 

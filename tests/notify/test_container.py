@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.errors import Unavailable
-from prism_vault_agent.model import Notify
 from prism_vault_agent.notify import container
 from prism_vault_agent.notify.occasion import Occasion
+from prism_vault_agent.scope import Notify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_vault_agent.model import Notify
 from prism_vault_agent.notify.due import (
     HOUR,
     PAUSE_FIRST,
@@ -23,6 +22,7 @@ from prism_vault_agent.notify.due import (
     succeeded,
 )
 from prism_vault_agent.notify.window import Window, opens
+from prism_vault_agent.scope import Notify
 from tests.support.soak import count
 
 START = 1_790_000_000.0

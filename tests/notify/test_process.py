@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.errors import Unavailable
-from prism_vault_agent.model import Notify
 from prism_vault_agent.notify import process
 from prism_vault_agent.notify.occasion import Occasion
+from prism_vault_agent.scope import Notify
 from tests.support.as_user import NOBODY
 from tests.support.waiting import wait_until
 

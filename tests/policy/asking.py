@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from prism_vault_agent.model import Binding, Caller, CallerRule, Purpose, Request, Scope, ScopeName, SecretReference
+from prism_vault_agent.model import Caller, Request
+from prism_vault_agent.scope import Binding, CallerRule, Purpose, Scope, ScopeName, SecretReference
 
 PATHS = ["secret/a", "secret/b", "kv/a/b"]
 

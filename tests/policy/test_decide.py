@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from prism_vault_agent.model import Binding, CallerRule, Grant, Scope, SecretReference
+from prism_vault_agent.model import Grant
 from prism_vault_agent.policy.decide import Denial, decide
+from prism_vault_agent.scope import Binding, CallerRule, Scope, SecretReference
 from tests.policy.asking import binding, caller, request, scope
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_vault_agent.model import CallerKind, CallerRule, Grant, Purpose, Scope, ScopeName
+from prism_vault_agent.model import Grant
 from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.policy.names import dangerous, fault
+from prism_vault_agent.scope import CallerKind, CallerRule, Purpose, Scope, ScopeName
 from tests.policy.asking import CALLERS, PURPOSES, REQUESTS, RULES, SCOPES
 from tests.support.soak import count
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.config.settings import AuthSettings, TlsFiles, VaultSettings
-from prism_vault_agent.model import Binding, SecretReference
+from prism_vault_agent.scope import Binding, SecretReference
 from prism_vault_agent.vault import reading
 from prism_vault_agent.vault.transport import Transport
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.files.standings import Standings
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Notify, NotifyKind, ScopeName
+    from prism_vault_agent.scope import Notify, NotifyKind, ScopeName
     from prism_vault_agent.sink.record import Written
 
 log = structlog.get_logger()

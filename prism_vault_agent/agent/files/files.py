@@ -16,8 +16,9 @@ from prism_vault_agent.agent.files.rendered import Rendered, recalled
 from prism_vault_agent.agent.runs.runs import released
 from prism_vault_agent.errors import CannotCreate, Denied
 from prism_vault_agent.helper.client import asking
-from prism_vault_agent.model import Render, Reservation, ScopeName
+from prism_vault_agent.model import Render, Reservation
 from prism_vault_agent.policy.decide import Denial, decide
+from prism_vault_agent.scope import ScopeName
 from prism_vault_agent.sink import generation, record
 from prism_vault_agent.sink.place import STAGED, Place, cannot, open_place
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.consumers import Consumers
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.config.settings import AgentSettings
-    from prism_vault_agent.model import Receipt, Scope
+    from prism_vault_agent.model import Receipt
+    from prism_vault_agent.scope import Scope
     from prism_vault_agent.sink.generation import Staged
 
 log = structlog.get_logger()

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.agent import reservations
-from prism_vault_agent.model import File, Lease, Render
+from prism_vault_agent.model import Lease, Render
+from prism_vault_agent.scope import File
 
 if TYPE_CHECKING:
-    from prism_vault_agent.model import Reservation, Scope
+    from prism_vault_agent.model import Reservation
+    from prism_vault_agent.scope import Scope
     from prism_vault_agent.sink.record import Written
 
 Told = dict[str, Any]

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Caller, Request, ScopeName
+    from prism_vault_agent.model import Caller, Request
     from prism_vault_agent.render import AuditLog
+    from prism_vault_agent.scope import ScopeName
 
 log = structlog.get_logger()
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.status import Status
-    from prism_vault_agent.model import Caller, Grant, Lease, Request, ScopeName
+    from prism_vault_agent.model import Caller, Grant, Lease, Request
+    from prism_vault_agent.scope import ScopeName
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from prism_vault_agent.errors import Unavailable
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files.requests import FileRequests
-    from prism_vault_agent.model import Caller, Request, ScopeName
+    from prism_vault_agent.model import Caller, Request
+    from prism_vault_agent.scope import ScopeName
 
 log = structlog.get_logger()
 

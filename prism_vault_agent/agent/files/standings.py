@@ -19,7 +19,7 @@ from prism_vault_agent.notify.due import Standing
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from prism_vault_agent.model import ScopeName
+    from prism_vault_agent.scope import ScopeName
 
 log = structlog.get_logger()
 

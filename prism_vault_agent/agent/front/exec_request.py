@@ -8,8 +8,9 @@ from typing import Final
 from prism_vault_agent.errors import PrismVaultError, UsageError
 from prism_vault_agent.exec import Malformed
 from prism_vault_agent.exec.wire import decode_request
-from prism_vault_agent.model import Binding, Purpose, Request, ScopeName, SecretReference
+from prism_vault_agent.model import Request
 from prism_vault_agent.policy.names import shown
+from prism_vault_agent.scope import Binding, Purpose, ScopeName, SecretReference
 from prism_vault_agent.worker.messages import Room
 
 LONGEST_SECONDS: Final = 3600.0

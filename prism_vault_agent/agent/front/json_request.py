@@ -7,7 +7,8 @@ from typing import Any
 
 from prism_vault_agent.agent.front.http import BadRequest
 from prism_vault_agent.audit.target import ANY, Target
-from prism_vault_agent.model import Purpose, Request, ScopeName
+from prism_vault_agent.model import Request
+from prism_vault_agent.scope import Purpose, ScopeName
 
 
 def plan(body: bytes) -> Request:

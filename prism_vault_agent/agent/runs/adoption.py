@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.runs.records import Recalled
     from prism_vault_agent.agent.runs.runs import Runs
-    from prism_vault_agent.model import Reservation, Scope, ScopeName
+    from prism_vault_agent.model import Reservation
+    from prism_vault_agent.scope import Scope, ScopeName
 
 log = structlog.get_logger()
 

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Caller, Credential, Receipt, Render, Scope
+    from prism_vault_agent.model import Caller, Receipt, Render
     from prism_vault_agent.render import AuditLog
+    from prism_vault_agent.scope import Credential, Scope
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.audit.target import Target
-    from prism_vault_agent.model import Render, Reservation, ScopeName
+    from prism_vault_agent.model import Render, Reservation
+    from prism_vault_agent.scope import ScopeName
 
 log = structlog.get_logger()
 

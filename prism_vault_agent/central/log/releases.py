@@ -16,7 +16,7 @@ from prism_vault_agent.central.log.feed import as_signal
 from prism_vault_agent.central.log.terms import term
 from prism_vault_agent.central.storage import schema
 from prism_vault_agent.errors import ConfigError
-from prism_vault_agent.model import SecretReference
+from prism_vault_agent.scope import SecretReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
