@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NewType
 
 if TYPE_CHECKING:
-    from prism_vault_agent.scope import Binding, CallerKind, Purpose, Scope, ScopeName
+    from prism_vault_agent.scope import Binding, CallerKind, Purpose, Reaction, Scope, ScopeName
 
 ReservationId = NewType("ReservationId", str)
 Mode = Literal["exec", "direct", "file", "credential"]
@@ -44,7 +44,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked. ``references`` are the ``vault://`` values of the caller's own variables and env files."""
+    """What was asked. ``references`` are the ``vault://`` values of the caller's own variables and env files.
+
+    ``supervised``: the caller has a supervisor of ours, which can start it anew. ``on_rotate`` goes before what its scopes say.
+    """
 
     scopes: tuple[ScopeName, ...]
     purpose: Purpose | None = None
@@ -52,6 +55,8 @@ class Request:
     job_id: str | None = None
     references: tuple[Binding, ...] = ()
     mode: Mode = "exec"
+    supervised: bool = False
+    on_rotate: Reaction | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NewType
+from typing import TYPE_CHECKING, Final, Literal, NewType, get_args
 
 from prism_vault_agent.errors import ConfigError
 
@@ -18,7 +18,10 @@ CallerKind = Literal["service", "agent", "worker", "operator"]
 Collision = Literal["error", "scope", "caller"]
 Format = Literal["systemd", "sh", "docker", "compose", "dotenv", "portable", "json", "dir", "template"]
 NotifyKind = Literal["unit", "pid_file", "container", "command"]
+Does = Literal["terminate", "restart", "signal", "notify", "rewrite", "clear", "none"]
 
+# Those that the helper sends, too. None of them dumps core, which would have the values in it.
+SIGNALS: Final = ("HUP", "INT", "TERM", "USR1", "USR2")
 _REFERENCE: Final = re.compile(r"vault://(?P<path>[^#?\s]+)(?:#(?P<key>[^?\s]+))?(?:\?version=(?P<version>[1-9][0-9]*))?")
 
 
@@ -108,12 +111,60 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class Reaction:
+    """What is done with who holds a value that was replaced or revoked; ``signal`` is a name without its SIG, for ``signal``.
+
+    At a rotation ``terminate``, ``restart`` and ``signal`` are about processes; ``notify`` has files written anew and who is to
+    be told of them told, ``rewrite`` has them written anew only, ``none`` leaves everything. At a revocation processes are
+    terminated, or get a signal before they are ended, or are left: ``clear``.
+    """
+
+    does: Does
+    signal: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Reaction:
+        """Return what ``text`` spells, for instance ``restart`` or ``signal:HUP``. Raises ``ValueError``."""
+        does, colon, number = text.partition(":")
+        if does not in get_args(Does) or (does == "signal") != bool(colon) or (colon and number not in SIGNALS):
+            raise ValueError(f"is no reaction; write one of the words, or signal: and one of {', '.join(SIGNALS)}")
+        return cls(does, number)  # type: ignore[arg-type]  # it is one of the words, as the line above says
+
+    def __str__(self) -> str:
+        """Return the text that :meth:`parse` reads."""
+        return f"signal:{self.signal}" if self.does == "signal" else self.does
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReaction:
+    """What is done for one variable; None: as the scope says."""
+
+    name: str
+    on_rotate: Reaction | None = None
+    on_revoke: Reaction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often, and when, the processes of a scope are restarted, signalled or ended at a rotation; as of a ``Notify``."""
+
+    splay: float = 0.0
+    min_interval: float = 10.0
+    windows: tuple[str, ...] = ()
+    max_per_hour: int = 12
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """A credential of systemd's: the value of one ``variable`` and nothing else, or all values in a ``file``'s format."""
 
     name: str
     variable: str = ""
     file: File | None = None
+
+
+ROTATED: Final = Reaction("notify")
+REVOKED: Final = Reaction("terminate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +187,7 @@ class Scope:
     files: tuple[File, ...] = ()
     notify: tuple[Notify, ...] = ()
     credentials: tuple[Credential, ...] = ()
+    on_rotate: Reaction = ROTATED
+    on_revoke: Reaction = REVOKED
+    keys: tuple[KeyReaction, ...] = ()
+    rotate_limits: Limits = Limits()

@@ -6,10 +6,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.model import Caller, Grant, Request, Reservation, ReservationId
-from prism_vault_agent.scope import Binding, Purpose, Scope, ScopeName, SecretReference
+from prism_vault_agent.scope import Binding, Purpose, Reaction, Scope, ScopeName, SecretReference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from prism_vault_agent.audit.event import Fields
 
@@ -26,6 +26,9 @@ def plain(reservation: Reservation) -> Fields:
         "run_ref": grant.request.run_ref,
         "job_id": grant.request.job_id,
         "mode": grant.request.mode,
+        "supervised": grant.request.supervised,
+        "on_rotate": str(grant.request.on_rotate) if grant.request.on_rotate else None,
+        "references": [[binding.name, str(binding.reference)] for binding in grant.request.references],
         "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
         "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
     }
@@ -38,9 +41,17 @@ def recall(kept: Mapping[str, Any]) -> Reservation:
         Scope(ScopeName(name), project, environment, (purpose,), (), grace=float(grace))
         for name, project, environment, grace in kept["scopes"]
     )
-    bindings = tuple(Binding(name, SecretReference.parse(reference)) for name, reference in kept["bindings"])
+    bindings, references = _bindings(kept["bindings"]), _bindings(kept.get("references", ()))
     caller = Caller(**{**kept["caller"], "groups": frozenset(kept["caller"]["groups"])})
     names = tuple(scope.name for scope in scopes)
-    request = Request(names, purpose, kept["run_ref"], kept["job_id"], mode=kept["mode"])
+    request = Request(
+        names, purpose, kept["run_ref"], kept["job_id"], references, kept["mode"],
+        supervised=bool(kept.get("supervised")),
+        on_rotate=Reaction.parse(kept["on_rotate"]) if kept.get("on_rotate") else None,
+    )  # fmt: skip
     grant = Grant(scopes, caller, kept["kind"], purpose, request, bindings, pristine=False)
     return Reservation(ReservationId(kept["reservation"]), kept["audit_id"], grant)
+
+
+def _bindings(kept: Iterable[tuple[str | None, str]]) -> tuple[Binding, ...]:
+    return tuple(Binding(name, SecretReference.parse(reference)) for name, reference in kept)

@@ -14,6 +14,7 @@ from prism_vault_agent.config.certificates import CertificateEntry
 from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.fields import Duration, FileMode, FileName, Id, Name, Path, Section, Template, Text, Timeout, Ttl
 from prism_vault_agent.config.notify import NotifyEntry
+from prism_vault_agent.config.reactions import KeyEntry, LimitsEntry, OnRevoke, OnRotate
 from prism_vault_agent.scope import Format
 
 
@@ -93,3 +94,16 @@ class ScopeEntry(Section):
     poll: Timeout | None = Field(None, description="How often to look after what has this scope. Default: `poll` of `[vault]`.")
     grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
     ttl: Ttl | None = Field(None, description="Longest life of what is leased for it. Default: what the provider allows.")
+    on_rotate: OnRotate = Field(
+        "notify",
+        description="What is done when a secret of it has a newer version: `restart`, `signal:NAME` or `terminate` the processes "
+        "that hold an older one, after its files; `notify`: files are written anew, and who is to be told of them is; "
+        "`rewrite`: files only; `none`: nothing that was given out is touched.",
+    )
+    on_revoke: OnRevoke = Field(
+        "terminate",
+        description="What is done with processes when it is taken back, beside the files, which are cleared in any case: "
+        "`terminate`; `signal:NAME`, in place of SIGTERM; `clear`: they are left, whatever they hold.",
+    )
+    keys: dict[str, KeyEntry] = Field(default_factory=dict, description="`on_rotate` and `on_revoke` of single variables.")
+    rotate_limits: LimitsEntry | None = Field(None, description="How often and when `on_rotate` is done to processes.")

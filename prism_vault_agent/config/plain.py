@@ -14,7 +14,18 @@ from prism_vault_agent.config.settings import (
     TlsFiles,
     VaultSettings,
 )
-from prism_vault_agent.scope import Binding, CallerRule, Credential, File, Notify, Scope, SecretReference
+from prism_vault_agent.scope import (
+    Binding,
+    CallerRule,
+    Credential,
+    File,
+    KeyReaction,
+    Limits,
+    Notify,
+    Reaction,
+    Scope,
+    SecretReference,
+)
 
 Plain = dict[str, Any]
 
@@ -69,5 +80,15 @@ def _scope(plain: Plain) -> Scope:
                 Credential(each["name"], each["variable"], File(**each["file"]) if each["file"] else None)
                 for each in plain["credentials"]
             ),
+            "on_rotate": Reaction(**plain["on_rotate"]),
+            "on_revoke": Reaction(**plain["on_revoke"]),
+            "keys": tuple(
+                KeyReaction(each["name"], *map(_reaction, (each["on_rotate"], each["on_revoke"]))) for each in plain["keys"]
+            ),
+            "rotate_limits": Limits(**{**plain["rotate_limits"], "windows": tuple(plain["rotate_limits"]["windows"])}),
         }
     )
+
+
+def _reaction(plain: Plain | None) -> Reaction | None:
+    return None if plain is None else Reaction(**plain)

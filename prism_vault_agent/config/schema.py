@@ -26,6 +26,7 @@ from prism_vault_agent.config.fields import (
     Url,
 )
 from prism_vault_agent.config.notify import NotifyEntry
+from prism_vault_agent.config.reactions import KeyEntry, LimitsEntry
 
 
 class Agent(Section):
@@ -161,4 +162,6 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("scopes", "*", "files", "*"): FileEntry,
     ("scopes", "*", "files", "*", "notify"): NotifyEntry,
     ("scopes", "*", "credentials", "*"): CredentialEntry,
+    ("scopes", "*", "keys", "*"): KeyEntry,
+    ("scopes", "*", "rotate_limits"): LimitsEntry,
 }

@@ -8,11 +8,12 @@ from prism_vault_agent.config.certificates import certificate, check
 from prism_vault_agent.config.credentials import credential
 from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
+from prism_vault_agent.config.reactions import key_reactions, limits
 from prism_vault_agent.config.shapes import seconds
 from prism_vault_agent.config.templates import template_of
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.policy.names import dangerous, fault, shown
-from prism_vault_agent.scope import Binding, CallerRule, File, Purpose, Scope, ScopeName, SecretReference
+from prism_vault_agent.scope import Binding, CallerRule, File, Purpose, Reaction, Scope, ScopeName, SecretReference
 
 if TYPE_CHECKING:
     from prism_vault_agent.config import entries
@@ -55,6 +56,10 @@ def scope(name: str, entry: entries.ScopeEntry, accounts: Accounts, templates: T
             credential(given, (*here, "credentials", index), entry, templates=templates, problems=problems)
             for index, given in enumerate(entry.credentials)
         ),
+        on_rotate=Reaction.parse(entry.on_rotate),
+        on_revoke=Reaction.parse(entry.on_revoke),
+        keys=key_reactions(entry, here, problems),
+        rotate_limits=limits(entry.rotate_limits),
     )
 
 
