@@ -1,4 +1,4 @@
-"""The command ``prism-vault``: ``exec`` goes to the thin client, everything else to the command line proper.
+"""The command ``prism-vault``: ``exec`` and the verbs of ``steer`` go to their thin clients, the rest to the command line proper.
 
 Started by the launcher, by ``python -m prism_vault_agent``, or as a file by an isolated interpreter that knows no
 site-packages; the last lines are for that.
@@ -13,6 +13,14 @@ def main(words: list[str]) -> int:
         from prism_vault_agent.exec import client  # noqa: PLC0415 - each branch pays for its own imports
 
         status = client.main(words[1:])
+        if status is not None:
+            return status
+    from prism_vault_agent.steer import VERBS  # noqa: PLC0415 - as above
+
+    if words and words[0] in VERBS:
+        from prism_vault_agent.steer import client as steering  # noqa: PLC0415 - as above
+
+        status = steering.main(words)
         if status is not None:
             return status
     from prism_vault_agent.cli.main import main as command_line  # noqa: PLC0415 - as above

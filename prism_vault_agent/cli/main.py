@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         status = _run(argv)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that can keep a traceback from the user
-        return _failed(error, argv)
+        return failed(error, argv)
     return status
 
 
@@ -104,7 +104,7 @@ def _run(argv: Sequence[str]) -> int:
     return status
 
 
-def _failed(error: BaseException, argv: Sequence[str]) -> int:
+def failed(error: BaseException, argv: Sequence[str]) -> int:
     """Tell a failure and return its exit status."""
     if isinstance(error, PrismVaultError):
         tell(error.line())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prism_vault_agent.cli import show, socket
 from prism_vault_agent.cli.main import COMMANDS
 from prism_vault_agent.errors import Denied
+from prism_vault_agent.steer import verbs
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +28,7 @@ def add(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the plan; a denial is shown and then told as the error that it would be."""
-    plan = socket.ask(socket.find(args.socket), "POST", "/v1/plan", {**socket.request(args), "diff": args.diff})[1]
+    plan = socket.ask(socket.find(args.socket), "POST", "/v1/plan", {**verbs.request(args), "diff": args.diff})[1]
     if args.json:
         print(show.dump(plan))
         return 0 if plan.get("allowed") else Denied.exit_status

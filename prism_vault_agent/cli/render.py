@@ -1,18 +1,18 @@
-"""``prism-vault render``: render the files of scopes now."""
+"""``prism-vault render``: render the files of scopes now; what runs is :mod:`prism_vault_agent.steer`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING
 
-from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli import socket
 from prism_vault_agent.cli.main import COMMANDS
+from prism_vault_agent.steer import verbs
 
 if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-
-SECONDS: Final = 35.0  # of each scope: longer than the agent tries
 
 
 def add(commands: Subparsers) -> None:
@@ -26,13 +26,4 @@ def add(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and say where the files are."""
-    seconds = SECONDS * len(args.scopes)
-    told = socket.ask(socket.find(args.socket), "POST", "/v1/render", socket.request(args), seconds=seconds)[1]
-    if args.json:
-        print(show.dump(told))
-        return 0
-    for each in told.get("rendered", []):
-        print(f"{show.text(each.get('scope'))}: generation {show.text(each.get('generation'))} ({show.text(each.get('id'))})")
-        for path in each.get("files", []):
-            print(f"  {show.text(each.get('directory'))}/{show.text(path)}")
-    return 0
+    return verbs.render(args, os.environb)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import os
+from typing import TYPE_CHECKING
 
-from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli import socket
 from prism_vault_agent.cli.main import COMMANDS
-from prism_vault_agent.errors import Unavailable, UsageError
+from prism_vault_agent.steer import verbs
 
 if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-
-# A scope's grace is an hour at most, but nobody waits that long at a prompt: the agent goes on after we stop waiting.
-SECONDS: Final = 120.0
 
 
 def add(commands: Subparsers) -> None:
@@ -26,30 +24,6 @@ def add(commands: Subparsers) -> None:
     socket.add_option(parser)
 
 
-def conditions(what: str) -> dict[str, str]:
-    """Return what a request about a scope or a secret says."""
-    return {"reference" if what.startswith("vault://") else "scope": what}
-
-
 def run(args: argparse.Namespace) -> int:
     """Take it back, and say what is gone and how each process ended; 75 where something is left."""
-    if bool(args.what) == bool(args.run_ref):
-        raise UsageError("revoke takes a scope, a secret, or --run-ref", mend="name what is to be taken back")
-    asked = conditions(args.what) if args.what else {"run_ref": args.run_ref}
-    told = socket.ask(socket.find(args.socket), "POST", "/v1/revoke", asked, seconds=SECONDS)[1]
-    failed = told.get("failed", [])
-    if args.json:
-        print(show.dump(told))
-    else:
-        for each in told.get("cleared", []):
-            print(f"{show.text(each.get('scope'))}: cleared {show.text(each.get('files'))}")
-        for end in told.get("ended", []):
-            print(f"pid {show.text(end.get('pid'))}: {show.text(end.get('how'))}")
-    if failed:
-        why = "; ".join(f"{_name(each)}: {show.text(each.get('why'))}" for each in failed)
-        raise Unavailable(f"not everything was taken back: {why}", mend="see the agent's log")
-    return 0
-
-
-def _name(given: dict[str, Any]) -> str:
-    return f"scope {show.text(given['scope'])}" if "scope" in given else f"pid {show.text(given.get('pid'))}"
+    return verbs.revoke(args, os.environb)

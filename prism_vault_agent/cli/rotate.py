@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli import socket
 from prism_vault_agent.cli.main import COMMANDS
-from prism_vault_agent.cli.revoke import conditions
+from prism_vault_agent.steer import verbs
 
 if TYPE_CHECKING:
     import argparse
@@ -24,10 +25,4 @@ def add(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Have each be looked at, and say how much of it there is; none is no error."""
-    for what in args.what:
-        told = socket.ask(socket.find(args.socket), "POST", "/v1/rotate", conditions(what))[1]
-        if args.json:
-            print(show.dump(told))
-        else:
-            print(f"{show.text(what)}: {told.get('files', 0)} sets of files, {told.get('runs', 0)} runs")
-    return 0
+    return verbs.rotate(args, os.environb)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.steer.shown import dump, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+__all__ = ["age", "dump", "table", "text"]
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -24,14 +27,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "".join(f"  {line}".rstrip() + "\n" for line in lines)
 
 
-def text(value: object) -> str:
-    """Return one printable line for ``value``; nothing is a dash."""
-    if value is None or value == "":
-        return "-"
-    shown = ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown)
-
-
 def age(seconds: float) -> str:
     """Return a duration as a person reads it: ``12 s``, ``4 min``, ``3 h 10 min``, ``2 d 4 h``."""
     whole = max(int(seconds), 0)
@@ -42,8 +37,3 @@ def age(seconds: float) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
-
-
-def dump(value: Any) -> str:
-    """Return JSON that a person can read too; control characters are escaped by JSON itself."""
-    return json.dumps(value, indent=2, sort_keys=True)

@@ -1,12 +1,21 @@
 """Ask the agent for the secrets of a scope, then become the command. Without an agent nothing runs."""
 
 import _signal  # type: ignore[import-not-found]  # typeshed describes `signal`, which costs an import of `enum`
-import _socket
 import posix
-import sys
 import time
 
-from prism_vault_agent.exec import INTERNAL, PROTOCOL, TEMPORARY, USAGE, Failure, Malformed, arguments, environment, wire
+from prism_vault_agent.exec import (
+    INTERNAL,
+    PROTOCOL,
+    TEMPORARY,
+    USAGE,
+    Failure,
+    Malformed,
+    arguments,
+    connection,
+    environment,
+    wire,
+)
 from prism_vault_agent.exec.launch import Launch, encoded, no_core
 
 TYPE_CHECKING = False
@@ -16,12 +25,10 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.exec.arguments import ExecOptions
 
-SYSTEM_SOCKET = "/run/prism-vault/agent.sock"
 _STANDARD_OUTPUT = 1
 _STANDARD_ERROR = 2
 _PIECE = 65_536
 _OK = 200
-_WORD = 8 if sys.maxsize > 2**32 else 4
 
 
 def main(words: list[str]) -> int | None:
@@ -56,7 +63,8 @@ def run(options: "ExecOptions", command: list[str], started: float) -> int:
         own = own_variables()
         complete(options, command, own)
         launch = Launch(options, command, own)
-        return _exchange(options, launch, sockets(options.socket, own, posix.geteuid()), started + options.timeout)
+        paths = connection.sockets(options.socket, own, posix.geteuid())
+        return _exchange(options, launch, paths, started + options.timeout)
     except Failure as failure:
         return report(failure, options.scopes)
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too, and without what it holds
@@ -88,19 +96,6 @@ def complete(options: "ExecOptions", command: list[str], own: dict[bytes, bytes]
         from prism_vault_agent.exec import project  # noqa: PLC0415 - only who uses it pays for it
 
         options.scopes = project.scopes(own)
-
-
-def sockets(named: str, own: dict[bytes, bytes], uid: int) -> list[str]:
-    """Return where to look for the agent of the user ``uid``: the one socket that is ``named``, else the usual places.
-
-    Root has the system's agent only. Other users may have one of their own, which goes before the system's.
-    """
-    if named:
-        return [named]
-    runtime = own.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-    if uid == 0 or not runtime.startswith("/"):
-        return [SYSTEM_SOCKET]
-    return [f"{runtime}/prism-vault/agent.sock", SYSTEM_SOCKET]
 
 
 def report(failure: Failure, scopes: list[str]) -> int:
@@ -155,79 +150,22 @@ def ask(paths: list[str], fields: list[tuple[bytes, bytes]], deadline: float) ->
     Raises ``Failure``: 69 where no agent listens, 77 where its socket is closed to us, 75 when the time is over, 76 for an
     answer that is none.
     """
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        _connect(connection, paths, deadline)
+
+    def request() -> bytes:
         remaining = max(int((deadline - time.monotonic()) * 1000), 1)
-        _send(connection, wire.encode_request([(b"timeout_ms", b"%d" % remaining), *fields]), deadline)
-        return _receive(connection, deadline)
+        return wire.encode_request([(b"timeout_ms", b"%d" % remaining), *fields])
+
+    try:
+        return connection.exchange(paths, request, deadline)
+    except connection.NotConnected as none:
+        from prism_vault_agent.exec import faults  # noqa: PLC0415 - only a failure pays for it
+
+        raise faults.not_connected(none.paths, none.error) from None
     except BlockingIOError:
         line = "the agent did not answer in time; try again, or give a longer --timeout"
         raise Failure(TEMPORARY, line) from None
     except Malformed as error:
         raise _misunderstood(str(error)) from None
-    finally:
-        connection.close()
-
-
-def _limit(connection: _socket.socket, option: int, deadline: float) -> None:
-    """Let the next step on ``connection`` take no longer than is left. Raises ``BlockingIOError`` where nothing is.
-
-    A socket's own limit and not poll(2): while the agent's queue is full connect(2) waits with the one, fails with the other.
-    """
-    left = int((deadline - time.monotonic()) * 1_000_000)
-    if left <= 0:
-        raise BlockingIOError
-    timeval = [part.to_bytes(_WORD, sys.byteorder) for part in divmod(left, 1_000_000)]
-    connection.setsockopt(_socket.SOL_SOCKET, option, b"".join(timeval))
-
-
-def _connect(connection: _socket.socket, paths: list[str], deadline: float) -> None:
-    """Connect to the first of ``paths`` that exists."""
-    _limit(connection, _socket.SO_SNDTIMEO, deadline)
-    error: OSError = FileNotFoundError()
-    for path in paths:
-        try:
-            return connection.connect(path)
-        except BlockingIOError:
-            raise
-        except OSError as refused:
-            error = refused
-            if not isinstance(error, FileNotFoundError):
-                paths = [path]
-                break
-    from prism_vault_agent.exec import faults  # noqa: PLC0415 - only a failure pays for it
-
-    raise faults.not_connected(paths, error)
-
-
-def _send(connection: _socket.socket, request: bytes, deadline: float) -> None:
-    """Send the whole request, or as much as the agent wants: it may answer before it has read all."""
-    view = memoryview(request)
-    try:
-        while view:
-            _limit(connection, _socket.SO_SNDTIMEO, deadline)
-            view = view[connection.send(view) :]
-    except (BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _receive(connection: _socket.socket, deadline: float) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Return the parsed answer as soon as it is complete."""
-    received = bytearray()
-    end = 0
-    while not end or len(received) < end:
-        _limit(connection, _socket.SO_RCVTIMEO, deadline)
-        try:
-            part = connection.recv(_PIECE)
-        except ConnectionResetError:
-            part = b""
-        if not part:
-            break
-        received += part
-        if not end and (head := wire.parse_head(received)):
-            end = head[3]
-    return wire.parse_answer(bytes(received))
 
 
 def _misunderstood(why: str) -> Failure:
