@@ -19,8 +19,8 @@ from prism_vault_agent.audit.direct_http import DirectHttp
 from prism_vault_agent.audit.direct_log import DirectLog
 from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import ConfigError, PrismVaultError
-from prism_vault_agent.exec import Failure, client, environment
-from prism_vault_agent.exec.launch import Launch
+from prism_vault_agent.exec import Failure, arguments, environment
+from prism_vault_agent.exec.launch import Launch, own_variables
 from prism_vault_agent.exec.wire import decode_block
 from prism_vault_agent.model import Caller, Grant, Receipt, Render, Request, Reservation, Resolution
 from prism_vault_agent.render import foretell, render, run_blocking
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def run(options: ExecOptions, command: list[str]) -> NoReturn:
     """Become ``command`` with the secrets of its scopes, read with our own configuration. Raises like the script does."""
     deadline = time.monotonic() + options.timeout
-    own = client.own_variables()
-    client.complete(options, command, own)
+    own = own_variables()
+    arguments.complete(options, command, own)
     launch = Launch(options, command, own)
     settings = load_fast(options.config or None, os.environ)
     caller = _ourselves()
@@ -66,7 +66,9 @@ def run(options: ExecOptions, command: list[str]) -> NoReturn:
     finally:
         vault.close()
     grant = rendered.reservation.grant
-    launch.become(decode_block(sink.block), pristine=grant.pristine, collision=_collision(grant))
+    launch.become(
+        decode_block(sink.block), pristine=grant.pristine, collision=_collision(grant), terms=b"%d" % round(grant.grace * 1000)
+    )
 
 
 def _collision(grant: Grant) -> bytes:

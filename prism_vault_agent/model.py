@@ -74,6 +74,11 @@ class Grant:
     bindings: tuple[Binding, ...]
     pristine: bool
 
+    @property
+    def grace(self) -> float:
+        """Seconds between asking a process to end and ending it: the shortest that one of the scopes gives."""
+        return min(scope.grace for scope in self.scopes)
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:

@@ -191,6 +191,7 @@ class SocketSink:
             "X-Prism-Vault-Pristine": str(int(reservation.grant.pristine)),
             "X-Prism-Vault-Collision": collision(reservation),
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
+            "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
         }
         with self.records.giving(receipt.resolution):
             return await written(receipt, self.connection, head(200, headers), self.deadline)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.cli import main
 from prism_vault_agent.errors import PrismVaultError
-from prism_vault_agent.exec import Failure, arguments, client
+from prism_vault_agent.exec import Failure, arguments, client, report
 
 if TYPE_CHECKING:
     from prism_vault_agent.exec.arguments import ExecOptions
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         command = read(args, options)
     except Failure as failure:
-        return client.report(failure, options.scopes)
+        return report(failure, options.scopes)
     return client.start(options, lambda: become(options, command, started))
 
 
@@ -67,7 +67,7 @@ def become(options: ExecOptions, command: list[str], started: float) -> int:
     try:
         direct.run(options, command)
     except Failure as failure:
-        return client.report(failure, options.scopes)
+        return report(failure, options.scopes)
     except PrismVaultError as error:
         main.tell(error.line())  # here, since with --supervise nobody above would
         return error.exit_status

@@ -2,8 +2,13 @@
 
 An island: its modules import each other, a few modules of the interpreter's own that are written in C, and nothing else,
 because every launch of a command pays for every import (see ``docs/adr/0030-thin-client.md``). This file has the two ways
-in which it stops.
+in which it stops, and how they are told.
 """
+
+import posix
+
+STANDARD_OUTPUT = 1
+STANDARD_ERROR = 2
 
 USAGE = 64
 AGENT_UNAVAILABLE = 69
@@ -34,3 +39,25 @@ def shown(name: bytes) -> str:
     """Return ``name`` fit for a message: escaped to printable ASCII and cut, since it may be anything."""
     escaped = ascii(name.decode("utf-8", "surrogateescape"))[1:-1]
     return escaped if len(escaped) <= 64 else escaped[:61] + "..."
+
+
+def report(failure: Failure, scopes: list[str]) -> int:
+    """Write the one line of a failure and return its exit status."""
+    where = f"scope {ascii(','.join(scopes))[1:-1]}: " if scopes else ""
+    write(STANDARD_ERROR, f"prism-vault: {where}{failure.line}\n".encode("ascii", "backslashreplace"))
+    return failure.exit_status
+
+
+def defect(error: Exception, scopes: list[str]) -> int:
+    """Write the one line of a defect of ours, without what its message holds, and return the exit status."""
+    return report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), scopes)
+
+
+def write(descriptor: int, text: bytes) -> bool:
+    """Write all of ``text``; tell whether somebody takes it. Where nobody does there is nobody to tell."""
+    try:
+        while text:
+            text = text[posix.write(descriptor, text) :]
+    except OSError:
+        return False
+    return True

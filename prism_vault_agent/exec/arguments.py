@@ -42,6 +42,7 @@ class ExecOptions:
         "scopes",
         "socket",
         "supervise",
+        "terms_to",
         "timeout",
         "values_to",
     )
@@ -60,6 +61,7 @@ class ExecOptions:
         self.supervise = False
         self.mask_output = False
         self.values_to = 0  # a descriptor that takes the values before they are the command's
+        self.terms_to = 0  # one that takes the terms of the release, then too
         self.socket = ""
         self.config = ""
         self.help = False
@@ -131,3 +133,14 @@ def fill(options: ExecOptions, environment: dict[bytes, bytes]) -> None:
         if not getattr(options, field):
             told = environment.get(b"PRISM_VAULT_" + field.upper().encode(), b"")
             setattr(options, field, told.decode("utf-8", "surrogateescape"))
+
+
+def complete(options: ExecOptions, command: list[str], own: dict[bytes, bytes]) -> None:
+    """Fill ``options`` from the caller's ``own`` variables and project file. Raises ``Failure``: 64 or 78."""
+    if not command and not options.dry_run:
+        raise Failure(USAGE, "no command is given; write it behind --, as in: prism-vault exec --scope web -- env")
+    fill(options, own)
+    if not options.scopes:
+        from prism_vault_agent.exec import project  # noqa: PLC0415 - only who uses it pays for it
+
+        options.scopes = project.scopes(own)

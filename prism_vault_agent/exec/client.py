@@ -5,18 +5,20 @@ import posix
 import time
 
 from prism_vault_agent.exec import (
-    INTERNAL,
     PROTOCOL,
+    STANDARD_ERROR,
+    STANDARD_OUTPUT,
     TEMPORARY,
-    USAGE,
     Failure,
     Malformed,
     arguments,
     connection,
-    environment,
+    defect,
+    report,
     wire,
+    write,
 )
-from prism_vault_agent.exec.launch import Launch, encoded, no_core
+from prism_vault_agent.exec.launch import Launch, encoded, no_core, own_variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.exec.arguments import ExecOptions
 
-_STANDARD_OUTPUT = 1
-_STANDARD_ERROR = 2
-_PIECE = 65_536
 _OK = 200
 
 
@@ -61,48 +60,14 @@ def run(options: "ExecOptions", command: list[str], started: float) -> int:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     try:
         own = own_variables()
-        complete(options, command, own)
+        arguments.complete(options, command, own)
         launch = Launch(options, command, own)
         paths = connection.sockets(options.socket, own, posix.geteuid())
         return _exchange(options, launch, paths, started + options.timeout)
     except Failure as failure:
         return report(failure, options.scopes)
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too, and without what it holds
-        return report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), options.scopes)
-
-
-def own_variables() -> dict[bytes, bytes]:
-    """Return the variables that this process was started with.
-
-    Read from the kernel: by now the interpreter may have put LC_CTYPE into its own copy (PEP 538).
-    """
-    try:
-        descriptor = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return {name: value for name, value in posix.environ.items() if name}
-    parts = [posix.read(descriptor, _PIECE)]
-    while len(parts[-1]) == _PIECE:
-        parts.append(posix.read(descriptor, _PIECE))
-    posix.close(descriptor)
-    return environment.read_block(b"".join(parts))
-
-
-def complete(options: "ExecOptions", command: list[str], own: dict[bytes, bytes]) -> None:
-    """Fill ``options`` from the caller's ``own`` variables and project file. Raises ``Failure``: 64 or 78."""
-    if not command and not options.dry_run:
-        raise Failure(USAGE, "no command is given; write it behind --, as in: prism-vault exec --scope web -- env")
-    arguments.fill(options, own)
-    if not options.scopes:
-        from prism_vault_agent.exec import project  # noqa: PLC0415 - only who uses it pays for it
-
-        options.scopes = project.scopes(own)
-
-
-def report(failure: Failure, scopes: list[str]) -> int:
-    """Write the one line of a failure and return its exit status."""
-    where = f"scope {ascii(','.join(scopes))[1:-1]}: " if scopes else ""
-    _write(_STANDARD_ERROR, f"prism-vault: {where}{failure.line}\n".encode("ascii", "backslashreplace"))
-    return failure.exit_status
+        return defect(error, options.scopes)
 
 
 def _exchange(options: "ExecOptions", launch: Launch, paths: list[str], deadline: float) -> int:
@@ -121,10 +86,10 @@ def _exchange(options: "ExecOptions", launch: Launch, paths: list[str], deadline
         exit_status = headers.get(b"x-prism-vault-exit", b"")
         if not exit_status.isdigit() or not 0 < int(exit_status) < 256:
             raise _misunderstood(f"it is an error ({status}) without an exit status")
-        _write(_STANDARD_ERROR, b"prism-vault: " + _one_line(body) + b"\n")
+        write(STANDARD_ERROR, b"prism-vault: " + _one_line(body) + b"\n")
         return int(exit_status)
     if options.dry_run and kind == wire.TEXT_TYPE:
-        _write(_STANDARD_OUTPUT, body)
+        write(STANDARD_OUTPUT, body)
         return 0
     if options.dry_run or kind != wire.ENVIRONMENT_TYPE:
         raise _misunderstood("it is not what was asked for")
@@ -141,7 +106,13 @@ def _become(launch: Launch, headers: dict[bytes, bytes], body: bytes) -> "NoRetu
         released = wire.decode_block(body)
     except Malformed as error:
         raise _misunderstood(f"in its environment {error}") from None
-    launch.become(released, pristine=pristine == b"1", collision=collision)
+    launch.become(released, pristine=pristine == b"1", collision=collision, terms=_terms(headers))
+
+
+def _terms(headers: dict[bytes, bytes]) -> bytes:
+    """Return what the supervisor is told of a release: the grace of its scopes in milliseconds, nothing where none is given."""
+    grace = headers.get(b"x-prism-vault-grace-ms", b"")
+    return grace if grace.isdigit() and len(grace) < 10 else b""
 
 
 def ask(paths: list[str], fields: list[tuple[bytes, bytes]], deadline: float) -> tuple[int, dict[bytes, bytes], bytes]:
@@ -177,12 +148,3 @@ def _one_line(body: bytes) -> bytes:
     """Return the first line of ``body``, fit for a terminal."""
     line = body[:4096].split(b"\n", 1)[0].decode("utf-8", "replace")
     return "".join([mark if mark.isprintable() else "?" for mark in line]).encode()
-
-
-def _write(descriptor: int, text: bytes) -> None:
-    """Write all of ``text``; where nobody reads it there is nobody to tell."""
-    try:
-        while text:
-            text = text[posix.write(descriptor, text) :]
-    except OSError:
-        return

@@ -3,7 +3,7 @@
 import posix
 import sys
 
-from prism_vault_agent.exec.client import own_variables
+from prism_vault_agent.exec.launch import own_variables
 
 # Often set in container images, and without effect on what is imported.
 HARMLESS = frozenset((b"PYTHONUNBUFFERED", b"PYTHONDONTWRITEBYTECODE", b"PYTHONHASHSEED", b"PYTHONIOENCODING", b"PYTHONUTF8"))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.exec.arguments import ExecOptions
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # what execvp(3) searches where PATH is not set
+_PIECE = 65_536
 _REGULAR = 0o100000
 _KIND = 0o170000
 
@@ -21,7 +22,7 @@ _KIND = 0o170000
 class Launch:
     """A command that can be started, with what it gets besides secrets. Both are empty where there is none."""
 
-    __slots__ = ("argv", "kept", "path", "pristine", "values_to")
+    __slots__ = ("argv", "kept", "path", "pristine", "terms_to", "values_to")
 
     def __init__(self, options: "ExecOptions", command: list[str], own: dict[bytes, bytes]) -> None:
         """Read the env files and find the command. Raises ``Failure``: 78, 126 or 127."""
@@ -33,6 +34,7 @@ class Launch:
                 told.update(envfile.read(path))
         self.kept = environment.Kept(own, told)
         self.pristine = options.pristine
+        self.terms_to = options.terms_to
         self.values_to = options.values_to
         self.argv = [encoded(word) for word in command]
         self.path = find(self.argv[0], own.get(b"PATH", DEFAULT_PATH)) if self.argv else b""
@@ -47,8 +49,11 @@ class Launch:
         )
         return [(name, b"%d" % number) for name, number in counted]
 
-    def become(self, released: list[tuple[bytes, bytes]], *, pristine: bool, collision: bytes) -> "NoReturn":
-        """Replace this process by the command. Raises ``Failure``: 78 for a collision or too much, 126, 127."""
+    def become(self, released: list[tuple[bytes, bytes]], *, pristine: bool, collision: bytes, terms: bytes = b"") -> "NoReturn":
+        """Replace this process by the command; its supervisor is told the ``terms`` of the release.
+
+        Raises ``Failure``: 78 for a collision or too much, 126, 127.
+        """
         kept = self.kept.pristine if pristine or self.pristine else self.kept.all
         variables = environment.compose(kept, released, collision)
         no_core()
@@ -57,6 +62,8 @@ class Launch:
 
             with open(self.values_to, "wb", closefd=False) as masker:
                 masker.write(wire.encode_block(released))
+        if self.terms_to:
+            posix.write(self.terms_to, terms)
         # The interpreter ignores these two for itself and does not tell what it found: every other program starts with
         # the default, and so does a child of `subprocess` (restore_signals).
         for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
@@ -67,6 +74,22 @@ class Launch:
             from prism_vault_agent.exec import faults  # noqa: PLC0415 - only a failure pays for it
 
             raise faults.not_started(self.path, self.argv, variables, error) from None
+
+
+def own_variables() -> dict[bytes, bytes]:
+    """Return the variables that this process was started with.
+
+    Read from the kernel: by now the interpreter may have put LC_CTYPE into its own copy (PEP 538).
+    """
+    try:
+        descriptor = posix.open("/proc/self/environ", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return {name: value for name, value in posix.environ.items() if name}
+    parts = [posix.read(descriptor, _PIECE)]
+    while len(parts[-1]) == _PIECE:
+        parts.append(posix.read(descriptor, _PIECE))
+    posix.close(descriptor)
+    return environment.read_block(b"".join(parts))
 
 
 def encoded(word: str) -> bytes:

@@ -9,45 +9,19 @@ import posix
 import select
 import time
 
-from prism_vault_agent.exec import INTERNAL, Failure, kernel, tree
-from prism_vault_agent.exec.client import report
+from prism_vault_agent.exec import INTERNAL, defect, kernel, tree
+from prism_vault_agent.exec.channel import AWAKE, CONTINUED, ENDED, GO, STOPPED, hear, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-# What the supervisor tells: the number of a signal to pass on; to begin; that it runs, and the number of the last change it read.
-GO = b"\xff"
-AWAKE = b"\0"
-# What it is told: that the command stopped, with the signal and its process id in four bytes; that it was continued, with the
-# number of this change, modulo 256; that it ended, with the status of waitpid(2) in four bytes.
-STOPPED = b"s"
-CONTINUED = b"c"
-ENDED = b"e"
-LONGEST = 8
-
-GRACE = 10.0
+GRACE = 10.0  # seconds, where nobody has told another
+TERMS = 64  # bytes of the terms of a release, at most
 NUDGE = 5  # milliseconds between two tries to wake the supervisor
 _IMPATIENT = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
 _NAME = b"prism-lifeline"  # so that a killall of the supervisor does not mean this process too
-
-
-def tell(channel: "_socket.socket", what: bytes) -> None:
-    """Tell the other end; where it is gone there is nobody to tell, which reading will show."""
-    try:
-        channel.send(what, _socket.MSG_NOSIGNAL)
-    except OSError:
-        return
-
-
-def hear(channel: "_socket.socket") -> bytes:
-    """Return what the other end tells next, nothing where it is gone."""
-    while True:
-        try:
-            return channel.recv(LONGEST)
-        except ConnectionResetError:
-            continue  # said once of an end that left something unread; what it told before comes next
 
 
 def leave_to_command(kept: set[int]) -> None:
@@ -62,14 +36,15 @@ def leave_to_command(kept: set[int]) -> None:
 
 
 def watch(
-    channel: "_socket.socket", become: "Callable[[], int]", restore: "Callable[[], None]", *, own_group: bool
+    channel: "_socket.socket", become: "Callable[[], int]", prepare: "Callable[[int], None]", *, own_group: bool
 ) -> "NoReturn":
-    """Start the command with ``become`` after ``restore``, and look after it to its end and that of all its descendants.
+    """Start the command with ``become`` after ``prepare``, and look after it to its end and that of all its descendants.
 
-    ``own_group`` says that the supervisor could not leave its process group, so the command gets one of its own.
+    ``prepare`` is given a descriptor that takes the terms of the release. ``own_group`` says that the supervisor could not
+    leave its process group, so the command gets one of its own.
     """
     try:
-        Lifeline(channel, own_group=own_group).run(become, restore)
+        Lifeline(channel, own_group=own_group).run(become, prepare)
     finally:
         tree.kill_all()  # whatever went wrong, nothing is left
         kernel.exit_now(INTERNAL)
@@ -111,27 +86,30 @@ class Lifeline:
         self.poll.register(channel.fileno(), select.POLLIN)
         self.poll.register(self.signals, select.POLLIN)
 
-    def run(self, become: "Callable[[], int]", restore: "Callable[[], None]") -> None:
+    def run(self, become: "Callable[[], int]", prepare: "Callable[[int], None]") -> None:
         """Start, watch and end; the supervisor is told how the command ended when nothing of it is left."""
         if hear(self.channel) != GO:
             return
+        terms, writing = posix.pipe()
         self.command = posix.fork()
         if self.command == 0:
-            self._become(become, restore)
-        leave_to_command({self.channel.fileno(), self.signals})
+            self._become(become, lambda: prepare(writing))
+        posix.close(writing)
+        leave_to_command({self.channel.fileno(), self.signals, terms})
         own_name = posix.open("/proc/self/comm", posix.O_WRONLY | posix.O_CLOEXEC)
         posix.write(own_name, _NAME)
         posix.close(own_name)
         while self.status is None:
             self._step()
-        self._end_the_rest(self.status)
+        grace = posix.read(terms, TERMS)
+        self._end_the_rest(self.status, int(grace) / 1000 if grace else GRACE)
         tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
         self.waking |= self.stopped
         while self.waking:
             self._step()  # until it has ended
         kernel.exit_now(0)
 
-    def _become(self, become: "Callable[[], int]", restore: "Callable[[], None]") -> "NoReturn":
+    def _become(self, become: "Callable[[], int]", prepare: "Callable[[], None]") -> "NoReturn":
         """Be the child that becomes the command."""
         status = INTERNAL
         try:
@@ -140,11 +118,10 @@ class Lifeline:
             if self.own_group:
                 posix.setpgid(0, 0)
                 _give_terminal(self.group, posix.getpid())
-            restore()
+            prepare()
             status = become()
         except Exception as error:  # noqa: BLE001 - as in client.py: told in one line, without what it holds
-            defect = Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it")
-            status = report(defect, [])
+            status = defect(error, [])
         finally:
             kernel.exit_now(status)
 
@@ -218,11 +195,11 @@ class Lifeline:
         self.changes = (self.changes + 1) % 256
         tell(self.channel, CONTINUED + bytes([self.changes]))
 
-    def _end_the_rest(self, status: int) -> None:
-        """End what the command left: SIGTERM, then SIGKILL after the grace; at once where the command was killed."""
+    def _end_the_rest(self, status: int, grace: float) -> None:
+        """End what the command left: SIGTERM, then SIGKILL after ``grace`` seconds; at once where the command was killed."""
         told: set[int] = set()
         continued: set[int] = set()
-        deadline = time.monotonic() + (0.0 if status == _signal.SIGKILL else GRACE)
+        deadline = time.monotonic() + (0.0 if status == _signal.SIGKILL else grace)
         while tree.children():
             left = deadline - time.monotonic()
             if left <= 0:

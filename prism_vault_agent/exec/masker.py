@@ -10,8 +10,18 @@ import posix
 import select
 import termios
 
-from prism_vault_agent.exec import INTERNAL, Failure, kernel, shown, wire
-from prism_vault_agent.exec.client import report
+from prism_vault_agent.exec import (
+    INTERNAL,
+    STANDARD_ERROR,
+    STANDARD_OUTPUT,
+    Failure,
+    defect,
+    kernel,
+    report,
+    shown,
+    wire,
+    write,
+)
 from prism_vault_agent.exec.launch import no_core
 from prism_vault_agent.exec.masking import Mask, Stream
 
@@ -19,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_OUTPUT = (1, 2)
+_OUTPUT = (STANDARD_OUTPUT, STANDARD_ERROR)
 _PIECE = 1 << 20
 _QUIET = 50  # milliseconds without output after which a short beginning of a form is shown
 _TICK = 200  # milliseconds between two looks at the terminal's size and mode
@@ -55,14 +65,12 @@ class Output:
         return True
 
 
-def outputs() -> list[Output]:
-    """Return one output for standard output and error where both are the same file or terminal, else one for each."""
-    there = {}
-    for place in _OUTPUT:
-        try:
-            there[place] = posix.fstat(place)
-        except OSError:
-            continue  # the caller has closed it
+def outputs(closed: list[int]) -> list[Output]:
+    """Return one output for standard output and error where both are the same file or terminal, else one for each.
+
+    None takes the place of those that the caller had ``closed``: they stay so.
+    """
+    there = {place: posix.fstat(place) for place in _OUTPUT if place not in closed}
     both = len(there) == len(_OUTPUT) and len({(each.st_dev, each.st_ino) for each in there.values()}) == 1
     groups = [list(_OUTPUT)] if both else [[place] for place in there]
     return [Output(group, terminal=posix.isatty(group[0])) for group in groups]
@@ -73,9 +81,9 @@ class Masker:
 
     __slots__ = ("outputs", "pid", "values")
 
-    def __init__(self) -> None:
-        """Start it."""
-        self.outputs = outputs()
+    def __init__(self, closed: list[int]) -> None:
+        """Start it; the caller had ``closed`` these of the standard descriptors."""
+        self.outputs = outputs(closed)
         reading, self.values = posix.pipe()
         self.pid = posix.fork()
         if self.pid == 0:
@@ -117,7 +125,7 @@ def _mask(values: int, streams: list[Output]) -> "NoReturn":
         _Passing(streams, mask).run()
         status = 0
     except Exception as error:  # noqa: BLE001 - as in client.py: told in one line, without what it holds
-        report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), [])
+        defect(error, [])
     finally:
         kernel.exit_now(status)
 
@@ -154,14 +162,14 @@ class _Passing:
                 piece = posix.read(reading, _PIECE)
             except OSError:
                 piece = b""  # EIO: nobody has the command's terminal open any more, pty(7)
-            written = _write(output.places[0], stream.feed(piece) if piece else stream.rest(end=True))
+            written = write(output.places[0], stream.feed(piece) if piece else stream.rest(end=True))
             if not piece or not written:
                 self.poll.unregister(reading)
                 del self.streams[reading]
                 posix.close(reading)  # and who writes on is told as without us
         if not came:
             for output, stream in self.streams.values():
-                _write(output.places[0], stream.rest(end=False))
+                write(output.places[0], stream.rest(end=False))
 
     def _mirror(self) -> None:
         """Make of the real terminals what the command has made of its own, and the other way where the size has changed."""
@@ -184,13 +192,3 @@ class _Passing:
 
 def _input_of(mode: list[object]) -> tuple[object, ...]:
     return mode[_INPUT_FLAGS], mode[_LOCAL_FLAGS], mode[_CHARACTERS]
-
-
-def _write(place: int, text: bytes) -> bool:
-    """Write all of ``text``; tell whether somebody takes it."""
-    try:
-        while text:
-            text = text[posix.write(place, text) :]
-    except OSError:
-        return False
-    return True

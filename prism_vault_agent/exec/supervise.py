@@ -8,10 +8,9 @@ below that the command. None but the last ever holds a value.
 import _signal  # type: ignore[import-not-found]  # as in client.py
 import _socket
 import posix
-import select
 
-from prism_vault_agent.exec import INTERNAL, Failure, kernel, lifeline, tree
-from prism_vault_agent.exec.client import report
+from prism_vault_agent.exec import INTERNAL, STANDARD_ERROR, Failure, defect, kernel, lifeline, report
+from prism_vault_agent.exec.following import Supervisor
 from prism_vault_agent.exec.launch import no_core
 
 TYPE_CHECKING = False
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.exec.arguments import ExecOptions
     from prism_vault_agent.exec.masker import Masker
 
-_STANDARD_ERROR = 2
-_BY_TERMINAL = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 # Ignored, these would keep us from seeing a child end and from stopping; the command gets them as they were.
-_NEEDED = (_signal.SIGCHLD, *_BY_TERMINAL)
+_NEEDED = (_signal.SIGCHLD, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 
 
 class Inherited:
@@ -55,17 +52,18 @@ def run(options: "ExecOptions", become: "Callable[[], int]") -> int:
     returned where the kernel does not allow that, as for the first process of a container.
     """
     inherited = Inherited()
-    _fill_standard_descriptors()
+    closed = _fill_standard_descriptors()
     signals = kernel.signal_descriptor()
     kernel.adopt_orphans()
-    masker = _masker() if options.mask_output else None
+    masker = _masker(closed) if options.mask_output else None
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     leads_session = posix.getsid(0) == posix.getpid()
     watcher = posix.fork()
     if watcher == 0:
         ours.close()
 
-        def prepare() -> None:
+        def prepare(terms: int) -> None:
+            options.terms_to = terms
             if masker is not None:
                 masker.take_output()
                 options.values_to = masker.values
@@ -75,29 +73,31 @@ def run(options: "ExecOptions", become: "Callable[[], int]") -> int:
     theirs.close()
     if not leads_session:
         _leave_group()
-    lifeline.leave_to_command({ours.fileno(), signals, _STANDARD_ERROR})
-    lifeline.tell(ours, lifeline.GO)
+    lifeline.leave_to_command({ours.fileno(), signals, STANDARD_ERROR})
     try:
-        status = _follow(ours, signals, watcher)
+        status = Supervisor(ours, signals, watcher).run()
         if masker is not None and masker.status():
             return report(Failure(INTERNAL, "the process that masks the output was ended; part of the output is lost"), [])
         return _end_as(status)
     except Exception as error:  # noqa: BLE001 - as in client.py; the lifeline ends everything when we are gone
-        return report(Failure(INTERNAL, f"a defect in exec ({type(error).__name__}); please report it"), [])
+        return defect(error, [])
 
 
-def _masker() -> "Masker":
+def _masker(closed: list[int]) -> "Masker":
     from prism_vault_agent.exec.masker import Masker  # noqa: PLC0415 - only who masks pays for it
 
-    return Masker()
+    return Masker(closed)
 
 
-def _fill_standard_descriptors() -> None:
-    """Keep what we open out of the places of standard descriptors that the caller has closed."""
+def _fill_standard_descriptors() -> list[int]:
+    """Keep what we open out of the places of standard descriptors that the caller has closed; return these."""
+    closed = []
     descriptor = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
-    while descriptor <= _STANDARD_ERROR:
+    while descriptor <= STANDARD_ERROR:
+        closed.append(descriptor)
         descriptor = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     posix.close(descriptor)
+    return closed
 
 
 def _leave_group() -> None:
@@ -121,94 +121,6 @@ def _leave_group() -> None:
     posix.waitpid(host, 0)
 
 
-def _follow(channel: "_socket.socket", signals: int, watcher: int) -> int:
-    """Pass signals on and do as the command does, until it has ended; return its status, as waitpid(2) has it."""
-    poll = select.poll()
-    poll.register(channel.fileno(), select.POLLIN)
-    poll.register(signals, select.POLLIN)
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor == signals:
-                for each in kernel.read_signals(signals):
-                    _pass_on(each, channel, signals, watcher)
-                continue
-            told = lifeline.hear(channel)
-            if not told:
-                return _bereft()
-            if told[:1] == lifeline.ENDED:
-                channel.close()
-                _await(watcher)
-                return int.from_bytes(told[1:], "little")
-            if told[:1] == lifeline.CONTINUED:
-                lifeline.tell(channel, lifeline.AWAKE + told[1:])
-            elif tree.is_stopped(command := int.from_bytes(told[2:], "little")):
-                could, _ = _stop_beside(command, told[1], (channel.fileno(), signals))
-                if not could:
-                    lifeline.tell(channel, bytes([_signal.SIGCONT]))
-
-
-def _pass_on(each: kernel.Signal, channel: "_socket.socket", signals: int, watcher: int) -> None:
-    """Pass a signal on, unless it is meant for us: our child's changes, and that it wakes us."""
-    if each.number == _signal.SIGCHLD and not each.sender:
-        if _is_stopped(watcher) and tree.is_stopped(watcher):  # the whole group was, and the command with it
-            _, alone = _stop_beside(watcher, _signal.SIGSTOP, (channel.fileno(), signals))
-            if alone:
-                posix.kill(watcher, _signal.SIGCONT)
-    elif each.number != _signal.SIGCONT or each.sender != watcher:
-        lifeline.tell(channel, bytes([each.number]))
-
-
-def _stop_beside(stopped: int, number: int, descriptors: tuple[int, ...]) -> tuple[bool, bool]:
-    """Stop by this signal as a process below us has, until it runs or somebody continues us.
-
-    Return whether the kernel stopped us, and whether it was us that were continued, whatever that process does.
-    """
-    from prism_vault_agent.exec.alarm import Alarm  # noqa: PLC0415 - few are ever stopped
-
-    while True:
-        alarm = Alarm(stopped, tree.switches(stopped), descriptors)
-        could = _stop(number)
-        if not alarm.rang():
-            return could, True
-        if not tree.is_stopped(stopped):
-            return could, False
-
-
-def _is_stopped(child: int) -> bool:
-    """Tell whether our child has stopped."""
-    try:
-        pid, status = posix.waitpid(child, posix.WNOHANG | posix.WUNTRACED)
-    except ChildProcessError:
-        return False  # its end was seen already
-    return pid != 0 and posix.WIFSTOPPED(status)
-
-
-def _await(child: int) -> None:
-    try:
-        posix.waitpid(child, 0)
-    except ChildProcessError:
-        return  # its end was seen already
-
-
-def _stop(number: int) -> bool:
-    """Stop by this signal until somebody continues us. Return False where the kernel stops no orphaned group (setpgid(2))."""
-    if number in _BY_TERMINAL:
-        if _stopped_by(number):
-            return True
-        if number == _signal.SIGTSTP:
-            return False
-    posix.kill(posix.getpid(), _signal.SIGSTOP)
-    return True
-
-
-def _stopped_by(number: int) -> bool:
-    """Stop by a signal that may be refused; tell whether we were stopped and have been continued."""
-    posix.kill(posix.getpid(), number)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {number})
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, {number})
-    return _signal.SIGCONT in _signal.sigpending()
-
-
 def _end_as(status: int) -> int:
     """End as the command did, whose ``status`` is that of waitpid(2)."""
     if not posix.WIFSIGNALED(status):
@@ -221,10 +133,3 @@ def _end_as(status: int) -> int:
     if number != _signal.SIGKILL:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {number})
     return 128 + number
-
-
-def _bereft() -> int:
-    """End everything where the lifeline was ended by somebody: nobody would look after it any more. Return a status."""
-    tree.kill_all()
-    line = "the process that looks after the command was killed, so everything was ended; look for who did that"
-    return report(Failure(INTERNAL, line), []) << 8

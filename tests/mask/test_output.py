@@ -145,6 +145,28 @@ def test_no_command(agent):
     assert done.stderr.startswith(b"prism-vault: scope web: there is no command")
 
 
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1), (0, 1, 2)])
+def test_a_closed_descriptor_stays_closed(agent, tmp_path, closed):
+    """What the caller has closed of the standard descriptors is closed in the masked command, and the others are masked."""
+    code = (
+        "import os\n"
+        "def is_open(n):\n"
+        "    try: os.fstat(n)\n"
+        "    except OSError: return False\n"
+        "    return True\n"
+        "there = [is_open(n) for n in range(3)]\n"
+        "for n in (1, 2):\n"
+        "    if there[n]: os.write(n, os.environb[b'TOKEN'])\n"
+        f"with open({str(tmp_path / 'open')!r}, 'w') as told: told.write(repr(there))\n"
+    )
+    redirected = " ".join(f"{number}>&-" for number in closed)
+    shell = ["sh", "-c", f'exec "$@" {redirected}', "sh", *words(agent, sys.executable, "-ISc", code, options=MASKING)]
+    done = subprocess.run(shell, capture_output=True, check=True, timeout=60, env={"PATH": "/usr/bin:/bin"})
+    assert (tmp_path / "open").read_text() == repr([number not in closed for number in range(3)])
+    assert done.stdout == (b"" if 1 in closed else b"********")
+    assert done.stderr == (b"" if 2 in closed else NOTE + b"********")
+
+
 def test_help_and_dry_run(agent):
     """With --dry-run nothing is masked, since nothing runs."""
     done = subprocess.run([LAUNCHER, "exec", "--help"], capture_output=True, check=True)

@@ -1,0 +1,42 @@
+"""Stopping as what is below ``exec --supervise`` has stopped, so that a shell sees a stopped job. Loaded by the few that are."""
+
+import _signal  # type: ignore[import-not-found]  # as in client.py
+import posix
+
+from prism_vault_agent.exec import tree
+from prism_vault_agent.exec.alarm import Alarm
+
+BY_TERMINAL = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
+
+
+def stop_beside(stopped: int, number: int, descriptors: tuple[int, ...]) -> tuple[bool, bool]:
+    """Stop by this signal as a process below us has, until it runs or somebody continues us.
+
+    Return whether the kernel stopped us, and whether it was us that were continued, whatever that process does.
+    """
+    while True:
+        alarm = Alarm(stopped, tree.switches(stopped), descriptors)
+        could = _stop(number)
+        if not alarm.rang():
+            return could, True
+        if not tree.is_stopped(stopped):
+            return could, False
+
+
+def _stop(number: int) -> bool:
+    """Stop by this signal until somebody continues us. Return False where the kernel stops no orphaned group (setpgid(2))."""
+    if number in BY_TERMINAL:
+        if _stopped_by(number):
+            return True
+        if number == _signal.SIGTSTP:
+            return False
+    posix.kill(posix.getpid(), _signal.SIGSTOP)
+    return True
+
+
+def _stopped_by(number: int) -> bool:
+    """Stop by a signal that may be refused; tell whether we were stopped and have been continued."""
+    posix.kill(posix.getpid(), number)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {number})
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {number})
+    return _signal.SIGCONT in _signal.sigpending()
