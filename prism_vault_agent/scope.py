@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NewType, get_args
 from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prism_vault_agent.certificate import Certificate
+    from prism_vault_agent.wanted import Wanted
 
 ScopeName = NewType("ScopeName", str)
 Purpose = NewType("Purpose", str)
@@ -50,11 +50,16 @@ class SecretReference:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A name (None: the secret's own keys are the names) and the secret it gets, or the ``certificate`` that is issued there."""
+    """A name (None: the secret's own keys are the names) and the secret it gets, or what is ``wanted`` of an engine there."""
 
     name: str | None
     reference: SecretReference
-    certificate: Certificate | None = None
+    wanted: Wanted | None = None
+
+    @property
+    def references(self) -> tuple[SecretReference, ...]:
+        """All that is read for it: policies, orders and rows mean each of them."""
+        return (self.reference, *self.wanted.sources) if self.wanted else (self.reference,)
 
 
 @dataclass(frozen=True, slots=True)

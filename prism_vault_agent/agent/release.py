@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.agent.workers import Worker, Workers
-    from prism_vault_agent.certificate import Certificate
     from prism_vault_agent.model import Caller, Grant
     from prism_vault_agent.scope import Binding
     from prism_vault_agent.worker.messages import Message, Room
@@ -45,11 +44,11 @@ class Mounts:
     def leased(self, binding: Binding) -> bool:
         """Tell whether it is known that a release gets a lease of its own for a binding."""
         mount = mount_of(binding.reference.path, self.known)
-        return binding.certificate is not None or (mount is not None and self.known[mount] == OTHER)
+        return binding.wanted.leased if binding.wanted else mount is not None and self.known[mount] == OTHER
 
     def advance(self, grant: Grant, leases: Iterable[Lease]) -> None:
         """Note what was read, or raise ``ProviderUnavailable``: an unpinned path never goes back to an older version."""
-        pinned = {binding.reference.path for binding in grant.bindings if binding.reference.version}
+        pinned = {each.path for binding in grant.bindings for each in binding.references if each.version}
         for lease in leases:
             if lease.version is None or lease.path in pinned:
                 continue
@@ -110,7 +109,9 @@ async def ask(
             {
                 **job,
                 "token": token,
-                "bindings": [[each.name, str(each.reference), _plain(each.certificate)] for each in grant.bindings],
+                "bindings": [
+                    [each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in grant.bindings
+                ],
                 "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
                 "mounts": reading.mounts.known,
                 "deadline": deadline,
@@ -132,10 +133,6 @@ async def ask(
         raise
     reading.mounts.known.update(answer["mounts"])
     return worker, answer, tuple(Lease(**lease) for lease in answer["leases"])
-
-
-def _plain(certificate: Certificate | None) -> Message | None:
-    return None if certificate is None else dataclasses.asdict(certificate)
 
 
 @dataclass(slots=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.model import Caller, Grant, Request, Reservation, ReservationId
 from prism_vault_agent.scope import Binding, Purpose, Reaction, Scope, ScopeName, SecretReference
+from prism_vault_agent.wanted import wanted_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from prism_vault_agent.audit.event import Fields
 
@@ -30,7 +31,9 @@ def plain(reservation: Reservation) -> Fields:
         "on_rotate": str(grant.request.on_rotate) if grant.request.on_rotate else None,
         "references": [[binding.name, str(binding.reference)] for binding in grant.request.references],
         "caller": {**dataclasses.asdict(grant.caller), "groups": sorted(grant.caller.groups)},
-        "bindings": [[binding.name, str(binding.reference)] for binding in grant.bindings],
+        "bindings": [
+            [each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in grant.bindings
+        ],
     }
 
 
@@ -53,5 +56,9 @@ def recall(kept: Mapping[str, Any]) -> Reservation:
     return Reservation(ReservationId(kept["reservation"]), kept["audit_id"], grant)
 
 
-def _bindings(kept: Iterable[tuple[str | None, str]]) -> tuple[Binding, ...]:
-    return tuple(Binding(name, SecretReference.parse(reference)) for name, reference in kept)
+def _bindings(kept: Iterable[Sequence[Any]]) -> tuple[Binding, ...]:
+    """Return what is bound; an agent of an earlier version kept nothing of what is wanted there."""
+    return tuple(
+        Binding(name, SecretReference.parse(reference), wanted_of(wanted[0] if wanted else None))
+        for name, reference, *wanted in kept
+    )

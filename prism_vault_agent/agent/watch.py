@@ -167,5 +167,5 @@ def _jittered(seconds: float) -> float:
 def _unpinned(rendered: Rendered) -> list[tuple[str, int]]:
     """Return the versions that a generation has of references that do not name theirs."""
     bindings = rendered.render.reservation.grant.bindings
-    paths = {binding.reference.path for binding in bindings if binding.reference.version is None}
+    paths = {each.path for binding in bindings for each in binding.references if each.version is None}
     return [(lease.path, lease.version) for lease in rendered.render.leases if lease.path in paths and lease.version]

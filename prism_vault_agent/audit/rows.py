@@ -28,7 +28,7 @@ def reserved(grant: Grant, reservation: str) -> Fields:
         **_subject(grant),
         "caller": {**_caller(grant.caller), "kind": grant.kind},
         "mode": grant.request.mode,
-        "bindings": [_binding(binding) for binding in grant.bindings],
+        "bindings": [each for binding in grant.bindings for each in _binding(binding)],
     }
 
 
@@ -144,8 +144,9 @@ def _caller(caller: Caller) -> Fields:
     }
 
 
-def _binding(binding: Binding) -> Fields:
-    return {"name": binding.name, "reference": str(binding.reference)}
+def _binding(binding: Binding) -> list[Fields]:
+    """Return what is said of all that is read for a binding: of a ciphertext's place too, under the name of its value."""
+    return [{"name": binding.name, "reference": str(each)} for each in binding.references]
 
 
 def _shown(text: str | None) -> str | None:

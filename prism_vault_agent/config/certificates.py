@@ -12,6 +12,8 @@ from prism_vault_agent.config.fields import Section, Ttl
 from prism_vault_agent.config.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from prism_vault_agent.config import entries
     from prism_vault_agent.config.lines import KeyPath
     from prism_vault_agent.scope import SecretReference
@@ -43,8 +45,8 @@ def certificate(entry: entries.ScopeEntry, reference: SecretReference) -> Certif
     return Certificate(found.common_name, tuple(found.dns), tuple(found.uris), tuple(found.ips), int(lives))
 
 
-def check(entry: entries.ScopeEntry, here: KeyPath, named: set[str], problems: list[Problem]) -> None:
+def check(entry: entries.ScopeEntry, here: KeyPath, named: Collection[str], problems: list[Problem]) -> None:
     """Add to ``problems`` every certificate at a path that no reference of the scope names."""
-    for path in entry.certificates.keys() - named:
+    for path in entry.certificates.keys() - set(named):
         what = "is a certificate that no reference of the scope names"
         problems.append(Problem((*here, "certificates", path), what, f"bind vault://{path}#certificate and #private_key in env"))

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.certificates import CertificateEntry
+from prism_vault_agent.config.ciphertexts import CiphertextEntry
 from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.fields import Duration, FileMode, FileName, Id, Name, Path, Section, Template, Text, Timeout, Ttl
 from prism_vault_agent.config.notify import NotifyEntry
@@ -73,6 +74,10 @@ class ScopeEntry(Section):
         description="References without `#<key>`: every key of the secret becomes an environment name.",
     )
     certificates: dict[str, CertificateEntry] = Field(default_factory=dict, description="Certificates by path: `pki/issue/ROLE`.")
+    transit: dict[str, Annotated[dict[str, CiphertextEntry], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Values that a key of transit decrypts, by its path `transit/decrypt/KEY` and their names.",
+    )
     files: list[FileEntry] = Field(default_factory=list, description="Files that the scope is rendered to.")
     credentials: list[CredentialEntry] = Field(default_factory=list, description="Credentials for the units among the callers.")
     allow_paths: list[Annotated[str, AfterValidator(shapes.pattern)]] = Field(

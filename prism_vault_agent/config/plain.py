@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config.settings import (
     AgentSettings,
     AuthSettings,
@@ -26,6 +25,7 @@ from prism_vault_agent.scope import (
     Scope,
     SecretReference,
 )
+from prism_vault_agent.wanted import wanted_of
 
 Plain = dict[str, Any]
 
@@ -66,7 +66,7 @@ def _scope(plain: Plain) -> Scope:
             "purposes": tuple(plain["purposes"]),
             "callers": tuple(CallerRule(**rule) for rule in plain["callers"]),
             "bindings": tuple(
-                Binding(each["name"], SecretReference(**each["reference"]), Certificate.of(each["certificate"]))
+                Binding(each["name"], SecretReference(**each["reference"]), wanted_of(each["wanted"]))
                 for each in plain["bindings"]
             ),
             "allow_paths": tuple(plain["allow_paths"]),

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from prism_vault_agent.config.auth import METHODS, AnyAuth
 from prism_vault_agent.config.certificates import CertificateEntry
+from prism_vault_agent.config.ciphertexts import CiphertextEntry
 from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.entries import CallerEntry, FileEntry, ScopeEntry
 from prism_vault_agent.config.fields import (
@@ -159,6 +160,7 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("scopes", "*"): ScopeEntry,
     ("scopes", "*", "callers", "*"): CallerEntry,
     ("scopes", "*", "certificates", "*"): CertificateEntry,
+    ("scopes", "*", "transit", "*", "*"): CiphertextEntry,
     ("scopes", "*", "files", "*"): FileEntry,
     ("scopes", "*", "files", "*", "notify"): NotifyEntry,
     ("scopes", "*", "credentials", "*"): CredentialEntry,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.config.certificates import certificate, check
+from prism_vault_agent.config import certificates, ciphertexts
 from prism_vault_agent.config.credentials import credential
 from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.config.accounts import Accounts
     from prism_vault_agent.config.lines import KeyPath
     from prism_vault_agent.config.templates import Templates
+    from prism_vault_agent.wanted import Wanted
 
 SELECTORS = ("user", "uid", "group", "gid", "executable", "unit", "container")
 
@@ -32,7 +33,11 @@ def scope(name: str, entry: entries.ScopeEntry, accounts: Accounts, templates: T
             problems.append(Problem((*here, "allow_names", index), f"names a variable that {why}", "write its exact name"))
     _check_names(entry, here, problems)
     bindings = (*_named(entry, here, problems), *_whole(entry, here, problems))
-    check(entry, here, {binding.reference.path for binding in bindings}, problems)
+    named: dict[str, set[str | None]] = {}
+    for binding in bindings:
+        named.setdefault(binding.reference.path, set()).add(binding.reference.key)
+    certificates.check(entry, here, named.keys(), problems)
+    ciphertexts.check(entry, here, named, problems)
     return Scope(
         name=ScopeName(name),
         project=entry.project,
@@ -85,7 +90,7 @@ def _named(entry: entries.ScopeEntry, here: KeyPath, problems: list[Problem]) ->
         if reference is not None and reference.key is None:
             problems.append(Problem(path, "names no key of the secret", "add #<key>, or list the reference in env_from"))
         elif reference is not None:
-            bindings.append(Binding(name, reference, certificate(entry, reference)))
+            bindings.append(Binding(name, reference, _wanted(entry, reference)))
     return bindings
 
 
@@ -97,8 +102,13 @@ def _whole(entry: entries.ScopeEntry, here: KeyPath, problems: list[Problem]) ->
         if reference is not None and reference.key is not None:
             problems.append(Problem(path, "names one key of the secret", "leave #<key> out, or bind it in env"))
         elif reference is not None:
-            bindings.append(Binding(None, reference, certificate(entry, reference)))
+            bindings.append(Binding(None, reference, _wanted(entry, reference)))
     return bindings
+
+
+def _wanted(entry: entries.ScopeEntry, reference: SecretReference) -> Wanted | None:
+    """Return what an engine is asked for at the path of a reference, where the path alone does not say it."""
+    return certificates.certificate(entry, reference) or ciphertexts.decryption(entry, reference)
 
 
 def _reference(text: str, path: KeyPath, problems: list[Problem]) -> SecretReference | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import binascii
 import ipaddress
 import re
 from typing import Final
 from urllib.parse import urlsplit
 
+from prism_vault_agent.decryption import CIPHERTEXT
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.notify.window import Window
+from prism_vault_agent.scope import SecretReference
 
 LONGEST_TEXT: Final = 4096
 LONGEST_TIMEOUT: Final = 60.0
@@ -154,6 +157,28 @@ def ip(value: str) -> str:
     """Return an IP address."""
     if _address(value) is None:
         raise ValueError("is not an IP address")
+    return value
+
+
+def ciphertext(value: str) -> str:
+    """Return a ciphertext of transit, or a reference to the one value where it is kept."""
+    try:
+        kept = not CIPHERTEXT.fullmatch(value) and SecretReference.parse(value)
+    except ConfigError:
+        raise ValueError("is not a ciphertext; write vault:v1:..., or vault://<mount>/<path>#<key> where it is kept") from None
+    if kept and kept.key is None:
+        raise ValueError("names no one value; add #<key>")
+    return value
+
+
+def base64(value: str) -> str:
+    """Return base64 of something, as the provider wants it."""
+    try:
+        binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        raise ValueError("is not base64; write it as it was given to transit/encrypt") from None
+    if not value:
+        raise ValueError("is empty; leave it out")
     return value
 
 

@@ -19,18 +19,18 @@ FORMATS: Final[tuple[Format, ...]] = tuple(form for form in get_args(Format) if 
 LARGEST_FILE: Final = 1024 * 1024
 
 
-def contents(form: Format, path: str, values: Mapping[str, str]) -> dict[str, bytes]:
+def contents(form: Format, path: str, values: Mapping[str, str | bytes]) -> dict[str, bytes]:
     """Return what stands in the file at ``path``: one, or for ``dir`` one below it for each value, bytes as they are.
 
     Raises ``ConfigError`` for what the format cannot carry or what is over 1 MiB; it names the variable, never a value.
     """
     if form == "dir":
-        found = {f"{path}/{_file_name(name)}": value.encode("utf-8", "surrogatepass") for name, value in values.items()}
+        found = {f"{path}/{_file_name(name)}": _bytes(value) for name, value in values.items()}
     elif form == "json":
         # In ASCII: it spells a lone surrogate too, and every reader of JSON knows it.
-        found = {path: (json.dumps(dict(values), indent=1) + "\n").encode()}
+        found = {path: (json.dumps(texts(form, values), indent=1) + "\n").encode()}
     else:
-        found = {path: "".join(quoting.line(form, name, value) for name, value in values.items()).encode()}
+        found = {path: "".join(quoting.line(form, name, value) for name, value in texts(form, values).items()).encode()}
     for file, content in found.items():
         if len(content) > LARGEST_FILE:
             raise ConfigError(
@@ -39,6 +39,20 @@ def contents(form: Format, path: str, values: Mapping[str, str]) -> dict[str, by
                 reason="unrepresentable",
             )
     return found
+
+
+def texts(form: Format, values: Mapping[str, str | bytes]) -> dict[str, str]:
+    """Return the values, or raise ``ConfigError`` for one that is no text, which no format but ``dir`` can carry."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, bytes):
+            raise quoting.unrepresentable(name, "bytes that are no UTF-8", form)
+        found[name] = value
+    return found
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
 
 
 def _file_name(name: str) -> str:

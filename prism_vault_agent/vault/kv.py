@@ -14,16 +14,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from prism_vault_agent.certificate import Certificate
     from prism_vault_agent.vault.transport import Answer, Transport
+    from prism_vault_agent.wanted import Wanted
 
 
 class Place(NamedTuple):
-    """A path and a version of it, where one is pinned, or the certificate that is issued there: what one request reads."""
+    """A path and a version of it, where one is pinned, or what is wanted of an engine there: what one request reads."""
 
     path: str
     version: int | None
-    certificate: Certificate | None = None
+    wanted: Wanted | None = None
 
     def __str__(self) -> str:
         """Return the reference to all keys there."""

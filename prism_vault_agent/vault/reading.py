@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from prism_vault_agent.certificate import Certificate
+from prism_vault_agent.decryption import Decryption
 from prism_vault_agent.errors import ConfigError, SecretNotFound
 from prism_vault_agent.policy import names
 from prism_vault_agent.vault import certificate, kv, leased
@@ -28,9 +30,9 @@ PATHS_A_CONNECTION = 4
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read. ``values`` are texts by environment name, never shown; ``mounts`` serve the next reading."""
+    """What was read. ``values`` are by environment name, bytes where they are no text; ``mounts`` serve the next reading."""
 
-    values: dict[str, str] = field(repr=False)
+    values: dict[str, str | bytes] = field(repr=False)
     leases: tuple[Lease, ...]
     mounts: Mounts
 
@@ -55,10 +57,10 @@ def read(
         SecretNotFound: ``no_such_path``, ``no_such_key``, ``no_such_version``, ``deleted`` or ``destroyed``.
         Denied, TokenExpired: ``provider_policy``, or the token is dead.
         ConfigError: a mount without secrets, a lease without ``child``, a version of KV v1, a key that cannot be a name, a name
-            given twice.
+            given twice, a ciphertext that is none or of another key.
         ProviderUnavailable, ProtocolError: as ``Transport.request``.
     """
-    places = tuple(dict.fromkeys(place_of(each) for each in bindings))
+    places = tuple(dict.fromkeys(place for each in bindings for place in _places_of(each)))
     try:
         secrets, leases, found = _read_places(transport, token, places, dict(mounts or {}), deadline=deadline, child=child)
     except (SecretNotFound, ConfigError) as error:
@@ -78,7 +80,11 @@ def _read_places(
     child: Callable[[], str] | None,
 ) -> tuple[dict[kv.Place, dict[str, Any]], tuple[Lease, ...], Mounts]:
     found = mounting.look_up(transport, token, (place.path for place in places), known, deadline=deadline)
-    secrets, leases = {}, []
+    secrets: dict[kv.Place, dict[str, Any]] = {}
+    leases: list[Lease] = []
+    decrypted = [place for place in places if isinstance(place.wanted, Decryption)]
+    places = tuple(place for place in places if place not in decrypted)
+    own = token
     if other := [place for place in places if _is_other(place, found)]:
         if child is None:
             raise ConfigError(
@@ -101,12 +107,23 @@ def _read_places(
                 raise kv.no_such_version(place) from None
             raise
         leases.append(lease)
+    for place in decrypted:
+        from prism_vault_agent.vault.transit import decrypt  # noqa: PLC0415 - only who has a ciphertext pays for it
+
+        secrets[place], keys = decrypt(transport, own, place, secrets, deadline)
+        leases += keys
     return secrets, tuple(leases), found
 
 
 def place_of(binding: Binding) -> kv.Place:
-    """Return what a binding reads; bindings of one place are of one request."""
-    return kv.Place(binding.reference.path, binding.reference.version, binding.certificate)
+    """Return what a binding is a part of; bindings of one place are of one request."""
+    return kv.Place(binding.reference.path, binding.reference.version, binding.wanted)
+
+
+def _places_of(binding: Binding) -> list[kv.Place]:
+    """Return all that is read for a binding: where its ciphertexts are kept, too."""
+    further = [kv.Place(each.path, each.version) for each in binding.references[1:]]
+    return [*further, place_of(binding)]
 
 
 def _is_other(place: kv.Place, found: Mounts) -> bool:
@@ -115,16 +132,16 @@ def _is_other(place: kv.Place, found: Mounts) -> bool:
 
 
 def _ask(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> Answer:
-    if place.certificate and _is_other(place, found):
-        return certificate.ask(transport, token, place, place.certificate, deadline)
+    if isinstance(place.wanted, Certificate) and _is_other(place, found):
+        return certificate.ask(transport, token, place, place.wanted, deadline)
     if _is_other(place, found):
         return leased.ask(transport, token, place, deadline)
     return kv.ask(transport, token, place, found, deadline)
 
 
 def _understand(place: kv.Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
-    if place.certificate:
-        return certificate.understand(place, answer, place.certificate)
+    if isinstance(place.wanted, Certificate):
+        return certificate.understand(place, answer, place.wanted)
     return leased.understand(place, answer)
 
 
@@ -172,8 +189,10 @@ def _answers(
     return [(places[at], answers[at]) for at in (refused[:1] or sorted(answers))]
 
 
-def _named(bindings: Sequence[Binding], secrets: dict[kv.Place, dict[str, Any]], allow_names: frozenset[str]) -> dict[str, str]:
-    values: dict[str, str] = {}
+def _named(
+    bindings: Sequence[Binding], secrets: dict[kv.Place, dict[str, Any]], allow_names: frozenset[str]
+) -> dict[str, str | bytes]:
+    values: dict[str, str | bytes] = {}
     for binding in bindings:
         reference = binding.reference
         secret = secrets[place_of(binding)]
@@ -185,8 +204,8 @@ def _named(bindings: Sequence[Binding], secrets: dict[kv.Place, dict[str, Any]],
             name = key if binding.name is None else binding.name
             if binding.name is None:
                 _check(name, reference.path, allow_names)
-            text = as_text(secret[key], f"{reference}")
-            if values.setdefault(name, text) != text:
+            value = secret[key] if isinstance(secret[key], bytes) else as_text(secret[key], f"{reference}")
+            if values.setdefault(name, value) != value:
                 raise ConfigError(f"{name} has two different values", mend="bind it once", reason="collision")
     return values
 

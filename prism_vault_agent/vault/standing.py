@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, ProviderUnavailable, TokenExpired
 from prism_vault_agent.vault import fields
-from prism_vault_agent.vault.mounts import mount_of
+from prism_vault_agent.vault.mounts import OTHER, mount_of
 from prism_vault_agent.vault.refusal import refusal
 
 TYPE_CHECKING = False
@@ -51,21 +51,30 @@ def look(
 ) -> Standing:
     """Return what became of these versions (path, number) of KV v2, and which is the newest of each path.
 
+    A path of transit has the versions of its key that something was decrypted with: it is asked for what it still decrypts.
     One list tells of a whole folder where the server has ``detailed-metadata``, unless the folder is ``unlisted``. A version
     that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. What is wrong with one path
     alone is told of that path. Raises as ``Transport.request`` where the provider is away, ``TokenExpired`` where the token is
     dead.
     """
     asked: dict[str, list[int]] = {}
+    keys = set()
     for path, version in versions:
-        if mounts.get(mount_of(path, mounts) or "") == 2:
+        mount = mount_of(path, mounts) or ""
+        if mounts.get(mount) == 2:
             asked.setdefault(path, []).append(version)
+        elif mounts.get(mount) == OTHER and path.startswith(f"{mount}decrypt/"):
+            asked.setdefault(path, []).append(version)
+            keys.add(path)
     asking = _Asking(transport, token, mounts, deadline)
-    known = asking.listed(folder for folder in _folders(asked) if folder not in unlisted)
+    known = asking.listed(folder for folder in _folders(path for path in asked if path not in keys) if folder not in unlisted)
     told, in_a_row = asking.told, 0
     for path, numbers in asked.items():
         try:
-            _judge(path, numbers, known.get(path) or asking.one(path), told)
+            if path in keys:
+                _judge_key(path, numbers, asking.key(path), told)
+            else:
+                _judge(path, numbers, known.get(path) or asking.one(path), told)
             in_a_row = 0
         except (ProtocolError, ProviderUnavailable) as error:
             in_a_row += 1
@@ -91,7 +100,14 @@ class _Asking:
 
     def one(self, path: str) -> dict[str, Any] | None:
         """Return the metadata of one path: None where there is no such path, nothing in it where it may not be read."""
-        answer = self._request("GET", "metadata", path)
+        return self._about(self._request("GET", "metadata", path))
+
+    def key(self, path: str) -> dict[str, Any] | None:
+        """Return what is told of the key of a path of transit, as :meth:`one` does."""
+        mount = mount_of(path, self.mounts) or ""
+        return self._about(self._request("GET", "keys", mount + path.removeprefix(f"{mount}decrypt/")))
+
+    def _about(self, answer: Answer) -> dict[str, Any] | None:
         if answer.status == 404:
             return None
         self.told.denied += answer.status == 403
@@ -141,6 +157,17 @@ def _judge(path: str, numbers: Iterable[int], about: dict[str, Any] | None, told
     for number in numbers:
         if how := _how(known.get(str(number))):
             told.withdrawn[path, number] = how
+
+
+def _judge_key(path: str, numbers: Iterable[int], about: dict[str, Any] | None, told: Standing) -> None:
+    """Take in which of these versions of a key of transit decrypt no more."""
+    if about is None:
+        told.withdrawn |= {(path, number): "no_such_path" for number in numbers}
+    elif about:
+        least, gone = about.get("min_decryption_version"), fields.flag(about, "soft_deleted")
+        if not isinstance(least, int):
+            raise ProtocolError("the answer's field min_decryption_version is not a number", reason="malformed_answer")
+        told.withdrawn |= {(path, number): "deleted" for number in numbers if gone or number < least}
 
 
 def _how(version: object) -> str:

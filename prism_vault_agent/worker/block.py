@@ -14,12 +14,12 @@ LONGEST_STRING: Final = 131_072
 POINTER: Final = 8
 
 
-def environment_block(values: Mapping[str, str], room: Room) -> bytes:
+def environment_block(values: Mapping[str, str | bytes], room: Room) -> bytes:
     """Return ``values`` as ``NAME=value`` strings, each ended by a NUL, or raise :class:`ConfigError` that names one."""
     pairs = []
     used = room.used
     for name, value in values.items():
-        encoded = value.encode("utf-8", "surrogatepass")
+        encoded = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
         if b"\0" in encoded:
             raise _cannot(name, "holds a NUL byte, which no environment can carry")
         length = len(name) + len(encoded) + 2

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config.settings import VaultSettings
-from prism_vault_agent.dialects.contents import LARGEST_FILE
+from prism_vault_agent.dialects.contents import LARGEST_FILE, texts
 from prism_vault_agent.dialects.contents import contents as write
 from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProtocolError, SecretNotFound, to_plain
 from prism_vault_agent.helper.client import asking
@@ -23,6 +22,7 @@ from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import child, login, reading, standing
 from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
+from prism_vault_agent.wanted import wanted_of
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Message, Room, receive, send
 
@@ -107,7 +107,7 @@ class Worker:
         return reading.read(
             self.transport,
             job["token"],
-            [Binding(name, SecretReference.parse(ref), Certificate.of(made_of)) for name, ref, made_of in job["bindings"]],
+            [Binding(name, SecretReference.parse(ref), wanted_of(wanted)) for name, ref, wanted in job["bindings"]],
             allow_names=frozenset(job["allow_names"]),
             mounts=job["mounts"],
             deadline=job["deadline"],
@@ -188,15 +188,16 @@ class Worker:
         return {}
 
 
-def _written(file: File, values: Mapping[str, str]) -> dict[str, bytes]:
+def _written(file: File, values: Mapping[str, str | bytes]) -> dict[str, bytes]:
     """Return the contents of a file by path; a template has its bounds of time and memory."""
     if file.format != "template":
         return write(file.format, file.path, values)
+    plain = texts(file.format, values)
     from prism_vault_agent.dialects.template import rendered  # noqa: PLC0415 - only who has a template pays for it
     from prism_vault_agent.worker.bounds import bounded  # noqa: PLC0415 - as above
 
     with bounded():
-        return {file.path: rendered(file.template, file.text, values, LARGEST_FILE)}
+        return {file.path: rendered(file.template, file.text, plain, LARGEST_FILE)}
 
 
 def _described(found: reading.Reading) -> Message:

@@ -6,7 +6,7 @@ travel here: a job carries the token and the references, its answer carries name
 ==============  ==========================================================  ==========================================
 job             fields                                                      answer
 ==============  ==========================================================  ==========================================
-``resolve``     token, bindings [[name, reference, certificate or null]],   names, leases, mounts
+``resolve``     token, bindings [[name, reference, wanted or null]],        names, leases, mounts
                 allow_names, mounts, child (what ``vault.child.make``
                 wants), room (bytes; see ``Room``), deadline
 ``credential``  as resolve without room; credential [name, variable, file]  names, leases, mounts

@@ -33,14 +33,14 @@ def test_all_keys_of_a_certificate_are_asked_for_alike(tmp_path):
     """Bindings of the path have the certificate, so they are of one issue; others have none."""
     found = scope(tmp_path, 'common_name = "web.lan"\ndns = ["*.web.lan"]\nuris = ["spiffe://p/w"]\nips = ["::1"]\nttl = "2h"\n')
     wanted = Certificate("web.lan", ("*.web.lan",), ("spiffe://p/w",), ("::1",), 7200)
-    assert [binding.certificate for binding in found.bindings] == [wanted, wanted, None]
+    assert [binding.wanted for binding in found.bindings] == [wanted, wanted, None]
 
 
 @pytest.mark.parametrize(("more", "seconds"), [("", 168 * 3600), ('ttl = "1h"\n', 3600), ('ttl = "700h"\n', 168 * 3600)])
 def test_it_lives_a_week_and_no_longer_than_its_scope_says(tmp_path, more, seconds):
     """Where nothing is said it lives a week; ``ttl`` of the scope makes that shorter and never longer."""
-    certificate = scope(tmp_path, 'common_name = "web.lan"\n', more).bindings[0].certificate
-    assert certificate is not None and certificate.seconds == seconds
+    certificate = scope(tmp_path, 'common_name = "web.lan"\n', more).bindings[0].wanted
+    assert isinstance(certificate, Certificate) and certificate.seconds == seconds
 
 
 @pytest.mark.parametrize(

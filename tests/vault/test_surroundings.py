@@ -20,7 +20,7 @@ ACT = """
 import sys, time
 from prism_vault_agent.config.settings import AuthSettings, VaultSettings
 from prism_vault_agent.errors import Denied
-from prism_vault_agent.model import Binding, SecretReference
+from prism_vault_agent.scope import Binding, SecretReference
 from prism_vault_agent.vault import login, reading, session
 from prism_vault_agent.vault.transport import Transport
 address, role_id, secret_id = sys.argv[1:]

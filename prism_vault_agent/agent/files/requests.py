@@ -41,13 +41,13 @@ class FileRequests:
 
         Asked by metadata alone: no value is read. ``newest`` is None where that cannot be told.
         """
-        paths = {binding.reference.path: binding.reference.version for binding in grant.bindings}
+        paths = {each.path: each.version for binding in grant.bindings for each in binding.references}
         newest = await self.renders.newest(paths)
         told = []
         for scope in grant.scopes:
             found = self.files.of_scopes([scope.name])
             held = {lease.path: lease.version or _leased(lease) for each in found for lease in each.render.leases}
-            mine = {binding.reference.path for binding in scope.bindings}
+            mine = {each.path for binding in scope.bindings for each in binding.references}
             told += [
                 {"scope": scope.name, "path": path, "rendered": held.get(path), "newest": paths.get(path) or newest.get(path)}
                 for path in sorted(mine | held.keys())

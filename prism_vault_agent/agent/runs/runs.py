@@ -39,7 +39,8 @@ def released(host: str, render: Render) -> Released:
         scopes=frozenset(scope.name for scope in grant.scopes),
         run_ref=grant.request.run_ref,
         references=as_read(
-            (binding.reference for binding in grant.bindings), {lease.path: lease.version for lease in render.leases}
+            (each for binding in grant.bindings for each in binding.references),
+            {lease.path: lease.version for lease in render.leases},
         ),
     )
 

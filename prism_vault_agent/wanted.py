@@ -1,0 +1,19 @@
+"""What an engine is asked for at the path of a reference, where the path alone does not say it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from prism_vault_agent.certificate import Certificate
+from prism_vault_agent.decryption import Decryption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Wanted = Certificate | Decryption
+KINDS: Final[dict[str, type[Wanted]]] = {"certificate": Certificate, "decryption": Decryption}
+
+
+def wanted_of(plain: Mapping[str, Any] | None) -> Wanted | None:
+    """Return what ``dataclasses.asdict`` made ``plain`` of; None for None. Raises ``KeyError`` or ``TypeError`` for another."""
+    return None if plain is None else KINDS[plain["kind"]].of(plain)
