@@ -31,7 +31,7 @@ def at_rotation(
     A binding that names its version has no newer one. What no scope binds, as a reference of the caller's own, is of each scope.
     Return ``none`` where nothing of it is meant, and ``notify`` where nobody says anything.
     """
-    meant = [each for each in held if each.reference.path in changed and each.reference.version is None]
+    meant = [each for each in held if any(read.path in changed and read.version is None for read in each.references)]
     if not meant:
         return NOTHING
     said = [own] if own else list(_said(list(scopes), meant, "on_rotate"))
@@ -43,7 +43,7 @@ def at_revocation(scopes: Iterable[Scope], held: Iterable[Binding], paths: Colle
 
     Return ``terminate`` where no scope is left to say anything, and where nothing is known of what is meant.
     """
-    meant = [each for each in held if paths is None or each.reference.path in paths]
+    meant = [each for each in held if paths is None or any(read.path in paths for read in each.references)]
     said = list(_said(list(scopes), meant, "on_revoke"))
     return strongest(said) if said else TERMINATE
 

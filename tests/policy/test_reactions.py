@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prism_vault_agent.decryption import Ciphertext, Decryption
 from prism_vault_agent.policy.reactions import (
     NOTHING,
     STRONGEST_FIRST,
@@ -112,6 +113,16 @@ def test_the_callers_own_references_are_of_every_scope():
     """What no scope binds is treated as the strictest of the scopes that it was asked under says."""
     scopes = [replace(SCOPE, on_rotate=Reaction("rewrite")), replace(SCOPE, name=ScopeName("db"), on_rotate=Reaction("restart"))]
     assert at_rotation(scopes, [bound("OWN", "s/own")], {"s/own"}) == Reaction("restart")
+
+
+def test_a_decrypted_value_changes_with_its_ciphertext():
+    """A newer ciphertext is a rotation of what is decrypted of it, and one that is taken away a revocation of it."""
+    wanted = Decryption((Ciphertext("k", "", SecretReference("s/b", "k"), "", ""),))
+    binding = Binding("A", SecretReference("t/decrypt/a", "k"), wanted)
+    scope = replace(SCOPE, bindings=(binding,), on_rotate=Reaction("restart"), on_revoke=Reaction("clear"))
+    assert at_rotation([scope], [binding], {"s/b"}) == Reaction("restart")
+    assert at_rotation([scope], [binding], {"s/a"}) == NOTHING
+    assert at_revocation([scope], [binding], {"s/b"}) == Reaction("clear")
 
 
 def test_a_variable_of_a_whole_secret_can_only_strengthen():
