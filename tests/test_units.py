@@ -12,14 +12,14 @@ import pytest
 UNITS = Path(__file__).parents[1] / "systemd"
 # The agent knows its callers by what PrivateUsers= and ProtectProc= hide.
 EXPOSED = {
-    "prism-vault-agent.service": 1.3,
+    "prism-vault-agent.service": 0.5,
     "prism-vault-central.service": 1.0,
     "prism-vault-helper.service": 1.2,
     "prism-vault-relay@.service": 1.0,
     "prism-vault-render@.service": 0.2,
 }
 DROPPED_IN = {
-    "prism-vault-agent.service.d/relay.conf": 0.5,
+    "prism-vault-agent.service.d/network.conf": 1.3,
     "prism-vault-helper.service.d/units.conf": 1.5,
 }
 SHIPPED = sorted(path.name for path in UNITS.iterdir() if path.suffix in (".service", ".socket", ".mount"))

@@ -14,6 +14,7 @@ from prism_vault_agent import log as logs
 from prism_vault_agent.agent.front.listener import listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.parts import Parts
+from prism_vault_agent.agent.reload import tell_relays
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.capabilities import OF_AGENT, keep
 from prism_vault_agent.config.load import load
@@ -41,6 +42,7 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _make_state(settings.agent.state)
+    tell_relays(settings)
     listeners = listen(settings.agent, os.environ)
     try:
         asyncio.run(serve(Parts.make(settings, listeners, hardening, config, sidecar), notifier))

@@ -10,6 +10,7 @@ import structlog
 
 from prism_vault_agent.agent.changes import changes
 from prism_vault_agent.errors import PrismVaultError
+from prism_vault_agent.relay import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,6 +74,7 @@ class Reload:
             self._note("config_refused", error.message)
             return
         self._status.loaded_at = time.time()
+        tell_relays(settings)
         before = self._front.settings
         if settings == before:
             self._status.config_error = ""
@@ -93,6 +95,12 @@ class Reload:
         self._files.apply(settings.scopes)
         self._renders.look()
         self._runs.end(self._runs.of_scopes(removed), "scope_removed")
+
+
+def tell_relays(settings: Settings) -> None:
+    """Log a line for each server that cannot be reached, since we have no network and no relay leads there."""
+    for line in lacking(settings.vault.relay, (settings.vault.address, *settings.central.urls)):
+        log.error("relay.missing", message=line)
 
 
 def _matters(_change: Change, path: str) -> bool:

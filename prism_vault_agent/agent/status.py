@@ -62,6 +62,7 @@ class Status:
             "pid": os.getpid(),
             "started_at": int(self.started_at),
             "ready": self.ready(),
+            "relay": settings.vault.relay,
             "vault": {
                 "state": self.session.state,
                 "reachable": self.session.reachable,

@@ -19,6 +19,7 @@ from prism_vault_agent.cli.checks import Check, judge
 from prism_vault_agent.cli.main import COMMANDS
 from prism_vault_agent.config.places import HOST_HELPER
 from prism_vault_agent.errors import ConfigError, PrismVaultError
+from prism_vault_agent.relay import DIRECTORY
 
 if TYPE_CHECKING:
     import argparse
@@ -41,9 +42,12 @@ def run(args: argparse.Namespace) -> int:
     settings, config = configuration(args.config)
     rules = [rule for scope in settings.scopes.values() for rule in scope.callers] if settings else []
     found = [*host.checks(units=any(rule.unit or rule.container for rule in rules)), config]
-    if settings is not None:
-        found += [*files(settings), *reach.vault(settings.vault), *reach.central(settings.central)]
     status, serves = agent(args.socket or (settings.agent.socket if settings else None))
+    if settings is not None:
+        relay = relays(settings, status)
+        found += files(settings)
+        found += reach.vault(dataclasses.replace(settings.vault, relay=relay))
+        found += reach.central(dataclasses.replace(settings.central, relay=relay))
     found += [*([proved(settings.central, status), helper(settings, status)] if settings else []), serves]
     if args.json:
         print(show.dump([dataclasses.asdict(check) for check in found]))
@@ -66,6 +70,17 @@ def configuration(path: str | None) -> tuple[Settings | None, Check]:
     except PrismVaultError as error:
         return None, Check(name, "G7", "does not hold", error.message, error.mend, needed=True)
     return settings, judge(name, "G7", holds=True, why=settings.files[0], mend="", needed=True)
+
+
+def relays(settings: Settings, status: Json) -> str:
+    """Return the directory of the relays that the agent asks its servers by, as it tells; empty where it has a network.
+
+    Without an agent it is that of the configuration, else that of the host where the agent would be the host's.
+    """
+    if "relay" in status:
+        return str(status["relay"])
+    usual = DIRECTORY if os.geteuid() == 0 and os.path.isdir(DIRECTORY) else ""
+    return settings.vault.relay or usual
 
 
 def files(settings: Settings) -> list[Check]:

@@ -1,10 +1,14 @@
-"""Whether the servers answer, over TLS that verifies: the checks of ``doctor`` that go over the network. Sends no credential."""
+"""Whether the servers answer, over TLS that verifies: the checks of ``doctor`` that go over the network. Sends no credential.
+
+They go by the relays of an agent that has no network.
+"""
 
 from __future__ import annotations
 
 import email.utils
 import http.client
 import json
+import socket
 import ssl
 import time
 from dataclasses import replace
@@ -12,8 +16,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from prism_vault_agent.cli.checks import Check, judge
+from prism_vault_agent.relay import lacking, name_of, unit_of
 
 if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from prism_vault_agent.cli.checks import State
     from prism_vault_agent.config.settings import CentralSettings, TlsFiles, VaultSettings
 
 LARGEST_SKEW: Final = 30.0
@@ -22,18 +30,28 @@ HEALTH: Final = "/v1/sys/health?standbyok=true&perfstandbyok=true"
 
 
 class NoAnswer(Exception):
-    """A server could not be asked; the text says why."""
+    """A server could not be asked; the text says why. ``known`` is whether that says something of the server."""
+
+    def __init__(self, why: str, mend: str | None = None, *, known: bool = True) -> None:
+        super().__init__(why)
+        self._mend = mend
+        self._known = known
+
+    def check(self, name: str, promise: str, mend: str) -> Check:
+        """Return it as a check; ``mend`` is what to do where nothing else is known to help."""
+        state: State = "does not hold" if self._known else "unknown"
+        return Check(name, promise, state, str(self), mend if self._mend is None else self._mend, needed=True)
 
 
 def vault(settings: VaultSettings) -> list[Check]:
     """Return whether the provider answers and is unsealed, and how the way there is protected."""
     name = "the provider answers"
     try:
-        _, body, _ = get(settings.address, HEALTH, settings.tls, settings.timeout)
+        _, body, _ = get(settings.address, HEALTH, settings.tls, settings.timeout, settings.relay)
         told = json.loads(body)
         sealed, version = bool(told["sealed"]), str(told["version"])[:40]
     except NoAnswer as error:
-        return [Check(name, "G7", "does not hold", str(error), "check [vault] address and ca_file", needed=True)]
+        return [error.check(name, "G7", "check [vault] address and ca_file")]
     except (ValueError, KeyError, TypeError):
         why = "what answers is no Vault and no OpenBao"
         return [Check(name, "G7", "does not hold", why, "check [vault] address", needed=True)]
@@ -55,9 +73,9 @@ def central(settings: CentralSettings) -> list[Check]:
 def _replica(url: str, settings: CentralSettings, where: str) -> list[Check]:
     name = f"central answers{where}"
     try:
-        status, _, date = get(url, "/readyz", settings.tls, settings.timeout)
+        status, _, date = get(url, "/readyz", settings.tls, settings.timeout, settings.relay)
     except NoAnswer as error:
-        return [Check(name, "G1", "does not hold", str(error), "check [central] url and ca_file", needed=True)]
+        return [error.check(name, "G1", "check [central] url and ca_file")]
     return [
         judge(name, "G1", holds=status == 200, why=f"/readyz says {status}", mend="see central's log", needed=True),
         skew(date, time.time()),
@@ -75,19 +93,34 @@ def skew(date: str, now: float) -> Check:
     return judge(name, "G8", holds=difference <= LARGEST_SKEW, why=f"{difference:.0f} s apart", mend="synchronise both clocks")
 
 
-def get(url: str, path: str, tls: TlsFiles, timeout: float) -> tuple[int, bytes, str]:
-    """Return status, body and ``Date`` of a GET without credentials. Raises :class:`NoAnswer`."""
+class Relayed(http.client.HTTPConnection):
+    """A connection by the relay at ``path``, over TLS with the server itself where there is a ``context``."""
+
+    def __init__(self, host: str, path: str, timeout: float, context: ssl.SSLContext | None) -> None:
+        super().__init__(host, timeout=timeout)
+        self._path = path
+        self._context = context
+
+    def connect(self) -> None:
+        """Be connected. Raises ``OSError``."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+        if self._context is not None:
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def get(url: str, path: str, tls: TlsFiles, timeout: float, relay: str = "") -> tuple[int, bytes, str]:
+    """Return status, body and ``Date`` of a GET without credentials, by the relay in the directory ``relay`` if that is one.
+
+    Raises :class:`NoAnswer`.
+    """
+    for line in lacking(relay, [url]):
+        raise NoAnswer(line, mend="")
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=tls.ca_file or None)
-            if tls.cert_file:
-                context.load_cert_chain(tls.cert_file, tls.key_file)
-            connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
-        else:
-            connection = http.client.HTTPConnection(host, parts.port, timeout=timeout)
+        connection = _connection(parts, tls, timeout, relay)
         try:
             connection.request("GET", parts.path + path)
             answer = connection.getresponse()
@@ -101,8 +134,26 @@ def get(url: str, path: str, tls: TlsFiles, timeout: float) -> tuple[int, bytes,
     except TimeoutError:
         raise NoAnswer(f"{host} does not answer within {timeout:g} s") from None
     except (OSError, http.client.HTTPException) as error:
+        if relay and isinstance(error, PermissionError):
+            told = f"the relay to {host} is not for you to connect to"
+            raise NoAnswer(told, "run doctor as the agent's user", known=False) from None
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise NoAnswer(f"{host} cannot be reached ({why})") from None
+        mend = f"journalctl -u {unit_of(name_of(url), 'service')} says why" if relay else None
+        raise NoAnswer(f"{host} cannot be reached ({why})", mend) from None
+
+
+def _connection(parts: SplitResult, tls: TlsFiles, timeout: float, relay: str) -> http.client.HTTPConnection:
+    host = parts.hostname or ""
+    context = None
+    if parts.scheme == "https":
+        context = ssl.create_default_context(cafile=tls.ca_file or None)
+        if tls.cert_file:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    if relay:
+        return Relayed(host, f"{relay}/{name_of(parts.geturl())}", timeout, context)
+    if context is not None:
+        return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
+    return http.client.HTTPConnection(host, parts.port, timeout=timeout)
 
 
 def _way(what: str, url: str) -> Check:

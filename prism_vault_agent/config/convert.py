@@ -24,6 +24,7 @@ from prism_vault_agent.config.settings import (
 )
 from prism_vault_agent.config.shapes import name, seconds
 from prism_vault_agent.config.templates import Templates
+from prism_vault_agent.relay import VARIABLE
 from prism_vault_agent.scope import ScopeName
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def settings(document: schema.Document, conversion: Conversion, files: tuple[str
     templates = Templates(os.path.dirname(files[0]), read=conversion.serving)
     check_names(document.scopes, conversion.problems)
     # Whoever asks no agent has a network of its own.
-    relay = (document.agent.relay or "") if conversion.serving else ""
+    relay = (document.agent.relay or conversion.environ.get(VARIABLE, "")) if conversion.serving else ""
     return Settings(
         agent=_agent(document.agent, conversion),
         vault=_vault(document.vault, relay, conversion),

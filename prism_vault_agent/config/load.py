@@ -47,6 +47,15 @@ def load(path: str | None, environ: Mapping[str, str]) -> Settings:
     return parse(sources.read(sources.find(path, environ)), environ, Accounts())
 
 
+def main(path: str) -> schema.Document:
+    """Return what the main file at ``path`` says, by itself, without scopes of other files. Raises like :func:`load`."""
+    errors: list[ConfigError] = []
+    document, _ = _read(sources.read_one(path, set()), schema.Document, {}, errors)
+    if document is None:
+        raise errors[0]
+    return document
+
+
 def parse(files: tuple[Source, ...], environ: Mapping[str, str], accounts: Accounts, *, serving: bool = True) -> Settings:
     """Return what files already read mean, noting looked-up names in ``accounts``. Raises like :func:`load`.
 

@@ -54,7 +54,8 @@ class Agent(Section):
     )
     relay: Path | None = Field(
         None,
-        description="Directory of the sockets `HOST:PORT` that lead to Vault and central, for an agent without a network.",
+        description="Directory of the sockets `HOST:PORT` that lead to Vault and central, for an agent without a network. "
+        "Default: what PRISM_VAULT_RELAY says, which is set by the agent's unit.",
     )
     helper: Path | None = Field(
         None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.errors import CannotCreate, Unavailable
 from prism_vault_agent.install import manifest
+from prism_vault_agent.install.relays import Relays, of
 from prism_vault_agent.install.system import System
 from prism_vault_agent.install.units import directories, part_of, users
 
@@ -29,12 +30,14 @@ class Installer:
     tell: Callable[[str], None]
     dry: bool = False
 
-    def install(self, files: list[Shipped]) -> None:
-        """Put files in place that are not there yet; those that somebody changed are named and left.
+    def install(self, files: list[Shipped], parts: Collection[Part]) -> bool:
+        """Put files of ``parts`` in place that are not there yet; what was put there before and is not of them is taken away.
 
-        Raises ``CannotCreate`` where something fails, with everything as it was before.
+        Those that somebody changed are named and left. Returns whether something changes. Raises ``CannotCreate`` where
+        something fails, with everything as it was before.
         """
         known = manifest.read(self.system.root)
+        gone = [path for path in known.files if part_of(path) in parts and path not in {file.path for file in files}]
         wanted = []
         for file in files:
             there = self.system.content(file.path)
@@ -42,17 +45,20 @@ class Installer:
                 wanted.append(file)
             elif there != file.content:
                 self.tell(f"kept {file.path}: it is not as it was installed")
-        if not wanted:
+        if not wanted and not gone:
             self.tell("nothing to do")
         elif self.dry:
             for file in wanted:
                 self.tell(f"would write {file.path}")
+            for path in gone:
+                self._take(path, known)
         else:
-            self._write(wanted, known)
+            self._write(wanted, gone, known)
+        return bool(wanted or gone)
 
-    def _write(self, wanted: list[Shipped], known: Manifest) -> None:
+    def _write(self, wanted: list[Shipped], gone: list[str], known: Manifest) -> None:
         root = self.system.root
-        before = {file.path: self.system.content(file.path) for file in wanted}
+        before = {path: self.system.content(path) for path in (*(file.path for file in wanted), *gone)}
         earlier = manifest.read(root)
         made = [path for file in wanted for path in self.system.missing(os.path.dirname(file.path))]
         made += [path for file in wanted if file.kind == ".tmpfiles" for path in directories(file.content)]
@@ -67,6 +73,8 @@ class Installer:
                 os.makedirs(os.path.dirname(root + file.path), 0o755, exist_ok=True)
                 manifest.put(root + file.path, file.content)
                 self.tell(f"wrote {file.path}")
+            for path in gone:
+                self._take(path, known)
             for words in self.system.commands(wanted):
                 self.system.run(*words)
                 self.tell(f"ran {' '.join(words)}")
@@ -93,17 +101,22 @@ class Installer:
             self.system.reload()
 
     def undo(self, parts: Collection[Part]) -> None:
-        """Take away what was put in place for these parts; what somebody changed since is named and left.
+        """Take away what was put in place for these parts, relays too; what somebody changed since is named and left.
 
         Raises ``Unavailable`` while a unit of them is in use, and ``CannotCreate`` where something fails.
         """
         root, known = self.system.root, manifest.read(self.system.root)
         paths = [path for path in known.files if part_of(path) in parts]
-        if not paths:
+        relays = Relays(self.system, self.tell, self.dry)
+        enabled = known.relays if "agent" in parts else []
+        if not paths and not enabled:
             self.tell("nothing to do")
             return
-        if used := self.system.in_use(paths):
+        if used := [unit for unit in self.system.in_use(paths) if not of(unit, enabled)]:
             raise Unavailable(f"{used[0]} is in use", mend=f"systemctl disable --now {' '.join(used)}", reason="in_use")
+        if enabled:
+            relays.undo()
+            known.relays = []
         made = [name for path in paths for name in users(self.system.content(path) or b"") if path.startswith(SYSUSERS)]
         try:
             for path in paths:

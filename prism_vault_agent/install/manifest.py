@@ -21,10 +21,14 @@ _FILE: Final = f"{DIRECTORY}/systemd.json"
 
 @dataclass(slots=True)
 class Manifest:
-    """``files``: what we put at each path (SHA-256, hex; two while one replaces the other). ``directories`` that we made."""
+    """``files``: what we put at each path (SHA-256, hex; two while one replaces the other). ``directories`` that we made.
+
+    ``relays`` are the servers (``HOST:PORT``) whose relays we enabled.
+    """
 
     files: dict[str, list[str]] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
+    relays: list[str] = field(default_factory=list)
 
     def ours(self, path: str, content: bytes) -> bool:
         """Tell whether we put this content at this path."""
@@ -45,7 +49,9 @@ def read(root: str) -> Manifest:
         with open(root + _FILE, encoding="utf-8") as file:
             plain = json.load(file)
         return Manifest(
-            {str(path): [str(each) for each in found] for path, found in plain["files"].items()}, plain["directories"]
+            {str(path): [str(each) for each in found] for path, found in plain["files"].items()},
+            plain["directories"],
+            plain.get("relays", []),
         )
     except FileNotFoundError:
         return Manifest()
@@ -55,14 +61,14 @@ def read(root: str) -> Manifest:
 
 def write(root: str, manifest: Manifest) -> None:
     """Keep the manifest durably; an empty one is removed, and its directory. Raises ``OSError``."""
-    if not manifest.files and not manifest.directories:
+    if not manifest.files and not manifest.directories and not manifest.relays:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(root + _FILE)
         with contextlib.suppress(OSError):
             os.rmdir(root + DIRECTORY)
         return
     os.makedirs(root + DIRECTORY, 0o755, exist_ok=True)
-    plain = {"files": manifest.files, "directories": manifest.directories}
+    plain = {"files": manifest.files, "directories": manifest.directories, "relays": manifest.relays}
     put(root + _FILE, (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode())
 
 

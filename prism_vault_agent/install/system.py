@@ -58,20 +58,42 @@ class System:
     def reload(self) -> None:
         """Have systemd know what is there now."""
         if not self.root:
-            self.run("systemctl", "daemon-reload")
+            self._systemctl("daemon-reload")
 
     def in_use(self, paths: Iterable[str]) -> list[str]:
         """Return the units of these files, and those made of templates, that are active or enabled."""
-        names = [path.removeprefix(UNITS).replace("@.", "@*.") for path in paths if path.startswith(UNITS)]
+        found = [path.removeprefix(UNITS).replace("@.", "@*.") for path in paths if path.startswith(UNITS)]
+        names = [name for name in found if "/" not in name]  # a drop-in is no unit
         if not names:
             return []
-        at = [f"--root={self.root}"] if self.root else []
         plain = ("--plain", "--no-legend", "--no-pager", "--full")
         # Its exit status is 1 where it finds none.
-        enabled = self.run("systemctl", *at, "list-unit-files", *plain, "--state=enabled,enabled-runtime", *names, good=(0, 1))
+        enabled = self._systemctl("list-unit-files", *plain, "--state=enabled,enabled-runtime", *names, good=(0, 1))
         states = "--state=active,activating,reloading,deactivating"
-        active = "" if self.root else self.run("systemctl", "list-units", *plain, states, *names)
+        active = "" if self.root else self._systemctl("list-units", *plain, states, *names)
         return list(dict.fromkeys(line.split()[0] for line in (active + enabled).splitlines() if line.strip()))
+
+    def enabled(self, unit: str) -> bool:
+        """Tell whether a unit is started at boot."""
+        # Its exit status is that of what it finds.
+        return self._systemctl("is-enabled", unit, good=(0, 1, 4)).strip() == "enabled"
+
+    def active(self, unit: str) -> bool:
+        """Tell whether a unit runs; none does in an image."""
+        return not self.root and self._systemctl("is-active", unit, good=(0, 3, 4)).strip() == "active"
+
+    def enable(self, socket: str) -> None:
+        """Have a socket listen now and at each boot."""
+        self._systemctl("enable", *([] if self.root else ["--now"]), socket)
+
+    def disable(self, socket: str, service: str) -> None:
+        """Have a socket, and the service that it starts, end now, and not start at a boot."""
+        self._systemctl("disable", *([] if self.root else ["--now"]), socket)
+        if not self.root:
+            self._systemctl("stop", service)
+
+    def _systemctl(self, *words: str, good: tuple[int, ...] = (0,)) -> str:
+        return self.run("systemctl", *([f"--root={self.root}"] if self.root else []), *words, good=good)
 
     def run(self, *words: str, good: tuple[int, ...] = (0,)) -> str:
         """Return what a command prints. Raises ``CannotCreate`` where it is not there or fails."""

@@ -28,6 +28,7 @@ _PLACES: Final = {
     ".sysusers": "/etc/sysusers.d/{stem}.conf",
     ".tmpfiles": "/etc/tmpfiles.d/{stem}.conf",
 }
+NETWORK: Final = "prism-vault-agent.service.d/network.conf"
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9/._+@-]+")
 # What the units have hidden from them.
 _HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - refused, not used
@@ -52,6 +53,11 @@ def shipped(parts: Collection[Part], launcher: str) -> list[Shipped]:
             content = file.read_bytes().replace(LAUNCHER.encode(), launcher.encode())
             found.append(Shipped(file.suffix, path, content))
     return found
+
+
+def network() -> Shipped:
+    """Return the drop-in that gives the agent the host's network. Raises like :func:`shipped`."""
+    return Shipped(".conf", f"/etc/systemd/system/{NETWORK}", (_directory() / NETWORK).read_bytes())
 
 
 def part_of(path: str) -> Part:

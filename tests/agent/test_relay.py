@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import ssl
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ import pytest
 
 from tests.agent.asking import processes
 from tests.agent.test_certificate_alone import EXEC, Place
+from tests.support.agent import LAUNCHER
 from tests.support.certificates import Tls
 from tests.support.fake_server import FakeServer, always, answer
 from tests.support.relay import relay
@@ -57,6 +59,12 @@ class Relayed:
         return self.way.enter_context(relay(self.directory, self.made.central.url, to))
 
 
+def doctor(agent: AgentProcess) -> subprocess.CompletedProcess[str]:
+    """Run ``prism-vault doctor`` with this agent's configuration, from where there is a network."""
+    words = [LAUNCHER, "doctor", "--config", str(agent.config)]
+    return subprocess.run(words, env=agent.environment(), capture_output=True, text=True, check=False, timeout=60)
+
+
 @pytest.fixture(scope="module")
 def relayed(place, openbao) -> Iterator[Relayed]:
     """The agent, ready."""
@@ -85,9 +93,21 @@ def test_without_its_relay_a_server_is_away_and_that_is_told(relayed):
     relayed.way.close()
     done = relayed.agent.exec(*EXEC)
     assert (done.returncode, done.stdout) == (75, "")
-    assert f"no relay listens at {relayed.directory}/{name}: enable prism-vault-relay@{name}.socket" in done.stderr
+    told = f"no relay listens at {relayed.directory}/{name}: systemctl enable --now prism-vault-relay@{name}.socket"
+    assert told in done.stderr
+    relayed.agent.hang_up()
+    wait_until(lambda: '"event":"relay.missing"' in relayed.agent.log.replace(" ", ""))
+    assert [line for line in relayed.agent.log.splitlines() if "relay.missing" in line and told in line]
+    found = doctor(relayed.agent)
+    assert (found.returncode, f"(needed): {told}\n" in found.stdout) == (78, True), found
     relayed.lead()
     wait_until(lambda: relayed.agent.exec(*EXEC).returncode == 0)
+
+
+def test_doctor_asks_as_the_agent_does(relayed):
+    """What ``doctor`` says of the servers is what their relays lead to, over TLS with the servers."""
+    lines = doctor(relayed.agent).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "the provider answers" in line or "central answers" in line] == ["holds"] * 2
 
 
 def test_a_relay_that_leads_elsewhere_is_not_trusted(relayed, tmp_path):

@@ -21,6 +21,23 @@ pytestmark = [
 
 UNITS = "/etc/systemd/system"
 RENDER = f"{UNITS}/prism-vault-render@.service"
+NETWORK = "prism-vault-agent.service.d/network.conf"
+CONFIG = "/etc/prism-vault/agent.toml"
+CONFIGURED = """
+[vault]
+address = "{vault}"
+[vault.auth]
+method = "approle"
+role_id_file = "/etc/prism-vault/role-id"
+secret_id_file = "/etc/prism-vault/secret-id"
+[central]
+url = "https://central.lan"
+replicas = ["https://central.lan:8311"]
+identity_role = "central"
+"""
+VAULT, OTHER, CENTRAL, SECOND = (
+    f"prism-vault-relay@{name}.socket" for name in ("vault.lan:8200", "other.lan:8200", "central.lan:443", "central.lan:8311")
+)
 COMMAND = f"{INSTALLED}/bin/prism-vault"
 # Every file and directory with its owner, mode, target and content; users stay, and what systemd itself keeps is its own.
 LISTING = r"""
@@ -49,6 +66,14 @@ def install(booted: Booted, *words: str, status: int = 0) -> list[str]:
     done = booted.run(COMMAND, "install", "systemd", *words, check=False)
     assert done.returncode == status, done
     return (done.stdout + done.stderr).splitlines()
+
+
+def listening(booted: Booted) -> set[str]:
+    """Return the relays that listen, each of which is enabled too."""
+    words = ("--plain", "--no-legend", "prism-vault-relay@*.socket")
+    active = {line.split()[0] for line in booted.run("systemctl", "list-units", "--state=active", *words).stdout.splitlines()}
+    assert active == {each for each in active if booted.run("systemctl", "is-enabled", each, check=False).stdout == "enabled\n"}
+    return active
 
 
 def listing(booted: Booted) -> list[str]:
@@ -151,6 +176,59 @@ def test_half_of_it_is_none_of_it(bare):
     assert bare.show("prism-vault-agent.service", "LoadState") == "not-found"
 
 
+def test_the_relays_are_those_of_the_configuration(bare):
+    """For each server that it names one listens, with the port that https has; one that was enabled by hand stays.
+
+    Undone, all is as it was.
+    """
+    bare.path(CONFIG).parent.mkdir()
+    bare.path(CONFIG).write_text(CONFIGURED.format(vault="https://vault.lan:8200"))
+    before = listing(bare)
+    told = install(bare, "--dry-run")
+    assert [line for line in told if "would enable" in line] == [f"would enable {relay}" for relay in (VAULT, CENTRAL, SECOND)]
+    assert listing(bare) == before
+    told = install(bare)
+    assert [line for line in told if "enabled" in line] == [f"enabled {relay}" for relay in (VAULT, CENTRAL, SECOND)]
+    assert told[-1] == "next: systemctl enable --now prism-vault-agent.service"
+    assert listening(bare) == {VAULT, CENTRAL, SECOND}
+    assert install(bare)[:-1] == ["nothing to do"]
+
+    bare.run("systemctl", "enable", "--now", OTHER)
+    bare.path(CONFIG).write_text(CONFIGURED.format(vault="https://other.lan:8200"))
+    assert [line for line in install(bare) if "abled" in line] == [f"disabled {VAULT}"]
+    assert listening(bare) == {OTHER, CENTRAL, SECOND}
+    told = install(bare, "--undo", status=75)
+    assert OTHER in told[-1] and CENTRAL not in told[-1]
+    bare.run("systemctl", "disable", "--now", OTHER)
+    told = install(bare, "--undo")
+    assert [line for line in told if "disabled" in line] == [f"disabled {relay}" for relay in (CENTRAL, SECOND)]
+    bare.path(CONFIG).write_text(CONFIGURED.format(vault="https://vault.lan:8200"))
+    assert listing(bare) == before
+    bare.run("rm", "-r", "/etc/prism-vault")
+
+
+def test_an_agent_with_the_network(bare):
+    """With ``--network`` there is a drop-in, and no relay; without it again it is the other way.
+
+    A wrong configuration changes nothing.
+    """
+    bare.path(CONFIG).parent.mkdir()
+    bare.path(CONFIG).write_text(CONFIGURED.format(vault="https://vault.lan:8200"))
+    before = listing(bare)
+    assert f"wrote {UNITS}/{NETWORK}" in install(bare, "--network")
+    assert listening(bare) == set()
+    told = install(bare)
+    assert (f"removed {UNITS}/{NETWORK}" in told, listening(bare)) == (True, {VAULT, CENTRAL, SECOND})
+    told = install(bare, "--network")
+    assert (f"wrote {UNITS}/{NETWORK}" in told, listening(bare)) == (True, set())
+    install(bare, "--undo")
+    assert listing(bare) == before
+    bare.path(CONFIG).write_text("[vault]\naddress = 7\n")
+    (refused,) = install(bare, status=78)
+    assert refused.startswith(f"prism-vault: {CONFIG}:2: vault.address")
+    bare.run("rm", "-r", "/etc/prism-vault")
+
+
 def test_what_is_in_use_is_not_taken_away(bare):
     """While a unit is active or enabled undoing is refused with 75, and the command that it names makes it possible."""
     install(bare)
@@ -182,7 +260,12 @@ def test_an_image_is_installed_into(bare):
     before = listing(bare)
     bare.run("sh", "-c", "mkdir -p /srv/image/etc /srv/image/opt/prism-vault/bin; cp -a /etc/passwd /etc/group /srv/image/etc")
     bare.run("cp", COMMAND, f"/srv/image{COMMAND}")
+    bare.path("/srv/image/etc/prism-vault").mkdir()
+    bare.path(f"/srv/image{CONFIG}").write_text(CONFIGURED.format(vault="https://vault.lan:8200"))
     told = install(bare, "--root", "/srv/image")
+    wants = bare.path(f"/srv/image{UNITS}/sockets.target.wants")
+    assert {each.name for each in wants.iterdir()} == {VAULT, CENTRAL, SECOND}
+    assert listening(bare) == set()
     assert "ran systemd-sysusers --root=/srv/image prism-vault-agent.conf" in told
     assert bare.path(f"/srv/image{RENDER}").is_file()
     assert "prism-vault-callers" in bare.path("/srv/image/etc/group").read_text()
@@ -190,4 +273,5 @@ def test_an_image_is_installed_into(bare):
     assert listing(bare) == before
     install(bare, "--root", "/srv/image", "--undo")
     assert not bare.path(f"/srv/image{RENDER}").exists()
+    assert not wants.exists()
     assert listing(bare) == before

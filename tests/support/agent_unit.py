@@ -47,6 +47,7 @@ class AgentUnit:
         self.canary = secrets.token_hex(16)
         self.command("install", "systemd")
         self._configure()
+        self.command("install", "systemd")  # now that it is known which servers there are
         self.unit(EXAMPLE, (HERE / "systemd" / EXAMPLE).read_text())
         self.unit(WEB, CONSUMER)
         self.scope("web")
