@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.decryption import Decryption
+from prism_vault_agent.ssh_certificate import SshCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Wanted = Certificate | Decryption
-KINDS: Final[dict[str, type[Wanted]]] = {"certificate": Certificate, "decryption": Decryption}
+Wanted = Certificate | Decryption | SshCertificate
+KINDS: Final[dict[str, type[Wanted]]] = {
+    "certificate": Certificate,
+    "decryption": Decryption,
+    "ssh_certificate": SshCertificate,
+}
 
 
 def wanted_of(plain: Mapping[str, Any] | None) -> Wanted | None:

@@ -41,12 +41,15 @@ def certificate(entry: entries.ScopeEntry, reference: SecretReference) -> Certif
     found = entry.certificates.get(reference.path)
     if found is None:
         return None
-    lives = min(shapes.seconds(text) for text in (found.ttl, entry.ttl) if text)
-    return Certificate(found.common_name, tuple(found.dns), tuple(found.uris), tuple(found.ips), int(lives))
+    lives = shapes.life(found.ttl, entry.ttl)
+    return Certificate(found.common_name, tuple(found.dns), tuple(found.uris), tuple(found.ips), lives)
 
 
 def check(entry: entries.ScopeEntry, here: KeyPath, named: Collection[str], problems: list[Problem]) -> None:
-    """Add to ``problems`` every certificate at a path that no reference of the scope names."""
-    for path in entry.certificates.keys() - set(named):
-        what = "is a certificate that no reference of the scope names"
-        problems.append(Problem((*here, "certificates", path), what, f"bind vault://{path}#certificate and #private_key in env"))
+    """Add to ``problems`` every certificate, of SSH too, that no reference of the scope names, or that is of both kinds."""
+    for table, paths, part in (("certificates", entry.certificates, "certificate"), ("ssh", entry.ssh, "signed_key")):
+        for path in sorted(paths.keys() - set(named)):
+            what = "is a certificate that no reference of the scope names"
+            problems.append(Problem((*here, table, path), what, f"bind vault://{path}#{part} and #private_key in env"))
+    both = sorted(entry.certificates.keys() & entry.ssh.keys())
+    problems += [Problem((*here, "ssh", path), "is in certificates too", "keep one of them") for path in both]

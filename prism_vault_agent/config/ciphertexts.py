@@ -64,6 +64,6 @@ def check(entry: ScopeEntry, here: KeyPath, named: dict[str, set[str | None]], p
         ]
         for key, each in table.items():
             source = _ciphertext(key, each).source
-            if source and source.path in (*entry.transit, *entry.certificates):
+            if source and source.path in (*entry.transit, *entry.certificates, *entry.ssh):
                 what = "is kept where nothing is kept"
                 problems.append(Problem((*where, key, "ciphertext"), what, "name the key of a secret that holds a ciphertext"))

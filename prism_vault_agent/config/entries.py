@@ -16,6 +16,7 @@ from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.fields import Duration, FileMode, FileName, Id, Name, Path, Section, Template, Text, Timeout, Ttl
 from prism_vault_agent.config.notify import NotifyEntry
 from prism_vault_agent.config.reactions import KeyEntry, LimitsEntry, OnRevoke, OnRotate
+from prism_vault_agent.config.ssh import SshEntry
 from prism_vault_agent.scope import Format
 
 
@@ -74,6 +75,7 @@ class ScopeEntry(Section):
         description="References without `#<key>`: every key of the secret becomes an environment name.",
     )
     certificates: dict[str, CertificateEntry] = Field(default_factory=dict, description="Certificates by path: `pki/issue/ROLE`.")
+    ssh: dict[str, SshEntry] = Field(default_factory=dict, description="SSH certificates by path: `ssh/sign/ROLE`.")
     transit: dict[str, Annotated[dict[str, CiphertextEntry], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Values that a key of transit decrypts, by its path `transit/decrypt/KEY` and their names.",

@@ -28,6 +28,7 @@ from prism_vault_agent.config.fields import (
 )
 from prism_vault_agent.config.notify import NotifyEntry
 from prism_vault_agent.config.reactions import KeyEntry, LimitsEntry
+from prism_vault_agent.config.ssh import SshEntry
 
 
 class Agent(Section):
@@ -161,6 +162,7 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("scopes", "*"): ScopeEntry,
     ("scopes", "*", "callers", "*"): CallerEntry,
     ("scopes", "*", "certificates", "*"): CertificateEntry,
+    ("scopes", "*", "ssh", "*"): SshEntry,
     ("scopes", "*", "transit", "*", "*"): CiphertextEntry,
     ("scopes", "*", "files", "*"): FileEntry,
     ("scopes", "*", "files", "*", "notify"): NotifyEntry,

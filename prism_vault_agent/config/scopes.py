@@ -10,6 +10,7 @@ from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.reactions import key_reactions, limits
 from prism_vault_agent.config.shapes import seconds
+from prism_vault_agent.config.ssh import ssh_certificate
 from prism_vault_agent.config.templates import template_of
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.policy.names import dangerous, fault, shown
@@ -108,7 +109,8 @@ def _whole(entry: entries.ScopeEntry, here: KeyPath, problems: list[Problem]) ->
 
 def _wanted(entry: entries.ScopeEntry, reference: SecretReference) -> Wanted | None:
     """Return what an engine is asked for at the path of a reference, where the path alone does not say it."""
-    return certificates.certificate(entry, reference) or ciphertexts.decryption(entry, reference)
+    found = certificates.certificate(entry, reference) or ssh_certificate(entry, reference)
+    return found or ciphertexts.decryption(entry, reference)
 
 
 def _reference(text: str, path: KeyPath, problems: list[Problem]) -> SecretReference | None:

@@ -138,6 +138,11 @@ def ttl(value: str) -> str:
     return value
 
 
+def life(*texts: str | None) -> int:
+    """Return the shortest of some durations, in whole seconds; None says nothing."""
+    return int(min(seconds(each) for each in texts if each))
+
+
 def dns(value: str) -> str:
     """Return a DNS name, with ``*.`` before it where it is one for many."""
     labels = value.removeprefix("*.").split(".")

@@ -39,7 +39,7 @@ def make(transport: Transport, token: str, wanted: Mapping[str, Any], deadline: 
         "ttl": f"{wanted['seconds']}s",
         "renewable": True,
         "meta": wanted["meta"],
-        "display_name": "prism-vault",
+        "display_name": f"prism-vault-{wanted['meta']['audit_id']}",  # SSH certificates and users are named after it
         **({"policies": wanted["policies"]} if wanted["policies"] else {}),
         **({"explicit_max_ttl": f"{wanted['at_most']}s"} if wanted["at_most"] else {}),
     }

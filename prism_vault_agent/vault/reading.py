@@ -8,7 +8,8 @@ from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.decryption import Decryption
 from prism_vault_agent.errors import ConfigError, SecretNotFound
 from prism_vault_agent.policy import names
-from prism_vault_agent.vault import certificate, kv, leased
+from prism_vault_agent.ssh_certificate import SshCertificate
+from prism_vault_agent.vault import certificate, kv, leased, ssh
 from prism_vault_agent.vault import mounts as mounting
 from prism_vault_agent.vault.refusal import refusal
 from prism_vault_agent.vault.values import as_text
@@ -132,6 +133,8 @@ def _is_other(place: kv.Place, found: Mounts) -> bool:
 
 
 def _ask(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> Answer:
+    if isinstance(place.wanted, SshCertificate) and _is_other(place, found):
+        return ssh.ask(transport, token, place, place.wanted, deadline)
     if isinstance(place.wanted, Certificate) and _is_other(place, found):
         return certificate.ask(transport, token, place, place.wanted, deadline)
     if _is_other(place, found):
@@ -140,6 +143,8 @@ def _ask(transport: Transport, token: str, place: kv.Place, found: Mounts, deadl
 
 
 def _understand(place: kv.Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
+    if isinstance(place.wanted, SshCertificate):
+        return ssh.understand(place, answer, place.wanted)
     if isinstance(place.wanted, Certificate):
         return certificate.understand(place, answer, place.wanted)
     return leased.understand(place, answer)
