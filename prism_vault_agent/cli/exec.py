@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         command = read(args, options)
     except Failure as failure:
         return report(failure, options.scopes)
-    return client.start(options, lambda: become(options, command, started))
+    return client.start(options, lambda begun: become(options, command, begun), started)
 
 
 def become(options: ExecOptions, command: list[str], started: float) -> int:
@@ -69,7 +69,8 @@ def become(options: ExecOptions, command: list[str], started: float) -> int:
     except Failure as failure:
         return report(failure, options.scopes)
     except PrismVaultError as error:
-        main.tell(error.line())  # here, since with --supervise nobody above would
+        if not options.unsaid(error.exit_status):
+            main.tell(error.line())  # here, since with --supervise nobody above would
         return error.exit_status
 
 
@@ -77,9 +78,9 @@ def read(args: argparse.Namespace, options: ExecOptions) -> list[str]:
     """Fill ``options`` as the thin client's own parser would and return the command. Raises ``Failure`` (64)."""
     for _, field, _, _ in arguments.OPTIONS:
         told = getattr(args, field)
-        if told and field == "timeout":
-            told = arguments.seconds(told)
-        if told:
+        if told and field not in arguments.LISTS:
+            arguments.store(options, field, "" if told is True else told)
+        elif told:
             setattr(options, field, told)
     arguments.check(options)
     words: list[str] = args.words

@@ -1,6 +1,6 @@
 """The options of ``prism-vault exec``: one table, read here by hand and shown by ``cli/exec.py``."""
 
-from prism_vault_agent.exec import USAGE, Failure
+from prism_vault_agent.exec import AGENT_UNAVAILABLE, TEMPORARY, USAGE, Failure
 
 DEFAULT_TIMEOUT = 10.0
 LONGEST_TIMEOUT = 300.0  # as long as the agent lets one request take
@@ -14,6 +14,8 @@ OPTIONS = (
     ("--env-file", "env_files", "FILE", "variables from a .env file; values may be vault:// references; may be repeated"),
     ("--pristine", "pristine", "", "of your own variables, give the command only HOME, PATH and the like"),
     ("--supervise", "supervise", "", "stay until the command ends, and end with it whatever it has started"),
+    ("--restart", "restart", "WHEN", "start the command again: on-failure, always, or no (the default); implies --supervise"),
+    ("--restart-limit", "restart_limit", "N/TIME", "how often within a time, before it is left at that: 5/1m (the default)"),
     ("--mask-output", "mask_output", "", "replace the values in what the command prints; implies --supervise"),
     ("--timeout", "timeout", "TIME", "how long it may all take until the command starts: 500ms, 10s (the default), 1m"),
     ("--direct", "direct", "", "without an agent: read the secrets with your own configuration; the audit row says so"),
@@ -21,6 +23,7 @@ OPTIONS = (
     ("--socket", "socket", "PATH", "the agent's socket"),
     ("--config", "config", "PATH", "the configuration to use with --direct"),
 )
+RESTARTS = ("no", "on-failure", "always")
 LISTS = ("scopes", "env_files")
 _BY_NAME = {option: (field, bool(value)) for option, field, value, _ in OPTIONS}
 
@@ -38,6 +41,9 @@ class ExecOptions:
         "mask_output",
         "pristine",
         "purpose",
+        "quiet",
+        "restart",
+        "restart_limit",
         "run_ref",
         "scopes",
         "socket",
@@ -59,12 +65,19 @@ class ExecOptions:
         self.direct = False
         self.dry_run = False
         self.supervise = False
+        self.restart = "no"
+        self.restart_limit = (5, 60.0)  # times, seconds
         self.mask_output = False
+        self.quiet = False  # what is temporary was said before
         self.values_to = 0  # a descriptor that takes the values before they are the command's
         self.terms_to = 0  # one that takes the terms of the release, then too
         self.socket = ""
         self.config = ""
         self.help = False
+
+    def unsaid(self, exit_status: int) -> bool:
+        """Tell whether a failure with this status is not to be told: it is tried again, and was told the first time."""
+        return self.quiet and exit_status in (AGENT_UNAVAILABLE, TEMPORARY)
 
 
 def parse(words: list[str]) -> tuple[ExecOptions, list[str]]:
@@ -102,6 +115,8 @@ def store(options: ExecOptions, field: str, value: str) -> None:
         getattr(options, field).append(value)
     elif field == "timeout":
         options.timeout = seconds(value)
+    elif field == "restart_limit":
+        options.restart_limit = limit(value)
     else:
         setattr(options, field, value or True)
 
@@ -112,10 +127,21 @@ def check(options: ExecOptions) -> ExecOptions:
         raise Failure(USAGE, "--config belongs to --direct; with an agent, name its --socket")
     if options.socket and options.direct:
         raise Failure(USAGE, "--socket and --direct exclude each other; --direct asks no agent")
+    if options.restart not in RESTARTS:
+        raise Failure(USAGE, f"--restart takes one of {', '.join(RESTARTS)}")
+    options.supervise |= options.mask_output or options.restart != "no"
     return options
 
 
-def seconds(text: str) -> float:
+def limit(text: str) -> tuple[int, float]:
+    """Return how often within how many seconds ``5/1m`` says. Raises ``Failure`` (64)."""
+    most, slash, within = text.partition("/")
+    if not slash or not (most.isascii() and most.isdigit() and len(most) < 6):
+        raise Failure(USAGE, "--restart-limit takes a number and a time, such as 5/1m")
+    return int(most), seconds(within, "--restart-limit")
+
+
+def seconds(text: str, option: str = "--timeout") -> float:
     """Return the seconds that ``500ms``, ``10s``, ``10`` or ``1m`` says. Raises ``Failure`` (64)."""
     number, factor = text, 1.0
     for unit, in_seconds in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
@@ -124,7 +150,7 @@ def seconds(text: str) -> float:
             break
     if number.isascii() and number.replace(".", "", 1).isdigit() and 0 < float(number) * factor <= LONGEST_TIMEOUT:
         return float(number) * factor
-    raise Failure(USAGE, "--timeout takes a time of up to 5m, such as 500ms, 10s or 1m")
+    raise Failure(USAGE, f"{option} takes a time of up to 5m, such as 500ms, 10s or 1m")
 
 
 def fill(options: ExecOptions, environment: dict[bytes, bytes]) -> None:

@@ -2,15 +2,42 @@
 
 import _socket
 
-# What the supervisor tells: the number of a signal to pass on; to begin; that it runs, and the number of the last change it read.
+# What the supervisor tells: the number of a signal to pass on; to start the command, quietly or not; to end it within its grace;
+# that it runs, and the number of the last change it read.
 GO = b"\xff"
+QUIET = b"q"
+STOP = b"\xfe"
 AWAKE = b"\0"
-# What it is told: that the command stopped, with the signal and its process id in four bytes; that it was continued, with the
-# number of this change, modulo 256; that it ended, with the status of waitpid(2) in four bytes.
+# What it is told: the terms of the release, just before the command is one; that the command stopped, with the signal and its
+# process id in four bytes; that it was continued, with the number of this change, modulo 256; that its group was sent a signal
+# that ends; that it ended, with the status of waitpid(2) in four bytes.
+TERMS = b"t"
 STOPPED = b"s"
 CONTINUED = b"c"
+SENT = b"g"
 ENDED = b"e"
-LONGEST = 8
+LONGEST = 128
+
+
+class Terms:
+    """What a release says to who supervises: the scope's ``grace`` in seconds, whether to wait for ``orders``, and its ``id``."""
+
+    __slots__ = ("grace", "id", "orders")
+
+    def __init__(self, told: bytes) -> None:
+        """Read what :func:`terms` wrote."""
+        grace, orders, self.id = told.split(b" ", 2)
+        self.grace = int(grace) / 1000 if grace else None
+        self.orders = orders == b"1"
+
+
+def terms(grace: bytes, orders: bytes, name: bytes) -> bytes:
+    """Return what a command tells: the grace in milliseconds, ``1`` for orders, and the release's id; what is none is empty."""
+    return b"%b %b %b" % (
+        grace if grace.isdigit() and len(grace) < 10 else b"",
+        orders if orders == b"1" else b"",
+        name if len(name) < 64 else b"",
+    )
 
 
 def tell(channel: _socket.socket, what: bytes) -> None:

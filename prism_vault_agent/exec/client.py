@@ -41,13 +41,16 @@ def main(words: list[str]) -> int | None:
         options, command = arguments.parse(words)
     except Failure as failure:
         return report(failure, [])
-    return None if options.help or options.direct else start(options, lambda: run(options, command, started))
+    return None if options.help or options.direct else start(options, lambda begun: run(options, command, begun), started)
 
 
-def start(options: "ExecOptions", become: "Callable[[], int]") -> int:
-    """Have ``become`` turn this process into the command, or with ``--supervise`` one below; return the exit status."""
-    if options.dry_run or not (options.supervise or options.mask_output):
-        return become()
+def start(options: "ExecOptions", become: "Callable[[float], int]", started: float) -> int:
+    """Have ``become`` turn this process into the command, or with ``--supervise`` one below; return the exit status.
+
+    It is told when the timeout began: ``started``, or when the supervisor started that process.
+    """
+    if options.dry_run or not options.supervise:
+        return become(started)
     from prism_vault_agent.exec import supervise  # noqa: PLC0415 - only who uses it pays for it
 
     return supervise.run(options, become)
@@ -65,7 +68,7 @@ def run(options: "ExecOptions", command: list[str], started: float) -> int:
         paths = connection.sockets(options.socket, own, posix.geteuid())
         return _exchange(options, launch, paths, started + options.timeout)
     except Failure as failure:
-        return report(failure, options.scopes)
+        return failure.exit_status if options.unsaid(failure.exit_status) else report(failure, options.scopes)
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too, and without what it holds
         return defect(error, options.scopes)
 
@@ -86,7 +89,8 @@ def _exchange(options: "ExecOptions", launch: Launch, paths: list[str], deadline
         exit_status = headers.get(b"x-prism-vault-exit", b"")
         if not exit_status.isdigit() or not 0 < int(exit_status) < 256:
             raise _misunderstood(f"it is an error ({status}) without an exit status")
-        write(STANDARD_ERROR, b"prism-vault: " + _one_line(body) + b"\n")
+        if not options.unsaid(int(exit_status)):
+            write(STANDARD_ERROR, b"prism-vault: " + _one_line(body) + b"\n")
         return int(exit_status)
     if options.dry_run and kind == wire.TEXT_TYPE:
         write(STANDARD_OUTPUT, body)
@@ -106,13 +110,8 @@ def _become(launch: Launch, headers: dict[bytes, bytes], body: bytes) -> "NoRetu
         released = wire.decode_block(body)
     except Malformed as error:
         raise _misunderstood(f"in its environment {error}") from None
-    launch.become(released, pristine=pristine == b"1", collision=collision, terms=_terms(headers))
-
-
-def _terms(headers: dict[bytes, bytes]) -> bytes:
-    """Return what the supervisor is told of a release: the grace of its scopes in milliseconds, nothing where none is given."""
-    grace = headers.get(b"x-prism-vault-grace-ms", b"")
-    return grace if grace.isdigit() and len(grace) < 10 else b""
+    terms = tuple(headers.get(b"x-prism-vault-" + name, b"") for name in (b"grace-ms", b"orders", b"audit-id"))
+    launch.become(released, pristine=pristine == b"1", collision=collision, terms=terms)
 
 
 def ask(paths: list[str], fields: list[tuple[bytes, bytes]], deadline: float) -> tuple[int, dict[bytes, bytes], bytes]:

@@ -1,62 +1,148 @@
-"""What ``exec --supervise`` does while the command runs: passes signals on, stops and goes on with it, learns how it ended."""
+"""What ``exec --supervise`` does while the command runs: passes signals on, stops and goes on with it, starts it again."""
 
 import _signal  # type: ignore[import-not-found]  # as in client.py
 import _socket
 import posix
 import select
+import time
 
-from prism_vault_agent.exec import INTERNAL, Failure, channel, kernel, report, tree
+from prism_vault_agent.exec import AGENT_UNAVAILABLE, INTERNAL, TEMPORARY, Failure, channel, kernel, report, restarting, tree
+
+# Who is sent one of these is asked to end; so is who waits and gets SIGHUP, which a service takes as an order to look again.
+_ASKING = (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+_LATER = (AGENT_UNAVAILABLE, TEMPORARY)
 
 
 class Supervisor:
-    """The process that the caller sees. Behind ``lifeline`` is the process ``watcher``; our signals are read from ``signals``."""
+    """The process that the caller sees. Behind ``lifeline`` is the process ``watcher``; our signals are read from ``signals``.
 
-    __slots__ = ("lifeline", "poll", "signals", "watcher")
+    ``terms`` are those of the present start, once there are; ``asked`` is the signal by which it was asked to end, else 0.
+    ``waiting`` tells whether it was said that the command cannot be started for now; ``bereft`` is the status without a lifeline.
+    """
 
-    def __init__(self, lifeline: _socket.socket, signals: int, watcher: int) -> None:
-        """Follow what is below."""
+    __slots__ = (
+        "again",
+        "asked",
+        "began",
+        "bereft",
+        "lifeline",
+        "poll",
+        "restarts",
+        "running",
+        "signals",
+        "terms",
+        "waiting",
+        "watcher",
+    )
+
+    def __init__(self, lifeline: _socket.socket, signals: int, watcher: int, restarts: restarting.Restarts) -> None:
+        """Follow what is below, and have it started again as ``restarts`` say."""
         self.lifeline = lifeline
         self.signals = signals
         self.watcher = watcher
+        self.restarts = restarts
+        self.again = restarts.policy != "no"
+        self.terms: channel.Terms | None = None
+        self.asked = 0
+        self.began = 0.0
+        self.bereft = 0
+        self.running = self.waiting = False
         self.poll = select.poll()
         self.poll.register(lifeline.fileno(), select.POLLIN)
         self.poll.register(signals, select.POLLIN)
 
     def run(self) -> int:
-        """Have the command started, and do as it does until it has ended; return its status, as waitpid(2) has it."""
-        channel.tell(self.lifeline, channel.GO)
-        while True:
-            for descriptor, _ in self.poll.poll():
-                if descriptor == self.signals:
-                    for each in kernel.read_signals(self.signals):
-                        self._pass_on(each)
-                    continue
-                told = channel.hear(self.lifeline)
-                if not told:
-                    return _bereft()
-                if told[:1] == channel.ENDED:
-                    self.lifeline.close()
-                    self._await()
-                    return int.from_bytes(told[1:], "little")
-                self._changed(told)
+        """Have the command started, and do as it does until it has ended for good; return its status, as waitpid(2) has it."""
+        status, first = self._once(), True
+        while (pause := self._pause(status, first=first)) is not None:
+            if self._ends_within(pause):
+                status = self.asked or status
+                break
+            status, first = self._once(), False
+        self.lifeline.close()
+        self._await()
+        return self.bereft or status
 
-    def _changed(self, told: bytes) -> None:
-        """Stop where the command has stopped, and say that we go on where it was continued."""
-        if told[:1] == channel.CONTINUED:
-            channel.tell(self.lifeline, channel.AWAKE + told[1:])
-        elif tree.is_stopped(command := int.from_bytes(told[2:], "little")):
-            could, _ = self._stop_beside(command, told[1])
+    def _once(self) -> int:
+        """Have the command started, and return the status of its end."""
+        self.terms, self.running = None, True
+        channel.tell(self.lifeline, channel.GO + (channel.QUIET if self.waiting else b""))
+        while True:
+            status = self._step(None)
+            if status is not None:
+                self.running = False
+                return status
+
+    def _pause(self, status: int, *, first: bool) -> float | None:
+        """Return how many seconds after this end the command is started again, None where it is not."""
+        if not self.again or self.asked or self.bereft:
+            return None
+        now, chance = time.monotonic(), posix.urandom(1)[0] / 255
+        if self.terms is None:
+            if first or not posix.WIFEXITED(status) or posix.WEXITSTATUS(status) not in _LATER:
+                return None
+            if not self.waiting:
+                report(Failure(0, "the command is started as soon as that is possible; until then nothing more is said"), [])
+                self.waiting = True
+            return self.restarts.until_started(chance)
+        pause = self.restarts.after(status, now - self.began, now, chance)
+        if self.restarts.gave_up:
+            told = f"the command was started again {self.restarts.most} times within {self.restarts.within:.0f} s and has failed"
+            report(Failure(0, f"{told}; it is left at that (--restart-limit)"), [])
+        return pause
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Wait so long, without a command; tell whether we are asked to end meanwhile."""
+        until = time.monotonic() + seconds
+        while not self.asked and not self.bereft:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self._step(left)
+        return True
+
+    def _step(self, limit: float | None) -> int | None:
+        """Wait for news, so many seconds at most, and act on it; return the command's status where it has ended."""
+        status = None
+        for descriptor, _ in self.poll.poll(None if limit is None else int(limit * 1000) + 1):
+            if descriptor == self.signals:
+                for each in kernel.read_signals(self.signals):
+                    self._pass_on(each)
+            else:
+                status = self._told(channel.hear(self.lifeline))
+        return status
+
+    def _told(self, told: bytes) -> int | None:
+        """Act on what the lifeline tells: its end, how the command ended, or that it stopped, and went on, and so on."""
+        kind, what = told[:1], told[1:]
+        if not kind:
+            return self._bereft()
+        if kind == channel.ENDED:
+            return int.from_bytes(what, "little")
+        if kind == channel.TERMS:
+            self.terms = channel.Terms(what)
+            self.began, self.waiting = time.monotonic(), False
+            self.restarts.started()
+        elif kind == channel.SENT:
+            self.asked = what[0]
+        elif kind == channel.CONTINUED:
+            channel.tell(self.lifeline, channel.AWAKE + what)
+        elif tree.is_stopped(command := int.from_bytes(what[1:], "little")):
+            could, _ = self._stop_beside(command, what[0])
             if not could:
                 channel.tell(self.lifeline, bytes([_signal.SIGCONT]))
+        return None
 
     def _pass_on(self, each: kernel.Signal) -> None:
-        """Pass a signal on, unless it is meant for us: our child's changes, and that it wakes us."""
+        """Pass a signal on, unless it is meant for us: our child's changes, that it wakes us, and to end where nothing runs."""
         if each.number == _signal.SIGCHLD and not each.sender:
             if self._lifeline_stopped() and tree.is_stopped(self.watcher):  # the whole group was, and the command with it
                 _, alone = self._stop_beside(self.watcher, _signal.SIGSTOP)
                 if alone:
                     posix.kill(self.watcher, _signal.SIGCONT)
         elif each.number != _signal.SIGCONT or each.sender != self.watcher:
+            if each.number in _ASKING or (each.number == _signal.SIGHUP and not self.running):
+                self.asked = each.number
             channel.tell(self.lifeline, bytes([each.number]))
 
     def _stop_beside(self, stopped: int, number: int) -> tuple[bool, bool]:
@@ -78,9 +164,9 @@ class Supervisor:
         except ChildProcessError:
             return  # its end was seen already
 
-
-def _bereft() -> int:
-    """End everything where the lifeline was ended by somebody: nobody would look after it any more. Return a status."""
-    tree.kill_all()
-    line = "the process that looks after the command was killed, so everything was ended; look for who did that"
-    return report(Failure(INTERNAL, line), []) << 8
+    def _bereft(self) -> int:
+        """End everything where the lifeline was ended by somebody: nobody would look after it any more. Return a status."""
+        tree.kill_all()
+        line = "the process that looks after the command was killed, so everything was ended; look for who did that"
+        self.bereft = report(Failure(INTERNAL, line), []) << 8
+        return self.bereft

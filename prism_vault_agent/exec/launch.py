@@ -49,10 +49,12 @@ class Launch:
         )
         return [(name, b"%d" % number) for name, number in counted]
 
-    def become(self, released: list[tuple[bytes, bytes]], *, pristine: bool, collision: bytes, terms: bytes = b"") -> "NoReturn":
+    def become(
+        self, released: list[tuple[bytes, bytes]], *, pristine: bool, collision: bytes, terms: tuple[bytes, ...] = ()
+    ) -> "NoReturn":
         """Replace this process by the command; its supervisor is told the ``terms`` of the release.
 
-        Raises ``Failure``: 78 for a collision or too much, 126, 127.
+        These are grace, orders and name (``channel.terms``). Raises ``Failure``: 78 for a collision or too much, 126, 127.
         """
         kept = self.kept.pristine if pristine or self.pristine else self.kept.all
         variables = environment.compose(kept, released, collision)
@@ -60,10 +62,13 @@ class Launch:
         if self.values_to:
             from prism_vault_agent.exec import wire  # noqa: PLC0415 - without a mask it is the caller's only
 
+            block = wire.encode_block(released)
             with open(self.values_to, "wb", closefd=False) as masker:
-                masker.write(wire.encode_block(released))
+                masker.write(len(block).to_bytes(4, sys.byteorder) + block)
         if self.terms_to:
-            posix.write(self.terms_to, terms)
+            from prism_vault_agent.exec import channel  # noqa: PLC0415 - without a supervisor nobody is told
+
+            posix.write(self.terms_to, channel.terms(*terms))
         # The interpreter ignores these two for itself and does not tell what it found: every other program starts with
         # the default, and so does a child of `subprocess` (restore_signals).
         for number in (_signal.SIGPIPE, _signal.SIGXFSZ):

@@ -9,42 +9,42 @@ import posix
 import select
 import time
 
-from prism_vault_agent.exec import INTERNAL, defect, kernel, tree
-from prism_vault_agent.exec.channel import AWAKE, CONTINUED, ENDED, GO, STOPPED, hear, tell
+from prism_vault_agent.exec import INTERNAL, kernel, tree
+from prism_vault_agent.exec.channel import (
+    AWAKE,
+    CONTINUED,
+    ENDED,
+    GO,
+    LONGEST,
+    QUIET,
+    SENT,
+    STOP,
+    STOPPED,
+    TERMS,
+    Terms,
+    hear,
+    tell,
+)
+from prism_vault_agent.exec.starting import Starting, give_terminal, join_group, leave_to_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
 GRACE = 10.0  # seconds, where nobody has told another
-TERMS = 64  # bytes of the terms of a release, at most
 NUDGE = 5  # milliseconds between two tries to wake the supervisor
-_IMPATIENT = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+_ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
 _NAME = b"prism-lifeline"  # so that a killall of the supervisor does not mean this process too
 
 
-def leave_to_command(kept: set[int]) -> None:
-    """Close every descriptor but those ``kept``, and leave the working directory: what the command lets go is let go."""
-    for name in posix.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                posix.close(int(name))
-            except OSError:
-                continue  # that of the listing itself
-    posix.chdir("/")
+def watch(channel: "_socket.socket", starting: Starting, *, again: bool, own_group: bool) -> "NoReturn":
+    """Start the command, and look after it to its end and that of all its descendants, as often as the supervisor says so.
 
-
-def watch(
-    channel: "_socket.socket", become: "Callable[[], int]", prepare: "Callable[[int], None]", *, own_group: bool
-) -> "NoReturn":
-    """Start the command with ``become`` after ``prepare``, and look after it to its end and that of all its descendants.
-
-    ``prepare`` is given a descriptor that takes the terms of the release. ``own_group`` says that the supervisor could not
-    leave its process group, so the command gets one of its own.
+    ``again``: what the caller has passed on is kept for the next start. ``own_group`` says that the supervisor could not leave
+    its process group, so the command gets one of its own.
     """
     try:
-        Lifeline(channel, own_group=own_group).run(become, prepare)
+        Lifeline(channel, starting, again=again, own_group=own_group).run()
     finally:
         tree.kill_all()  # whatever went wrong, nothing is left
         kernel.exit_now(INTERNAL)
@@ -54,30 +54,41 @@ class Lifeline:
     """The state of this process. ``waking``: the supervisor is to be continued wherever it is stopped.
 
     It is, until it says that it has read the last of our ``changes``: it may be about to stop, and not have done so yet.
+    ``deadline``: when what is left is killed (CLOCK_MONOTONIC seconds), if that is known.
     """
 
     __slots__ = (
+        "again",
         "changes",
         "channel",
         "command",
+        "deadline",
+        "grace",
         "group",
         "own_group",
         "poll",
         "signals",
+        "starting",
         "status",
         "stopped",
         "supervisor",
+        "terms",
         "waking",
     )
 
-    def __init__(self, channel: "_socket.socket", *, own_group: bool) -> None:
+    def __init__(self, channel: "_socket.socket", starting: Starting, *, again: bool, own_group: bool) -> None:
         """Adopt what will be orphaned; ``channel`` leads to the supervisor."""
         self.channel = channel
+        self.starting = starting
+        self.again = again
         self.own_group = own_group
         self.supervisor = posix.getppid()
         self.group = posix.getpgrp()
         self.command = 0
-        self.status: int | None = None
+        self.status: int | None = 0
+        self.terms = -1
+        self.grace = GRACE
+        self.deadline: float | None = None
         self.stopped = self.waking = False
         self.changes = 0
         self.signals = kernel.signal_descriptor()
@@ -86,78 +97,104 @@ class Lifeline:
         self.poll.register(channel.fileno(), select.POLLIN)
         self.poll.register(self.signals, select.POLLIN)
 
-    def run(self, become: "Callable[[], int]", prepare: "Callable[[int], None]") -> None:
+    def run(self) -> None:
         """Start, watch and end; the supervisor is told how the command ended when nothing of it is left."""
-        if hear(self.channel) != GO:
-            return
-        terms, writing = posix.pipe()
-        self.command = posix.fork()
-        if self.command == 0:
-            self._become(become, lambda: prepare(writing))
-        posix.close(writing)
-        leave_to_command({self.channel.fileno(), self.signals, terms})
-        own_name = posix.open("/proc/self/comm", posix.O_WRONLY | posix.O_CLOEXEC)
-        posix.write(own_name, _NAME)
-        posix.close(own_name)
-        while self.status is None:
-            self._step()
-        grace = posix.read(terms, TERMS)
-        self._end_the_rest(self.status, int(grace) / 1000 if grace else GRACE)
+        while True:
+            while not (order := self._step()).startswith(GO):
+                continue
+            self._start(quiet=order[1:] == QUIET)
+            while self.status is None:
+                self._step()
+            if self.terms >= 0:
+                self._read_terms()
+            self._end_the_rest(self.status)
+            if not self.again:
+                break
+            if self.stopped:
+                self._continued()
+            tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
         tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
         self.waking |= self.stopped
         while self.waking:
             self._step()  # until it has ended
         kernel.exit_now(0)
 
-    def _become(self, become: "Callable[[], int]", prepare: "Callable[[], None]") -> "NoReturn":
-        """Be the child that becomes the command."""
-        status = INTERNAL
-        try:
-            self.channel.close()
-            posix.close(self.signals)
-            if self.own_group:
-                posix.setpgid(0, 0)
-                _give_terminal(self.group, posix.getpid())
-            prepare()
-            status = become()
-        except Exception as error:  # noqa: BLE001 - as in client.py: told in one line, without what it holds
-            status = defect(error, [])
-        finally:
-            kernel.exit_now(status)
+    def _start(self, *, quiet: bool) -> None:
+        terminal_of = (self.command or self.group) if self.own_group else 0
+        self.status, self.deadline, self.stopped = None, None, False
+        self.command, self.terms = self.starting.start((self.channel.fileno(), self.signals), terminal_of, quiet=quiet)
+        if self.own_group and self.again:
+            join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
+        self.poll.register(self.terms, select.POLLIN)
+        own_name = posix.open("/proc/self/comm", posix.O_WRONLY | posix.O_CLOEXEC)
+        posix.write(own_name, _NAME)
+        posix.close(own_name)
 
-    def _step(self, limit: float | None = None) -> list[int]:
-        """Wait for news, ``limit`` seconds at most, and act on it; return the signals that the supervisor passed on."""
+    def _read_terms(self) -> None:
+        """Read what the command says just before it is one; let its descriptors be its own where it is started only once."""
+        told = posix.read(self.terms, LONGEST)
+        self.poll.unregister(self.terms)
+        posix.close(self.terms)
+        self.terms = -1
+        if told:
+            terms = Terms(told)
+            self.grace = GRACE if terms.grace is None else terms.grace
+            self.again |= terms.orders
+            tell(self.channel, TERMS + told)
+        if not self.again:
+            leave_to_command({self.channel.fileno(), self.signals})
+
+    def _step(self) -> bytes:
+        """Wait for news, until the deadline at most, and act on it; return what the supervisor told last."""
         # Only where it is stopped: a SIGCONT takes away a SIGTSTP that has come and is not read yet. And only where it has said
         # nothing before it was found so: it may have read what we told, and then have stopped anew.
         dozing = self.waking and posix.getppid() == self.supervisor and tree.is_stopped(self.supervisor)
+        limit = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0) + 0.001
         if self.waking:
             limit = 0.0 if dozing else NUDGE / 1000
         came = self.poll.poll(None if limit is None else int(limit * 1000))
         if dozing and not came:
             posix.kill(self.supervisor, _signal.SIGCONT)
-        passed = []
+        told = b""
         for descriptor, _ in came:
             if descriptor == self.signals:
                 self._signalled(kernel.read_signals(self.signals))
-                continue
-            told = hear(self.channel)
-            if not told:
-                tree.kill_all()  # the supervisor is gone
-                kernel.exit_now(0)
-            if told[:1] == AWAKE:
-                if told[1] == self.changes and self.status is None:
-                    self.waking = False
+            elif descriptor == self.terms:
+                self._read_terms()
             else:
-                passed.append(told[0])
-                self._signal_command(told[0])
+                told = hear(self.channel)
+                self._told(told)
         self._reap()
-        return passed
+        if self.status is None and self.deadline is not None and time.monotonic() >= self.deadline:
+            tree.signal_tree(_signal.SIGKILL, set())
+            self.deadline = None
+        return told
+
+    def _told(self, told: bytes) -> None:
+        """Act on what the supervisor tells, or on its end."""
+        if not told:
+            tree.kill_all()
+            kernel.exit_now(0)
+        if told[:1] == AWAKE:
+            if told[1] == self.changes and (self.status is None or self.again):
+                self.waking = False
+        elif told == STOP:
+            if self.status is None:
+                self.deadline = time.monotonic() + self.grace
+                self._signal_command(_signal.SIGTERM)
+                self._signal_command(_signal.SIGCONT)  # who is stopped would not see it
+        elif told[:1] != GO:
+            if self.status is not None and self.deadline is not None and told[0] in _ENDING:
+                self.deadline = 0.0
+            self._signal_command(told[0])
 
     def _signalled(self, came: list[kernel.Signal]) -> None:
         """Act on what was sent to our group: the command has it too, unless it has left the group."""
         for each in came:
             if each.sender == self.supervisor or (each.number == _signal.SIGCHLD and not each.sender):
                 continue
+            if each.number in _ENDING:
+                tell(self.channel, SENT + bytes([each.number]))
             if each.number == _signal.SIGCONT:
                 self._continued()  # the supervisor may have stopped because we were stopped
             if self.own_group or self.status is not None:
@@ -165,7 +202,7 @@ class Lifeline:
             group = posix.getpgid(self.command)
             if group != self.group:  # directly, it would lead the group that this was sent to, and be given its terminal
                 if each.number == _signal.SIGCONT:
-                    _give_terminal(self.group, group)
+                    give_terminal(self.group, group)
                 self._signal_command(each.number)
 
     def _signal_command(self, number: int) -> None:
@@ -195,32 +232,19 @@ class Lifeline:
         self.changes = (self.changes + 1) % 256
         tell(self.channel, CONTINUED + bytes([self.changes]))
 
-    def _end_the_rest(self, status: int, grace: float) -> None:
-        """End what the command left: SIGTERM, then SIGKILL after ``grace`` seconds; at once where the command was killed."""
+    def _end_the_rest(self, status: int) -> None:
+        """End what the command left: SIGTERM, then SIGKILL after the scope's grace; at once where the command was killed."""
         told: set[int] = set()
         continued: set[int] = set()
-        deadline = time.monotonic() + (0.0 if status == _signal.SIGKILL else grace)
+        if status == _signal.SIGKILL:
+            self.deadline = 0.0
+        elif self.deadline is None:
+            self.deadline = time.monotonic() + self.grace
         while tree.children():
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if time.monotonic() >= self.deadline:
                 tree.kill_all()
-                return
+                break
             tree.signal_tree(_signal.SIGTERM, told)
             tree.signal_tree(_signal.SIGCONT, continued)  # who is stopped would not see it
-            if any(number in _IMPATIENT for number in self._step(left + 0.001)):
-                deadline = 0.0
-
-
-def _give_terminal(left: int, taking: int) -> None:
-    """Make the process group ``taking`` the terminal's foreground, where ``left`` is."""
-    try:
-        terminal = posix.open("/dev/tty", posix.O_RDWR | posix.O_CLOEXEC)
-    except OSError:
-        return  # there is none
-    try:
-        if posix.tcgetpgrp(terminal) == left:
-            posix.tcsetpgrp(terminal, taking)
-    except OSError:
-        return  # it hung up
-    finally:
-        posix.close(terminal)
+            self._step()
+        self.deadline = None

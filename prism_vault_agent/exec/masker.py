@@ -8,6 +8,7 @@ import _signal  # type: ignore[import-not-found]  # as in client.py
 import fcntl
 import posix
 import select
+import sys
 import termios
 
 from prism_vault_agent.exec import (
@@ -35,6 +36,7 @@ _QUIET = 50  # milliseconds without output after which a short beginning of a fo
 _TICK = 200  # milliseconds between two looks at the terminal's size and mode
 _INPUT_FLAGS, _OUTPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 1, 3, 6  # places in what tcgetattr returns, see termios(3)
 _SIZE = 8  # bytes of struct winsize
+_LENGTH = 4  # bytes of the length before what the command is given
 
 
 class Output:
@@ -115,14 +117,7 @@ def _mask(values: int, streams: list[Output]) -> "NoReturn":
     try:
         no_core()
         kernel.close_memory()
-        block = b""
-        while piece := posix.read(values, _PIECE):
-            block += piece
-        named = wire.decode_block(block)
-        mask = Mask([value for _, value in named])
-        if short := [shown(name) for name, value in named if value and not Mask([value]).forms]:
-            report(Failure(0, f"too short to be masked in the output: {', '.join(short)}"), [])
-        _Passing(streams, mask).run()
+        _Passing(values, streams).run()
         status = 0
     except Exception as error:  # noqa: BLE001 - as in client.py: told in one line, without what it holds
         defect(error, [])
@@ -131,16 +126,46 @@ def _mask(values: int, streams: list[Output]) -> "NoReturn":
 
 
 class _Passing:
-    """The loop. ``real`` is the mode of each real terminal as it was, ``mirrored`` what the command has made of it."""
+    """The loop. ``real`` is the mode of each real terminal as it was, ``mirrored`` what the command has made of it.
 
-    def __init__(self, streams: list[Output], mask: Mask) -> None:
-        self.streams = {output.reading: (output, Stream(mask)) for output in streams}
+    ``given`` is what the last two starts of the command were given: a daemon of the first may still print that.
+    """
+
+    def __init__(self, values: int, streams: list[Output]) -> None:
+        self.values = values
+        self.given: list[list[bytes]] = []
+        self.short: set[bytes] = set()
+        self.poll, self._newly = select.poll(), select.poll()
+        self._newly.register(values, select.POLLIN)
+        self.streams = {output.reading: (output, Stream(Mask([]))) for output in streams}
         self.terminals = [output for output in streams if output.terminal]
         self.real = [termios.tcgetattr(output.places[0]) for output in self.terminals]
         self.mirrored = [termios.tcgetattr(output.reading) for output in self.terminals]
-        self.poll = select.poll()
-        for reading in self.streams:
+        for reading in (values, *self.streams):
             self.poll.register(reading, select.POLLIN)
+        self._take_values()
+
+    def _look_for_values(self) -> None:
+        if self._newly.poll(0):
+            self._take_values()
+
+    def _take_values(self) -> None:
+        """Read what the command is given now, and mask it from now on; nothing where it is not started any more."""
+        size = _exactly(self.values, _LENGTH)
+        if not size:
+            self.poll.unregister(self.values)
+            self._newly.unregister(self.values)
+            return
+        named = wire.decode_block(_exactly(self.values, int.from_bytes(size, sys.byteorder)))
+        self.given = [*self.given[-1:], [value for _, value in named]]
+        mask = Mask([value for values in self.given for value in values])
+        for _, stream in self.streams.values():
+            stream.mask = mask
+        short = {name for name, value in named if value and not Mask([value]).forms} - self.short
+        if short:
+            self.short |= short
+            told = ", ".join(shown(name) for name, _ in named if name in short)
+            report(Failure(0, f"too short to be masked in the output: {told}"), [])
 
     def run(self) -> None:
         """Pass on until the last output has ended; leave the terminal as it was."""
@@ -157,16 +182,20 @@ class _Passing:
         came = self.poll.poll(_QUIET if holding else _TICK if self.terminals else None)
         self._mirror()
         for reading, _ in came:
+            if reading == self.values:
+                continue  # as below
             output, stream = self.streams[reading]
             try:
                 piece = posix.read(reading, _PIECE)
             except OSError:
                 piece = b""  # EIO: nobody has the command's terminal open any more, pty(7)
+            self._look_for_values()  # who printed this was given them before
             written = write(output.places[0], stream.feed(piece) if piece else stream.rest(end=True))
             if not piece or not written:
                 self.poll.unregister(reading)
                 del self.streams[reading]
                 posix.close(reading)  # and who writes on is told as without us
+        self._look_for_values()
         if not came:
             for output, stream in self.streams.values():
                 write(output.places[0], stream.rest(end=False))
@@ -188,6 +217,17 @@ class _Passing:
                     posix.killpg(posix.tcgetpgrp(output.places[0]), _signal.SIGWINCH)
             except (OSError, termios.error):
                 continue  # it hung up
+
+
+def _exactly(descriptor: int, size: int) -> bytes:
+    """Return so many bytes, nothing where there are no more."""
+    read = b""
+    while len(read) < size:
+        piece = posix.read(descriptor, size - len(read))
+        if not piece:
+            return b""
+        read += piece
+    return read
 
 
 def _input_of(mode: list[object]) -> tuple[object, ...]:

@@ -12,6 +12,8 @@ import posix
 from prism_vault_agent.exec import INTERNAL, STANDARD_ERROR, Failure, defect, kernel, lifeline, report
 from prism_vault_agent.exec.following import Supervisor
 from prism_vault_agent.exec.launch import no_core
+from prism_vault_agent.exec.restarting import Restarts
+from prism_vault_agent.exec.starting import Starting, leave_to_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Inherited:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
 
-def run(options: "ExecOptions", become: "Callable[[], int]") -> int:
+def run(options: "ExecOptions", become: "Callable[[float], int]") -> int:
     """Supervise the process that ``become`` turns into the command; it returns the exit status where it does not.
 
     Return the command's exit status. Where a signal ended the command, this process ends by it too; 128 and its number are
@@ -62,20 +64,21 @@ def run(options: "ExecOptions", become: "Callable[[], int]") -> int:
     if watcher == 0:
         ours.close()
 
-        def prepare(terms: int) -> None:
-            options.terms_to = terms
+        def prepare(terms: int, quiet: bool) -> None:  # noqa: FBT001 - called by position
+            options.terms_to, options.quiet = terms, quiet
             if masker is not None:
                 masker.take_output()
                 options.values_to = masker.values
             inherited.restore()
 
-        lifeline.watch(theirs, become, prepare, own_group=leads_session)
+        starting = Starting(become, prepare)
+        lifeline.watch(theirs, starting, again=options.restart != "no", own_group=leads_session)
     theirs.close()
     if not leads_session:
         _leave_group()
-    lifeline.leave_to_command({ours.fileno(), signals, STANDARD_ERROR})
+    leave_to_command({ours.fileno(), signals, STANDARD_ERROR})
     try:
-        status = Supervisor(ours, signals, watcher).run()
+        status = Supervisor(ours, signals, watcher, Restarts(options.restart, *options.restart_limit)).run()
         if masker is not None and masker.status():
             return report(Failure(INTERNAL, "the process that masks the output was ended; part of the output is lost"), [])
         return _end_as(status)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tests.exec.fake_agent import FakeAgent
 
 PROMPT = b"<prompt>"
-BOTH = pytest.mark.parametrize("options", [(), ("--supervise",), ("--mask-output",)], ids=["plain", "supervised", "masked"])
+RESTARTED = ("--restart", "on-failure", "--restart-limit", "0/1m")
+BOTH = pytest.mark.parametrize(
+    "options", [(), ("--supervise",), ("--mask-output",), RESTARTED], ids=["plain", "supervised", "masked", "restarted"]
+)
 # Tells each line that it is typed, each signal that it gets, and its window's size.
 ECHO = (
     "import os, select, signal, sys\n"
