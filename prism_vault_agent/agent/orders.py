@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.files.renders import FileRenders
-    from prism_vault_agent.agent.runs.runs import Run, Runs
+    from prism_vault_agent.agent.runs.run import Run
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.audit.target import Target
 

@@ -11,6 +11,7 @@ from prism_vault_agent.agent.front.http import head
 from prism_vault_agent.agent.front.peer import PeerGone
 from prism_vault_agent.agent.leases.child import now
 from prism_vault_agent.agent.leases.leases import wanted
+from prism_vault_agent.agent.trees.tree import entered, kept, planned
 from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
 from prism_vault_agent.vault.mounts import OTHER, mount_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.shared_workers import Taking
+    from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.model import Caller, Grant
     from prism_vault_agent.scope import Binding
@@ -171,6 +173,7 @@ class SocketSink:
     caller: Caller
     deadline: float
     records: RunRecords
+    tree: Tree | None = None
 
     def check(self) -> None:
         """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
@@ -181,7 +184,7 @@ class SocketSink:
             raise PeerGone("the caller stopped waiting", mend="raise --timeout")
 
     async def deliver(self, receipt: Receipt) -> Render:
-        """Have the worker write the block; it ends with that."""
+        """Have the worker write the block, once all that the caller starts will be found again; the worker ends with that."""
         reservation = receipt.resolution.reservation
         headers = {
             "Content-Type": ENVIRONMENT,
@@ -190,8 +193,14 @@ class SocketSink:
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
         }
-        with self.records.giving(receipt.resolution):
-            return await written(receipt, self.connection, head(200, headers), self.deadline)
+        tree = planned(self.caller, reservation.id)
+        with self.records.giving(receipt.resolution, tree=kept(tree)):
+            self.tree = await entered(tree, self.caller, self.peer.check)
+            try:
+                return await written(receipt, self.connection, head(200, headers), self.deadline)
+            except BaseException:
+                self.tree.leave()
+                raise
 
 
 async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prism_vault_agent.agent.files.files import Files
-    from prism_vault_agent.agent.runs.runs import Run, Runs
+    from prism_vault_agent.agent.runs.run import Run
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.audit.central_log import CentralLog
     from prism_vault_agent.audit.stream import Heard, SignalStream
 

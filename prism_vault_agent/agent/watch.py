@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.agent.files.rendered import Rendered
-from prism_vault_agent.agent.runs.runs import Run
+from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.errors import PrismVaultError, TokenExpired
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.scope import CallerRule
 
 SIGNALS: Final = frozenset(
-    (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2),
+    (signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2),
 )
 FIRST_PROCESS: Final = 1
 # What systemctl(1) calls it; try-: what does not run is left alone.

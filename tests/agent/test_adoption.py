@@ -14,6 +14,7 @@ import pytest
 
 from tests.agent.asking import command_line
 from tests.support.agent import LAUNCHER
+from tests.support.groups import group_of
 from tests.support.signalled import order, status_of
 from tests.support.soak import count
 from tests.support.stack import Stack, stack
@@ -109,13 +110,15 @@ def test_another_process_of_the_same_number_is_left_alone(made):
     """A process that has the number of a run, but was started at another time, is neither looked after nor ended."""
     child, audit_id = given(made, "web")
     made.agent.kill()
+    left = group_of(audit_id)
+    left.parent.joinpath("cgroup.procs").write_text(str(child.pid))  # what it was given is another one's
     records = made.agent.directory / "state/runs"
     started = json.loads(records.read_text().split("\n")[-1])["caller"]["started"]
     records.write_text(records.read_text().replace(f'"started": {started}', f'"started": {started + 1}'))
     made.agent.start()
     assert audit_id not in runs(made)
     assert why(made, audit_id) == "exited"
-    assert child.poll() is None
+    assert child.poll() is None and not left.exists()
     child.kill()
     status_of(child)
 
@@ -131,6 +134,7 @@ def test_a_host_that_was_restarted_has_no_runs(made):
     assert (audit_id in runs(made), why(made, audit_id)) == (False, "exited")
     child.kill()
     status_of(child)
+    group_of(audit_id).rmdir()  # a host that is restarted has it no more
 
 
 def test_a_torn_record_spoils_no_other(made):

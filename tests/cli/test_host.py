@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from prism_vault_agent.agent.trees.choice import Facts
 from prism_vault_agent.cli import doctor, host, reach
 from prism_vault_agent.cli.checks import PROMISES, Check
 from prism_vault_agent.config.settings import AuthSettings, CentralSettings, TlsFiles, VaultSettings
@@ -75,6 +76,17 @@ def test_how_a_supervised_tree_is_found():
     assert slower.state == "holds"
     assert "found among all processes" in slower.why
     assert host.supervision(adopts=False, lists=True).state == "does not hold"
+
+
+def test_by_what_a_tree_is_ended():
+    """Where a control group can be made it holds, with what ends it; where not, what is found then is told, and what to do."""
+    divisible = Facts(seen=True, divisible=True, alone=False)
+    assert "cgroup.kill" in host.whole_trees(divisible, kills=True).why
+    assert "process by process" in host.whole_trees(divisible, kills=False).why
+    for seen, mend in ((True, "as root"), (False, "mount cgroup v2")):
+        check = host.whole_trees(Facts(seen=seen, divisible=False, alone=False), kills=False)
+        assert (check.state, check.needed) == ("does not hold", False)
+        assert "descendant" in check.why and mend in check.mend
 
 
 @pytest.mark.parametrize(

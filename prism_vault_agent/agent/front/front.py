@@ -113,13 +113,14 @@ class Front:
         deadline = time.monotonic() + asked.seconds
         reading = deadline - min(TELLING_SECONDS, asked.seconds / 4)
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
+        sink = SocketSink(connection, peer, caller, deadline, self._runs.records)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
                     self.settings.scopes, caller, asked.request,
                     audit=self._audit,
                     provider=WorkerProvider(self._reading, exec_job(rooms), reading),
-                    sink=SocketSink(connection, peer, caller, deadline, self._runs.records),
+                    sink=sink,
                 )  # fmt: skip
         except TimeoutError:
             names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))
@@ -132,7 +133,7 @@ class Front:
             uid=caller.uid,
             names=list(rendered.names),
         )
-        run = self._runs.watch(rendered, peer.pidfd, since)
+        run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree)
         peer.pidfd = -1
         if any(scope.name not in self.settings.scopes for scope in rendered.reservation.grant.scopes):
             self._runs.end([run], "scope_removed")  # while this render was under way

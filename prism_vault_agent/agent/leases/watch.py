@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.leases.child import Child
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.runs.runs import Run, Runs
+    from prism_vault_agent.agent.runs.run import Run
+    from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.model import ReservationId
     from prism_vault_agent.worker.messages import Message
 

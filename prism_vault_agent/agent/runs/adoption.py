@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
 
 from prism_vault_agent.agent.front.peer import open_again
-from prism_vault_agent.agent.runs.runs import Run
-from prism_vault_agent.agent.runs.unit import Holding, UnitRun
+from prism_vault_agent.agent.runs.unit import UnitRun
+from prism_vault_agent.agent.trees.tree import again
+from prism_vault_agent.agent.trees.unit import Holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from prism_vault_agent.agent.runs.records import Recalled
+    from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.model import Reservation
     from prism_vault_agent.scope import Scope, ScopeName
@@ -47,13 +48,15 @@ def adopt(
 
 
 def _still(recalled: Recalled, runs: Runs) -> Run | None:
-    """Return the run that it still is; None where its process, or its unit's start, has ended."""
+    """Return the run that it still is; None where its process and all of its tree, or its unit's start, have ended."""
     if not recalled.here:
         return None
     if recalled.unit is not None:
-        holding = Holding(*recalled.unit)
-        if not holding.held():
-            return None
-        return runs.begin(UnitRun(recalled.render, -1, recalled.at, asyncio.Event(), holding=holding), None)
-    pidfd = open_again(recalled.render.reservation.grant.caller)
-    return None if pidfd is None else runs.watch(recalled.render, pidfd, at=recalled.at)
+        unit = Holding(*recalled.unit)
+        return runs.begin(UnitRun(recalled.render, -1, recalled.at, unit), None) if unit.left() else None
+    caller = recalled.render.reservation.grant.caller
+    tree, pidfd = again(recalled.tree, caller), open_again(caller)
+    if pidfd is None and not tree.left():
+        tree.remove()
+        return None
+    return runs.watch(recalled.render, -1 if pidfd is None else pidfd, tree=tree, at=recalled.at)

@@ -20,7 +20,7 @@ import structlog
 from prism_vault_agent.agent.front.listener import LEFT, Listener
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, WorkerProvider, written
-from prism_vault_agent.agent.runs.unit import Holding, UnitRun, asked, holding
+from prism_vault_agent.agent.runs.unit import UnitRun, asked, holding
 from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Request
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.runs.runs import Runs
+    from prism_vault_agent.agent.trees.unit import Holding
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Receipt, Render
     from prism_vault_agent.render import AuditLog
@@ -132,7 +133,7 @@ class Credentials:
                 told = f"it took longer than {SECONDS:.0f} s"
                 raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=scope.name) from None
             log.info("credential.released", audit_id=done.reservation.audit_id, unit=held.unit, credential=credential.name)
-            run = self._runs.begin(UnitRun(done, -1, time.time(), asyncio.Event(), holding=held), since)
+            run = self._runs.begin(UnitRun(done, -1, time.time(), held), since)
             if scope.name not in self._settings().scopes:
                 self._runs.end([run], "scope_removed")  # while this render was under way
         finally:

@@ -35,6 +35,7 @@ log = structlog.get_logger()
 class Recalled:
     """What an earlier agent gave, ``unit`` being the start of the unit that it gave it to (unit, invocation, process).
 
+    ``tree`` is by what the processes of a run are found (``trees.tree.kept``).
     ``at`` is when, seconds since 1970; ``here`` tells whether that was since the host's start. ``mounts`` is what that agent
     knew of the mounts that it read.
     """
@@ -43,6 +44,7 @@ class Recalled:
     at: float
     mounts: dict[str, int]
     unit: tuple[str, str, int] | None
+    tree: list[Any] | None
     here: bool
 
 
@@ -57,19 +59,21 @@ class RunRecords:
     _boot: str = field(default_factory=boot)
 
     @contextlib.contextmanager
-    def giving(self, resolution: Resolution, unit: tuple[str, str, int] | None = None) -> Iterator[None]:
+    def giving(
+        self, resolution: Resolution, unit: tuple[str, str, int] | None = None, tree: list[Any] | None = None
+    ) -> Iterator[None]:
         """Keep what is given within the ``with``, and forget it again where that fails.
 
         Raises ``CannotCreate`` where the disk does not take it, ``Unavailable`` without a descriptor; nothing is given then.
         """
-        self._keep(resolution, unit)
+        self._keep(resolution, unit, tree)
         try:
             yield
         except BaseException:
             self.drop(resolution.reservation.id)
             raise
 
-    def _keep(self, resolution: Resolution, unit: tuple[str, str, int] | None) -> None:
+    def _keep(self, resolution: Resolution, unit: tuple[str, str, int] | None, tree: list[Any] | None) -> None:
         reservation = resolution.reservation
         known = {mount_of(lease.path, self.mounts) for lease in resolution.leases}
         fields = {
@@ -80,6 +84,7 @@ class RunRecords:
             "leases": [dataclasses.asdict(lease) for lease in resolution.leases],
             "mounts": {mount: self.mounts[mount] for mount in known if mount is not None},
             "unit": unit,
+            "tree": tree,
             **reservations.plain(reservation),
         }
         line = journal.line(fields)
@@ -140,4 +145,4 @@ def _recalled(fields: Mapping[str, Any]) -> Recalled:
     leases = tuple(Lease(**lease) for lease in fields["leases"])
     unit = None if fields["unit"] is None else (str(fields["unit"][0]), str(fields["unit"][1]), int(fields["unit"][2]))
     render = Render(reservations.recall(fields), tuple(fields["names"]), leases)
-    return Recalled(render, float(fields["at"]), dict(fields["mounts"]), unit, fields["boot"] == boot())
+    return Recalled(render, float(fields["at"]), dict(fields["mounts"]), unit, fields.get("tree"), fields["boot"] == boot())

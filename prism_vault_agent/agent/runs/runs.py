@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
-import structlog
-
-from prism_vault_agent.agent.runs.signalling import signal_all
+from prism_vault_agent.agent.runs.ending import end
+from prism_vault_agent.agent.runs.run import Run
+from prism_vault_agent.agent.trees.tree import swept
 from prism_vault_agent.audit.target import Released, as_read
-from prism_vault_agent.errors import CannotCreate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from prism_vault_agent.agent.runs.records import RunRecords
+    from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.model import Render, Reservation
     from prism_vault_agent.scope import ScopeName
 
-log = structlog.get_logger()
-
-NOT_OURS: Final = "the agent may not signal another user's process"
+# Between two looks at what has outlived its process: at first, and in the end.
+LOOK_FIRST: Final = 0.005
+LOOK_SECONDS: Final = 1.0
 
 
 def released(host: str, render: Render) -> Released:
@@ -45,62 +41,6 @@ def released(host: str, render: Render) -> Released:
     )
 
 
-@dataclass(slots=True, eq=False)
-class Run:
-    """A process that holds the values of a render. ``pidfd`` stays valid when the client becomes the command."""
-
-    render: Render
-    pidfd: int
-    started_at: float
-    ended: asyncio.Event
-    why: str = "exited"
-    signal: int | None = None
-    how: str = "ended by itself"
-
-    # How long it may take to end after SIGKILL, in seconds, and what is told when it has not.
-    patience: float | None = None
-    stays: str = ""
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self.render.reservation.grant.caller.pid
-
-    def held(self) -> bool:
-        """Tell whether it still holds the values; the end of a process is told by its descriptor."""
-        return True
-
-    def descriptors(self) -> Iterator[int]:
-        """Iterate over descriptors of all processes that hold the values, each good until the next."""
-        yield self.pidfd
-
-    def describe(self) -> dict[str, Any]:
-        """Return what ``status`` shows."""
-        grant = self.render.reservation.grant
-        return {
-            "id": self.render.reservation.audit_id,
-            "scopes": [scope.name for scope in grant.scopes],
-            "purpose": grant.purpose,
-            "run_ref": grant.request.run_ref,
-            "job_id": grant.request.job_id,
-            "pid": self.pid,
-            "uid": grant.caller.uid,
-            "kind": grant.kind,
-            "unit": "",
-            "command": _command(self.pid),
-            "started_at": int(self.started_at),
-            "age": int(time.time() - self.started_at),
-        }
-
-
-def _command(pid: int) -> str:
-    """Return the name of the program that a process is now, or nothing where it has just ended."""
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return ""
-
-
 class Runs:
     """The runs of this agent. ``cleared`` is told of each end: exited, revoked or scope_removed."""
 
@@ -115,6 +55,9 @@ class Runs:
         self._revocations: list[tuple[str, Target, int | None, bool]] = []
         self._runs: set[Run] = set()
         self._ending: dict[Run, asyncio.Task[None]] = {}
+        self._outlived: set[Run] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._pause = LOOK_FIRST
 
     def __iter__(self) -> Iterator[Run]:
         """Iterate over the runs, oldest first."""
@@ -125,14 +68,19 @@ class Runs:
         """How many revocations there were; what begins now is not meant by any of them."""
         return len(self._revocations)
 
-    def watch(self, render: Render, pidfd: int, since: int | None = None, *, at: float | None = None) -> Run:
-        """Watch the process behind ``pidfd``, which is ours to close from now on.
+    def watch(
+        self, render: Render, pidfd: int, since: int | None = None, *, tree: Tree | None = None, at: float | None = None
+    ) -> Run:
+        """Watch the process behind ``pidfd``, which is ours to close from now on, and the ``tree`` that it is the first of.
 
         It was given its values ``at``, seconds since 1970, else now. It is ended where a revocation meant it that came while its
-        render was under way: after ``since`` of them.
+        render was under way: after ``since`` of them. A ``pidfd`` of -1 says that it has ended, and has left something.
         """
-        run = Run(render, pidfd, at or time.time(), asyncio.Event())
-        asyncio.get_running_loop().add_reader(pidfd, self._end, run)
+        run = Run(render, pidfd, at or time.time(), tree or swept(render.reservation.grant.caller, None))
+        if pidfd >= 0:
+            asyncio.get_running_loop().add_reader(pidfd, self._end, run)
+        else:
+            self._look_after(run)
         return self.begin(run, since)
 
     def begin(self, run: Run, since: int | None) -> Run:
@@ -162,15 +110,39 @@ class Runs:
     def _end(self, run: Run) -> None:
         asyncio.get_running_loop().remove_reader(run.pidfd)
         os.close(run.pidfd)
-        self._over(run)
+        run.pidfd = -1
+        if run.held():
+            self._look_after(run)
+        else:
+            self._over(run)
+
+    def _look_after(self, run: Run) -> None:
+        """Look at what has outlived its process until nothing of it is left."""
+        self._outlived.add(run)
+        self._pause = LOOK_FIRST
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_on())
+
+    async def _look_on(self) -> None:
+        while self._outlived:
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, LOOK_SECONDS)
+            for run in list(self._outlived):
+                self._look_at(run)
 
     def look(self) -> None:
         """Find the runs that hold their values no more."""
-        for run in [each for each in self._runs if not each.held()]:
+        for run in list(self._runs):
+            self._look_at(run)
+
+    def _look_at(self, run: Run) -> None:
+        if run in self._runs and not run.held():
             self._over(run)
 
     def _over(self, run: Run) -> None:
         self._runs.discard(run)
+        self._outlived.discard(run)
+        run.tree.remove()
         self._cleared(run.render.reservation, run.why, run.signal)
         self.records.drop(run.render.reservation.id)
         run.ended.set()
@@ -180,32 +152,7 @@ class Runs:
 
         Return how it ended, or why it could not be.
         """
-        grant = run.render.reservation.grant
-        grace = min(scope.grace for scope in grant.scopes)
-        if run.ended.is_set():
-            return {"pid": run.pid, "how": run.how}
-        run.why = why
-        try:
-            with contextlib.suppress(ProcessLookupError):
-                if not now:
-                    await signal_all(run.descriptors(), signal.SIGTERM, self._helper)
-                    run.how = "SIGTERM"
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(grace):
-                            await run.ended.wait()
-                # Its descriptor is closed as soon as it has ended, and its number may be another run's by now.
-                if not run.ended.is_set():
-                    await signal_all(run.descriptors(), signal.SIGKILL, self._helper)
-                    run.how = "SIGKILL"
-            async with asyncio.timeout(run.patience):
-                await run.ended.wait()
-        except (PermissionError, CannotCreate, TimeoutError) as error:
-            run.why, run.signal = "exited", None
-            why = run.stays if isinstance(error, TimeoutError) else NOT_OURS
-            why += f": {error.line()}" if isinstance(error, CannotCreate) else ""
-            log.error("revoke.not_permitted", pid=run.pid, uid=grant.caller.uid, why=why)
-            return {"pid": run.pid, "why": why}
-        return {"pid": run.pid, "how": run.how}
+        return await end(run, why, now=now, helper=self._helper, look=self._look_at)
 
     async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
         """End several runs at once."""

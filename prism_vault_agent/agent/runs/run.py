@@ -1,0 +1,70 @@
+"""One run: a process that was given the values of a render, and what it has started since."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from prism_vault_agent.agent.trees.tree import Tree
+    from prism_vault_agent.model import Render
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A process that holds the values of a render. ``pidfd`` stays valid when the client becomes the command; -1 once that ended.
+
+    The run lasts as long as anything of its ``tree`` does.
+    """
+
+    render: Render
+    pidfd: int
+    started_at: float
+    tree: Tree
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    why: str = "exited"
+    signal: int | None = None
+    how: str = "ended by itself"
+
+    # How long it may take to end after SIGKILL, in seconds, and what is told when it has not.
+    patience: float | None = None
+    stays: str = ""
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self.render.reservation.grant.caller.pid
+
+    def held(self) -> bool:
+        """Tell whether it still holds the values; the end of the process itself is told by its descriptor."""
+        return self.pidfd >= 0 or self.tree.left()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``status`` shows."""
+        grant = self.render.reservation.grant
+        return {
+            "id": self.render.reservation.audit_id,
+            "scopes": [scope.name for scope in grant.scopes],
+            "purpose": grant.purpose,
+            "run_ref": grant.request.run_ref,
+            "job_id": grant.request.job_id,
+            "pid": self.pid,
+            "uid": grant.caller.uid,
+            "kind": grant.kind,
+            "unit": "",
+            "command": command(self.pid),
+            "started_at": int(self.started_at),
+            "age": int(time.time() - self.started_at),
+        }
+
+
+def command(pid: int) -> str:
+    """Return the name of the program that a process is now, or nothing where it has just ended."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return ""

@@ -1,0 +1,34 @@
+"""By which means a run's tree is found and ended on this host. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Means(enum.Enum):
+    """From what catches all to what catches most; the text is what a person is told."""
+
+    GROUP = "a control group of its own"
+    PLACE = "the control group that it has to itself"
+    DESCENDANTS = "its descendants, as far as they can be told"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the control group in which a process is.
+
+    ``seen``: its directory is mounted here. ``divisible``: we may make a group below it and put its processes there.
+    ``alone``: no other process is in it, and it is not the one that has all processes which are in no other.
+    """
+
+    seen: bool
+    divisible: bool
+    alone: bool
+
+
+def choose(facts: Facts) -> Means:
+    """Return the best means that the facts allow."""
+    if facts.seen and facts.divisible:
+        return Means.GROUP
+    return Means.PLACE if facts.seen and facts.alone else Means.DESCENDANTS

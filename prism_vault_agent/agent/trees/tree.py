@@ -1,0 +1,106 @@
+"""What all trees do, which of them a process gets, and which an earlier agent has given it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from prism_vault_agent.agent.trees import hierarchy
+from prism_vault_agent.agent.trees.choice import Facts, Means, choose
+from prism_vault_agent.agent.trees.group import NAME, Group, members
+from prism_vault_agent.agent.trees.sweep import Place, Sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prism_vault_agent.model import Caller
+
+log = structlog.get_logger()
+
+
+class Tree(Protocol):
+    """The processes that a run's values are in: the one that was given them, and all that it has started since."""
+
+    def left(self) -> bool:
+        """Tell whether any of them lives."""
+
+    def descriptors(self) -> Iterator[int]:
+        """Iterate over descriptors of those that live (pidfd_open(2)), each good until the next."""
+
+    def kill(self) -> bool:
+        """Have the kernel kill all of them, where it does; else return False."""
+
+    def leave(self) -> None:
+        """Take back what was done with the process, which was given nothing after all."""
+
+    def remove(self) -> None:
+        """Take away what was made for them, when none is left."""
+
+
+def planned(caller: Caller, name: str) -> Group | Sweep:
+    """Return the tree that a process is to be; nothing is changed yet. ``name`` is the run's, which no other has."""
+    directory = hierarchy.where(caller.pid)
+    means = choose(facts(directory, caller.pid))
+    if directory and means is Means.GROUP:
+        return Group(f"{directory}/{NAME}{name}")
+    return swept(caller, directory if means is Means.PLACE else None)
+
+
+async def entered(tree: Group | Sweep, caller: Caller, check: Callable[[], None]) -> Group | Sweep:
+    """Return the tree that the process is from now on: the one that was planned, or the next best where that is refused.
+
+    Raises what ``check`` does, which tells whether it is still the process that it was.
+    """
+    if isinstance(tree, Sweep):
+        return tree
+    # The kernel may have to wait for all processors before it moves a process.
+    entering = asyncio.create_task(asyncio.to_thread(tree.enter, caller.pid))
+    try:
+        await asyncio.shield(entering)
+        check()
+    except OSError as error:
+        log.warning("tree.no_group", directory=tree.directory, why=error.strerror)
+        return swept(caller, None)
+    except BaseException:
+        await asyncio.wait((entering,))
+        if entering.exception() is None:
+            tree.leave()
+        raise
+    return tree
+
+
+def swept(caller: Caller, directory: str | None) -> Sweep:
+    """Return the tree of a process as it can be told without a group of its own; ``directory`` is one that it is alone in."""
+    place = None
+    with contextlib.suppress(OSError):
+        place = Place.of(directory, caller.unit) if directory else None
+    return Sweep(caller.pid, caller.started, place)
+
+
+def facts(directory: str | None, pid: int) -> Facts:
+    """Return what decides by which means a process in the group at ``directory`` is found and ended."""
+    if directory is None:
+        return Facts(seen=False, divisible=False, alone=False)
+    may = all(os.access(path, os.W_OK, effective_ids=True) for path in (directory, f"{directory}/cgroup.procs"))
+    top = os.stat(directory).st_dev != os.stat(os.path.dirname(directory)).st_dev
+    return Facts(seen=True, divisible=may, alone=not top and set(members(directory)) == {pid})
+
+
+def kept(tree: Group | Sweep) -> list[Any] | None:
+    """Return what the next agent has to know of a tree; None where the process itself is all."""
+    if isinstance(tree, Group):
+        return [tree.directory]
+    place = tree.place
+    return None if place is None else [place.directory, place.inode, place.unit, place.invocation]
+
+
+def again(told: list[Any] | None, caller: Caller) -> Group | Sweep:
+    """Return the tree that an earlier agent had; a group that was not made, or is gone, is none."""
+    if told and len(told) == 1 and os.path.isdir(str(told[0])):
+        return Group(str(told[0]))
+    place = Place(str(told[0]), int(told[1]), str(told[2]), str(told[3])) if told and len(told) == 4 else None
+    return Sweep(caller.pid, caller.started, place)

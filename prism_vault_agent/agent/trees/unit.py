@@ -1,0 +1,74 @@
+"""A unit of systemd as a tree: every process in it counts, from one start of it until it is stopped or started anew."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prism_vault_agent.agent.front.cgroup import unit_of
+from prism_vault_agent.agent.trees import group, hierarchy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One start of a unit, by its invocation id; ``pid`` is the process that becomes its command."""
+
+    unit: str
+    invocation: str
+    pid: int
+
+    def left(self) -> bool:
+        """Tell whether the unit is still active since then: systemd takes credentials away when it no longer is."""
+        return invocation(self.unit) == self.invocation
+
+    def descriptors(self) -> Iterator[int]:
+        """Iterate over descriptors of all processes of the unit, each good until the next."""
+        for pid in self._processes():
+            try:
+                descriptor = os.pidfd_open(pid)
+            except OSError:
+                continue
+            try:
+                if unit(pid) == self.unit:  # still: the number was not another process's when it was opened
+                    yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def kill(self) -> bool:
+        """Have the kernel kill all of them by the unit's control group, where it does; else return False."""
+        for pid in self._processes():
+            directory = hierarchy.where(pid) or ""
+            if f"/{self.unit}/" in f"{directory}/":
+                above, _, _ = f"{directory}/".partition(f"/{self.unit}/")
+                return group.kill(f"{above}/{self.unit}")
+        return False
+
+    def leave(self) -> None:
+        """Nothing was done with it."""
+
+    def remove(self) -> None:
+        """It is systemd's to take away."""
+
+    def _processes(self) -> Iterator[int]:
+        return (int(name) for name in os.listdir("/proc") if name.isdigit() and unit(int(name)) == self.unit)
+
+
+def unit(pid: int) -> str | None:
+    """Return the unit in which a process is; None where it is in none, or has ended."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace", newline="") as file:
+            return unit_of(file.read())
+    except OSError:
+        return None
+
+
+def invocation(name: str) -> str:
+    """Return the id of a unit's current start, which systemd keeps in a link for its journal; empty where it is not active."""
+    try:
+        return os.readlink(f"/run/systemd/units/invocation:{name}") if name else ""
+    except OSError:
+        return ""

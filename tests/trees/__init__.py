@@ -1,0 +1,1 @@
+"""The trees of processes that runs are."""
