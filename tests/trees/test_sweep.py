@@ -112,7 +112,7 @@ def test_a_place_of_ones_own(tmp_path):
         assert process is not None
         place = Place.of(str(group), None)
         asyncio.run(kill(Sweep(child.pid, process.started, Place(place.directory, place.inode + 1, "", "")), ""))
-        assert len(marked.alive()) == 3
+        wait_until(lambda: len(marked.alive()) == 3)
         asyncio.run(kill(Sweep(child.pid, process.started, place), ""))
         wait_until(lambda: marked.alive() == [])
 
