@@ -80,8 +80,8 @@ def test_units_are_those_that_a_notify_names():
 
 @pytest.mark.parametrize("number", range(65))
 def test_only_a_few_signals_are_sent(number):
-    """TERM, KILL, HUP, INT, USR1 and USR2, and no other number."""
-    names = ("TERM", "KILL", "HUP", "INT", "USR1", "USR2")
+    """TERM, KILL, STOP, HUP, INT, USR1 and USR2, and no other number."""
+    names = ("TERM", "KILL", "STOP", "HUP", "INT", "USR1", "USR2")
     assert ended(CallerRule("service", uid=WEB), process(), number) is (
         number in [signal.Signals[f"SIG{each}"] for each in names]
     )
