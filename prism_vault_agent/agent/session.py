@@ -225,7 +225,8 @@ class Session:
 
     async def revoke(self) -> None:
         """Give the token back at shutdown."""
-        held, self._held = self._held, None
+        held = self._held
+        self._forget()
         if held is not None:
             await self._give_back(held)
 

@@ -248,3 +248,24 @@ def test_whoever_waits_for_a_login_is_woken_by_it() -> None:
         return list(await asyncio.gather(*waiting))
 
     assert asyncio.run(play()) == ["login"] * 3
+
+
+def test_whoever_asks_for_a_token_that_was_given_back_waits_and_holds_up_nobody() -> None:
+    """A shutdown gives the token back; who asks for one after that waits to its deadline, and the loop turns meanwhile."""
+
+    class Answering:
+        """Workers whose every job succeeds; a real provider cannot be made to answer in this very moment."""
+
+        async def job(self, message: dict[str, Any], _deadline: float) -> dict[str, Any]:
+            return {"value": message["do"], "accessor": "a", "seconds": 60, "renewable": True, "policies": []}
+
+    async def play() -> None:
+        session = Session(Answering(), AuthSettings("approle", "approle"))  # type: ignore[arg-type]
+        await session._log_in()
+        await session.revoke()
+        waiting = asyncio.create_task(session.token(asyncio.get_running_loop().time() + 60))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()
+
+    asyncio.run(play())
