@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import select
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.agent.front.http import head
-from prism_vault_agent.agent.front.peer import PeerGone
 from prism_vault_agent.agent.leases.child import now
 from prism_vault_agent.agent.leases.leases import wanted
-from prism_vault_agent.agent.trees.tree import entered, kept, planned
 from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
-from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
+from prism_vault_agent.model import Lease, Reservation, Resolution
 from prism_vault_agent.vault.mounts import OTHER, mount_of
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Iterable
 
-    from prism_vault_agent.agent.front.peer import Peer
     from prism_vault_agent.agent.leases.leases import Leases
-    from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.shared_workers import Taking
-    from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.agent.workers import Worker, Workers
-    from prism_vault_agent.model import Caller, Grant
+    from prism_vault_agent.model import Grant
     from prism_vault_agent.scope import Binding
     from prism_vault_agent.worker.messages import Message, Room
 
-ENVIRONMENT: Final = "application/x-prism-vault-environment"
 # A server that restarts between our login and the read loses the worker's connection, not our right to read: ask once more.
 ATTEMPTS: Final = 2
 
@@ -164,56 +155,6 @@ class WorkerProvider:
         worker_of(resolution).end()
 
 
-@dataclass(slots=True)
-class SocketSink:
-    """Gives the values to whoever connected: the worker writes them, as one HTTP answer, to the caller's own socket."""
-
-    connection: socket.socket
-    peer: Peer
-    caller: Caller
-    deadline: float
-    records: RunRecords
-    tree: Tree | None = None
-
-    def check(self) -> None:
-        """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
-        self.peer.still(self.caller)
-        poll = select.poll()
-        poll.register(self.connection, 0)  # POLLHUP: closed altogether; who only says no more may still listen
-        if poll.poll(0):
-            raise PeerGone("the caller stopped waiting", mend="raise --timeout")
-
-    async def deliver(self, receipt: Receipt) -> Render:
-        """Have the worker write the block, once all that the caller starts will be found again; the worker ends with that."""
-        reservation = receipt.resolution.reservation
-        headers = {
-            "Content-Type": ENVIRONMENT,
-            "X-Prism-Vault-Pristine": str(int(reservation.grant.pristine)),
-            "X-Prism-Vault-Collision": collision(reservation),
-            "X-Prism-Vault-Audit-Id": reservation.audit_id,
-            "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
-        }
-        tree = planned(self.caller, reservation.id)
-        with self.records.giving(receipt.resolution, tree=kept(tree)):
-            self.tree = await entered(tree, self.caller, self.peer.check)
-            try:
-                return await written(receipt, self.connection, head(200, headers), self.deadline)
-            except BaseException:
-                self.tree.leave()
-                raise
-
-
-async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:
-    """Have the worker write ``head`` and the values to the connection; it ends with that."""
-    resolution = receipt.resolution
-    worker = worker_of(resolution)
-    job = {"do": "deliver", "head": head, "deadline": deadline}
-    if not (await worker.ask(job, connection.fileno())).get("delivered"):
-        raise ProviderUnavailable("the worker did not deliver", mend="retry", reason="worker_lost")
-    worker.end()
-    return Render(resolution.reservation, resolution.names, resolution.leases)
-
-
 def exec_job(rooms: tuple[Room, Room]) -> Callable[[Grant], Message]:
     """Return the job of an exec; ``rooms`` are those of a command that keeps the caller's variables, and of one that does not."""
 
@@ -222,12 +163,6 @@ def exec_job(rooms: tuple[Room, Room]) -> Callable[[Grant], Message]:
         return {"do": "resolve", "room": {"used": room.used, "total": room.total}}
 
     return job
-
-
-def collision(reservation: Reservation) -> str:
-    """Return what the scopes say of a name that the caller has already: the strictest of their answers."""
-    wishes = {scope.collision for scope in reservation.grant.scopes}
-    return "error" if len(wishes) > 1 else wishes.pop()
 
 
 def worker_of(resolution: Resolution) -> Worker:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.agent.delivery import SocketSink
 from prism_vault_agent.agent.front import http, json_request
 from prism_vault_agent.agent.front.accept import accept
 from prism_vault_agent.agent.front.exec_request import parse
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
-from prism_vault_agent.agent.release import Reading, SocketSink, WorkerProvider, exec_job
+from prism_vault_agent.agent.release import Reading, WorkerProvider, exec_job
 from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.credentials import credentials
@@ -113,7 +114,7 @@ class Front:
         deadline = time.monotonic() + asked.seconds
         reading = deadline - min(TELLING_SECONDS, asked.seconds / 4)
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
-        sink = SocketSink(connection, peer, caller, deadline, self._runs.records)
+        sink = SocketSink(connection, peer, caller, deadline, self._runs.records, self.settings.agent.helper)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(

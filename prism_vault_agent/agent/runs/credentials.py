@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent.delivery import written
 from prism_vault_agent.agent.front.listener import LEFT, Listener
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
-from prism_vault_agent.agent.release import Reading, WorkerProvider, written
+from prism_vault_agent.agent.release import Reading, WorkerProvider
 from prism_vault_agent.agent.runs.unit import UnitRun, asked, holding
 from prism_vault_agent.dialects.contents import LARGEST_FILE
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable

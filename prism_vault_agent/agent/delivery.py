@@ -1,0 +1,130 @@
+"""The end of a release: a worker writes the values to whoever asked, and what became of that is known, whatever else happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from prism_vault_agent.agent.front.http import head
+from prism_vault_agent.agent.front.peer import PeerGone
+from prism_vault_agent.agent.release import worker_of
+from prism_vault_agent.agent.runs.ending import NOT_OURS
+from prism_vault_agent.agent.runs.signalling import signal_all
+from prism_vault_agent.agent.trees.tree import entered, kept, planned
+from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProviderUnavailable
+from prism_vault_agent.model import Receipt, Render, Reservation
+
+if TYPE_CHECKING:
+    import socket
+
+    from prism_vault_agent.agent.front.peer import Peer
+    from prism_vault_agent.agent.runs.records import RunRecords
+    from prism_vault_agent.agent.trees.tree import Tree
+    from prism_vault_agent.model import Caller
+    from prism_vault_agent.worker.messages import Message
+
+log = structlog.get_logger()
+
+ENVIRONMENT: Final = "application/x-prism-vault-environment"
+# The reason of a worker that ended without having told what it did.
+UNTOLD: Final = "worker_lost"
+# A worker gives up at the deadline; so much later it has told so.
+TELLING_SECONDS: Final = 0.5
+
+
+@dataclass(slots=True)
+class SocketSink:
+    """Gives the values to whoever connected: the worker writes them, as one HTTP answer, to the caller's own socket."""
+
+    connection: socket.socket
+    peer: Peer
+    caller: Caller
+    deadline: float
+    records: RunRecords
+    helper: str = ""
+    tree: Tree | None = None
+
+    def check(self) -> None:
+        """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
+        self.peer.still(self.caller)
+        poll = select.poll()
+        poll.register(self.connection, 0)  # POLLHUP: closed altogether; who only says no more may still listen
+        if poll.poll(0):
+            raise PeerGone("the caller stopped waiting", mend="raise --timeout")
+
+    async def deliver(self, receipt: Receipt) -> Render:
+        """Have the worker write the block, once all that the caller starts will be found again; the worker ends with that.
+
+        A caller that may have all of it, and nobody knows, is ended.
+        """
+        reservation = receipt.resolution.reservation
+        headers = {
+            "Content-Type": ENVIRONMENT,
+            "X-Prism-Vault-Pristine": str(int(reservation.grant.pristine)),
+            "X-Prism-Vault-Collision": collision(reservation),
+            "X-Prism-Vault-Audit-Id": reservation.audit_id,
+            "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
+        }
+        tree = planned(self.caller, reservation.id)
+        with self.records.giving(receipt.resolution, tree=kept(tree)):
+            self.tree = tree = await entered(tree, self.caller, self.peer.check)
+            try:
+                return await written(receipt, self.connection, head(200, headers), self.deadline)
+            except BaseException as error:
+                if not isinstance(error, PrismVaultError) or error.reason == UNTOLD:
+                    await self._end(tree, reservation.audit_id)
+                tree.leave()
+                raise
+
+    async def _end(self, tree: Tree, audit_id: str) -> None:
+        """End the caller: what the log says was not delivered to it must not be out there."""
+        log.warning("delivery.unknown", audit_id=audit_id, pid=self.caller.pid, message="the caller is ended")
+        try:
+            refused = None if tree.kill() else await signal_all(tree.descriptors(), signal.SIGKILL, self.helper)
+        except ProcessLookupError:
+            return
+        except (PermissionError, CannotCreate) as error:
+            refused = error
+        if refused is not None:
+            why = refused.line() if isinstance(refused, CannotCreate) else NOT_OURS
+            log.critical("delivery.not_ended", audit_id=audit_id, pid=self.caller.pid, why=why)
+
+
+async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:
+    """Have the worker write ``head`` and the values to the connection; it ends with that.
+
+    Raises what kept it from that; with the reason ``worker_lost`` where all of it may have been written.
+    """
+    resolution = receipt.resolution
+    worker = worker_of(resolution)
+    job = {"do": "deliver", "head": head, "deadline": deadline}
+    await _told(asyncio.ensure_future(worker.ask(job, connection.fileno())), deadline + TELLING_SECONDS)
+    worker.end()
+    return Render(resolution.reservation, resolution.names, resolution.leases)
+
+
+async def _told(delivery: asyncio.Future[Message], limit: float) -> None:
+    """Wait until a worker tells that it has delivered, also where who asked is cancelled meanwhile: what is out must be known.
+
+    Raises what it tells instead; ``ProviderUnavailable`` for one that has told nothing at ``limit`` (loop time).
+    """
+    loop = asyncio.get_running_loop()
+    while not delivery.done() and (left := limit - loop.time()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([delivery], timeout=left)
+    if not delivery.done():
+        delivery.cancel()
+        raise ProviderUnavailable("the worker does not tell what it has delivered", mend="retry", reason=UNTOLD)
+    delivery.result()
+
+
+def collision(reservation: Reservation) -> str:
+    """Return what the scopes say of a name that the caller has already: the strictest of their answers."""
+    wishes = {scope.collision for scope in reservation.grant.scopes}
+    return "error" if len(wishes) > 1 else wishes.pop()
