@@ -55,7 +55,7 @@ bench: setup
 	$(BIN)/python -m tests.bench.central_appends
 	$(BIN)/python -m tests.bench.central_http
 	$(BIN)/python -m tests.bench.central_proofs
-	$(BIN)/python -m tests.bench.rotation_push
+	$(BIN)/python -m tests.bench.beside
 
 check: setup
 	$(BIN)/ruff check .

@@ -65,6 +65,11 @@ class Orders:
             told["failed" if "why" in end else "ended"].append(end)
         return told
 
+    def take_back(self, why: str) -> None:
+        """Take back all that is out there, whoever has it: files at once, processes within their grace."""
+        self.files.clear_each(self.files, why)
+        self.runs.end(self.runs, why)
+
     def _mine(self, asker: int, target: Target) -> tuple[list[Run], list[Rendered]]:
         """Return what a target means and ``asker`` may revoke."""
         all_runs, all_files = self.runs.meant(self.host, target), self.files.meant(self.host, target)

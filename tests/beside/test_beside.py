@@ -1,0 +1,81 @@
+"""What is left after a failure, of us and of OpenBao's own agent at its fastest, beside each other against one OpenBao.
+
+Of ours the tests demand that it is nothing, or what the documents say. Of theirs they demand that it had the secret to leave.
+"""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.beside import failures
+from tests.beside.contenders import GRACE, Ours, Theirs, place
+from tests.beside.latency import push, reached, to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.beside.contenders import Place
+    from tests.beside.failures import Left
+
+
+@pytest.fixture(scope="module")
+def at() -> Iterator[Place]:
+    """One OpenBao, and one agent of ours."""
+    with place(watch=2.0) as made:
+        yield made
+
+
+def nothing(left: Left, within: float) -> None:
+    """Fail unless nothing was left in time."""
+    assert left.nothing and left.seconds < within + failures.LATE, left
+
+
+def test_a_written_value_reaches_the_file_by_an_order_by_a_poll_and_with_their_agent(at):
+    """A new value reaches our file by central's order long before its poll, our other file by its poll, and theirs too."""
+    with Ours(at, poll="60s") as pushed, Ours(at, poll="1s") as polled, Theirs(at) as theirs:
+        (seconds,) = reached(partial(push, at, pushed), to_file(pushed))
+        assert seconds < failures.LATE
+        reached(polled.write, to_file(polled))
+        reached(theirs.write, to_file(theirs), theirs.told)
+
+
+def test_a_deleted_secret_leaves_nothing(at):
+    """Where a secret is deleted our processes, a daemon among them, and our file are gone within a poll and the grace."""
+    nothing(failures.deleted(at).ours, failures.NOTICED)
+
+
+def test_a_host_that_is_cut_off_keeps_nothing(at):
+    """With ``on_failure = "clear"`` a host whose role is gone and whose token is revoked has nothing left after a poll."""
+    nothing(failures.cut_off(at).ours, failures.NOTICED)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_is_above_the_command_takes_it_along(at, number):
+    """SIGTERM or SIGKILL to ``exec --supervise`` leaves no process of it; theirs leaves the daemon at least."""
+    found = failures.ended(at, number)
+    nothing(found.ours, 0.1)
+    assert found.theirs.processes >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_next_agent_takes_back_what_was_withdrawn_meanwhile(at, number):
+    """However the agent ended: a secret that is deleted before it is back leaves nothing from a poll after its start on."""
+    nothing(failures.agent_ended(at, number).ours, failures.NOTICED)
+
+
+def test_a_command_that_ignores_sigterm_is_killed_after_its_grace(at):
+    """A revocation gives a command that ignores SIGTERM its grace, and no more."""
+    found = failures.deaf(at)
+    assert found.seconds >= GRACE
+    nothing(found, GRACE + 0.5)
+
+
+def test_without_a_server_what_runs_goes_on_and_a_revocation_ends_it(at):
+    """While the server is away nothing is taken from what runs, as documented; a revocation by central needs no server."""
+    found = failures.server_down(at)
+    nothing(found.ours, GRACE)
+    assert found.note.startswith("2 processes, 1 file go on by choice")
