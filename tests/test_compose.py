@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support.composed import BESIDE
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def test_compose_understands_every_file(tmp_path):
     files = sorted((HERE / "compose").rglob("*.yaml"))
     told = [
         subprocess.run(
-            [str(Path(sys.executable).with_name("docker-compose")), "--file", str(file), "config", "--quiet"],
+            [str(Path(sys.executable).with_name("docker-compose")), *options(file), "config", "--quiet"],
             env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
             capture_output=True,
             text=True,
@@ -35,6 +36,12 @@ def test_compose_understands_every_file(tmp_path):
 
     assert files
     assert [(each.returncode, each.stdout, each.stderr) for each in told] == [(0, "", "")] * len(files)
+
+
+def options(file: Path) -> list[str]:
+    """Return the options that name a file and what it goes beside."""
+    beside = BESIDE.get(str(file.relative_to(HERE)), [])
+    return [word for each in (*(HERE / name for name in beside), file) for word in ("--file", str(each))]
 
 
 def test_an_image_has_the_locked_packages():

@@ -18,16 +18,20 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 VAULT: Final = "https://vault:8200"
 PLACE: Final = "secret/data/prism/lan/web"
-OWNERS: Final = {"vault": 10312, "raft": 10312, "central": 10310, "agent": 10311, "keys": 0}
+OWNERS: Final[dict[str, int]] = {"vault": 10312, "raft": 10312, "central": 10310, "agent": 10311, "keys": 0}
+SERVERS: Final = {"vault": ["vault"], "central": ["central-1", "central-2"]}
 SECONDS: Final = 60.0
 POLICY: Final = """\
 path "secret/data/prism/*"      { capabilities = ["read"] }
@@ -104,7 +108,7 @@ def put(part: str, name: str, content: str | bytes, mode: int = 0o400) -> Path:
     return path
 
 
-def files() -> None:
+def files(servers: Mapping[str, list[str]] = SERVERS, central: str = CENTRAL, agent: str = AGENT) -> None:
     """Make an authority and what it issues, central's key and token, and the configuration of both."""
     if Path("/setup/agent/agent.toml").exists():
         return
@@ -113,7 +117,7 @@ def files() -> None:
         Path("/setup", part).chmod(0o700)
     key, authority = issue(None, "prism-vault stack")
     ca = pem(authority)
-    for part, names in (("vault", ["vault"]), ("central", ["central-1", "central-2"])):
+    for part, names in servers.items():
         its_key, certificate = issue((key, authority), *names)
         put(part, "tls.crt", pem(certificate) + ca, 0o444)
         put(part, "tls.key", pem(its_key))
@@ -123,11 +127,11 @@ def files() -> None:
     printed = subprocess.run(keygen, check=True, capture_output=True, text=True).stdout.strip()
     os.chown(log_key, OWNERS["central"], OWNERS["central"])
     token = secrets.token_urlsafe(32)
-    put("central", "central.toml", CENTRAL.format(digest=hashlib.sha256(token.encode()).hexdigest()))
+    put("central", "central.toml", central.format(digest=hashlib.sha256(token.encode()).hexdigest()))
     put("keys", "ca.crt", ca)
     put("agent", "ca.crt", ca)
     put("agent", "central-token", token)
-    put("agent", "agent.toml", AGENT.format(log_key=printed))
+    put("agent", "agent.toml", agent.format(log_key=printed))
 
 
 def issue(by: tuple[Any, x509.Certificate] | None, *names: str) -> tuple[Any, x509.Certificate]:
@@ -179,7 +183,7 @@ def ask(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
             return dict(json.loads(text)) if text else {}
 
 
-def vault() -> None:
+def vault(policy: str = POLICY) -> None:
     """Initialise and unseal the server, and give the agent its role and a first secret."""
     state = ask("GET", "sys/seal-status")
     if not state["initialized"]:
@@ -192,7 +196,7 @@ def vault() -> None:
         ask("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     if "approle/" not in ask("GET", "sys/auth")["data"]:
         ask("POST", "sys/auth/approle", {"type": "approle"})
-    ask("PUT", "sys/policies/acl/prism-vault-agent", {"policy": POLICY})
+    ask("PUT", "sys/policies/acl/prism-vault-agent", {"policy": policy})
     ask("POST", "auth/approle/role/server1-web", {"token_policies": ["prism-vault-agent"], "token_period": "1h"})
     rotate(secrets.token_urlsafe(24))
     put("agent", "role-id", ask("GET", "auth/approle/role/server1-web/role-id")["data"]["role_id"])
@@ -208,4 +212,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "rotate":
         rotate(sys.stdin.read())
     else:
-        {"files": files, "vault": vault}[sys.argv[1]]()
+        steps: Mapping[str, Callable[[], None]] = {"files": files, "vault": vault}
+        steps[sys.argv[1]]()

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.tool("dockerd"), pytest.mark.timeout(600)]
-
 USER = 10310
-CONTAINER = "prism-vault-central-central-1"
+CONTAINER = "compose-central-1"
 SETTINGS = f"""
 listen = "0.0.0.0:8310"
 database = "/var/lib/prism-vault-central/audit.db"

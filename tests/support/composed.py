@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 IMAGE = "prism-vault-agent"
 AGENT_USER = 10311
+# Files that are not whole by themselves: what each goes beside.
+BESIDE = {"compose/rotation/compose.yaml": ["compose/stack/compose.yaml"]}
 
 
 class Example:
-    """The example ``compose/NAME`` in a copy of the sources that its images are made of; ``over`` is what differs from it."""
+    """The example ``compose/NAME`` in a copy of the sources that its images are made of; ``over`` is what differs from it.
+
+    ``beside`` are the names of examples that go with it.
+    """
 
     def __init__(self, engine: Engine, sources: Path, name: str) -> None:
         self.engine = engine
@@ -27,6 +32,7 @@ class Example:
         self.directory = sources / "compose" / name
         self.over: dict[str, Any] = {}
         self.environment: dict[str, str] = {}
+        self.beside: tuple[str, ...] = ()
 
     def put(self, name: str, content: str, *, owner: int = AGENT_USER, mode: int = 0o400) -> None:
         """Write a file of the example."""
@@ -42,7 +48,8 @@ class Example:
         """Run Compose on it."""
         over = self.directory / "test.json"
         over.write_text(json.dumps(self.over))
-        options = ("--project-name", self.name, "--file", str(over))
+        files = (*(str(self.directory.parent / each / "compose.yaml") for each in self.beside), str(over))
+        options = ("--project-name", self.name, *(word for each in files for word in ("--file", each)))
         file = self.directory / "compose.yaml"
         environment = {"BASE": BASE, "PIP_NO_INDEX": "1", "APP": BASE, **self.environment}
         return self.engine.compose(file, *options, *words, check=check, stdin=stdin, **environment)

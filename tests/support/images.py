@@ -66,7 +66,7 @@ def postgresql(engine: Engine, directory: Path) -> None:
     share = Path("/usr/share/postgresql") / there.parent.name
     for each in (there.parent, share):
         shutil.copytree(each, directory / each.relative_to("/"), symlinks=True)
-    for library in _libraries(there / each for each in ("postgres", "initdb", "pg_isready")):
+    for library in _libraries(there / each for each in ("postgres", "initdb", "pg_isready", "psql")):
         place = Path("usr/lib") / library.parent.name / library.name
         if not (root() / place).exists():
             (directory / place).parent.mkdir(parents=True, exist_ok=True)
