@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.leases.leases import Leases
     from prism_vault_agent.agent.session import Session
-    from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.model import Grant
     from prism_vault_agent.scope import Binding
@@ -87,25 +86,20 @@ async def ask(
     *,
     deadline: float,
     passed: int | None = None,
-    workers: Taking | None = None,
 ) -> tuple[Worker, Message, tuple[Lease, ...]]:
     """Have a worker read a grant's bindings for ``job``; return it, its answer, and the leases that it tells of.
 
-    It is a new one, or one of ``workers``.
     Where leases are about to be made, the child token that they will hang on is kept durably before.
     """
     grant, child = reservation.grant, None
     parent, policies = reading.session.facts(token)
-    worker = await (workers or reading.workers).take(deadline)
+    worker = await reading.workers.take(deadline)
     try:
         answer = await worker.ask(
             {
                 **job,
+                **wants(grant),
                 "token": token,
-                "bindings": [
-                    [each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in grant.bindings
-                ],
-                "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
                 "mounts": reading.mounts.known,
                 "deadline": deadline,
                 "child": wanted(grant, reservation.audit_id, policies),
@@ -126,6 +120,16 @@ async def ask(
         raise
     reading.mounts.known.update(answer["mounts"])
     return worker, answer, tuple(Lease(**lease) for lease in answer["leases"])
+
+
+def wants(grant: Grant) -> Message:
+    """Return what a job says of what a grant is to be given."""
+    return {
+        "bindings": [
+            [each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in grant.bindings
+        ],
+        "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
+    }
 
 
 @dataclass(slots=True)

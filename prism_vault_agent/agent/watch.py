@@ -72,7 +72,7 @@ class Watch:
                 while due := self._now_due():
                     began = time.monotonic()
                     requests = await self._look(due)
-                    self._renders.look()
+                    self._renders.begin()
                     # What is left of the time that so many requests may take.
                     await asyncio.sleep(max(0.0, began + requests / self._settings().vault.poll_requests - time.monotonic()))
             except PrismVaultError as error:

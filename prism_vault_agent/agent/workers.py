@@ -128,10 +128,6 @@ class Workers:
         finally:
             self._waiting -= 1
 
-    def done(self, worker: Worker) -> None:
-        """Let a worker that has answered its job end: none is used again."""
-        worker.end()
-
     async def job(self, message: Message, deadline: float) -> Message:
         """Have one job done by a worker of its own and return the answer. ``deadline`` is CLOCK_MONOTONIC seconds."""
         worker = await self.take(deadline)

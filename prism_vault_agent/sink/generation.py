@@ -44,11 +44,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A generation that is whole and not visible; ``changed`` tells whether any file differs from the visible one."""
+    """A generation that is whole and not visible."""
 
     name: str
     files: list[Written]
-    changed: bool
 
 
 def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any], owners: Owners | None = None) -> Staged:
@@ -78,9 +77,7 @@ def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any],
         with contextlib.suppress(OSError, CannotCreate):
             discard(place, name, owners)
         raise
-    earlier = record.read(place, scope)
-    before = {file.path for file in earlier[1]} if earlier else set()
-    return Staged(name, written, changed=not same.keys() == before == {each.path for each in contents})
+    return Staged(name, written)
 
 
 def switch(place: int, scope: str, staged: Staged) -> None:

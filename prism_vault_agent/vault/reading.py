@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.decryption import Decryption
-from prism_vault_agent.errors import ConfigError, SecretNotFound
+from prism_vault_agent.errors import ConfigError, PrismVaultError, SecretNotFound
 from prism_vault_agent.policy import names
 from prism_vault_agent.ssh_certificate import SshCertificate
 from prism_vault_agent.vault import certificate, kv, leased, ssh
@@ -68,7 +68,33 @@ def read(
         if not mounts or error.reason not in {"no_such_path", "config"}:
             raise
         secrets, leases, found = _read_places(transport, token, places, {}, deadline=deadline, child=child)
-    return Reading(_named(bindings, secrets, allow_names), leases, found)
+    return Reading(_named(bindings, secrets, allow_names), tuple(lease for each in leases.values() for lease in each), found)
+
+
+def read_each(
+    transport: Transport,
+    token: str,
+    wanted: Sequence[tuple[Sequence[Binding], frozenset[str]]],
+    *,
+    deadline: float,
+    mounts: Mounts,
+) -> list[Reading | PrismVaultError]:
+    """Read what several releases want, bindings and ``allow_names`` of each, with one request a path for all of them.
+
+    What concerns one of them only, a key that is missing, is its own error. Raises as :func:`read` where a path cannot be
+    read, whoever wants it, and where one may give a lease: such a release is read by itself.
+    """
+    places = tuple(dict.fromkeys(place for bindings, _ in wanted for each in bindings for place in _places_of(each)))
+    secrets, leases, found = _read_places(transport, token, places, dict(mounts), deadline=deadline, child=None)
+    answers: list[Reading | PrismVaultError] = []
+    for bindings, allow_names in wanted:
+        mine = {place for each in bindings for place in _places_of(each)}
+        own = tuple(lease for place, of_place in leases.items() if place in mine for lease in of_place)
+        try:
+            answers.append(Reading(_named(bindings, secrets, allow_names), own, found))
+        except PrismVaultError as error:
+            answers.append(error)
+    return answers
 
 
 def _read_places(
@@ -79,10 +105,10 @@ def _read_places(
     *,
     deadline: float,
     child: Callable[[], str] | None,
-) -> tuple[dict[kv.Place, dict[str, Any]], tuple[Lease, ...], Mounts]:
+) -> tuple[dict[kv.Place, dict[str, Any]], dict[kv.Place, tuple[Lease, ...]], Mounts]:
     found = mounting.look_up(transport, token, (place.path for place in places), known, deadline=deadline)
     secrets: dict[kv.Place, dict[str, Any]] = {}
-    leases: list[Lease] = []
+    leases: dict[kv.Place, tuple[Lease, ...]] = {}
     decrypted = [place for place in places if isinstance(place.wanted, Decryption)]
     places = tuple(place for place in places if place not in decrypted)
     own = token
@@ -99,7 +125,7 @@ def _read_places(
             raise refusal(transport, token, str(place), deadline=deadline)
         if _is_other(place, found):
             secrets[place], lease = _understand(place, answer)
-            leases.append(lease)
+            leases[place] = (lease,)
             continue
         try:
             secrets[place], lease = kv.understand(place, answer, found[mounting.mount_of(place.path, found) or ""])
@@ -107,13 +133,12 @@ def _read_places(
             if place.version and error.reason == "no_such_path" and _exists(transport, token, place, found, deadline):
                 raise kv.no_such_version(place) from None
             raise
-        leases.append(lease)
+        leases[place] = (lease,)
     for place in decrypted:
         from prism_vault_agent.vault.transit import decrypt  # noqa: PLC0415 - only who has a ciphertext pays for it
 
-        secrets[place], keys = decrypt(transport, own, place, secrets, deadline)
-        leases += keys
-    return secrets, tuple(leases), found
+        secrets[place], leases[place] = decrypt(transport, own, place, secrets, deadline)
+    return secrets, leases, found
 
 
 def place_of(binding: Binding) -> kv.Place:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from prism_vault_agent.config.settings import VaultSettings
-from prism_vault_agent.dialects.contents import LARGEST_FILE, texts
 from prism_vault_agent.dialects.contents import contents as write
-from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProtocolError, SecretNotFound, to_plain
-from prism_vault_agent.helper.client import asking
+from prism_vault_agent.errors import PrismVaultError, ProtocolError, ProviderUnavailable, SecretNotFound, TokenExpired, to_plain
 from prism_vault_agent.policy.names import shown
 from prism_vault_agent.scope import Binding, File, SecretReference
-from prism_vault_agent.sink.generation import Content, discard, stage
-from prism_vault_agent.sink.place import cannot
 from prism_vault_agent.vault import child, login, reading, standing
 from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.wanted import wanted_of
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Message, Room, receive, send
+from prism_vault_agent.worker.staging import described, staged, staged_or_why, unheard, written
 
 
 class Worker:
@@ -38,7 +34,7 @@ class Worker:
         self.block = b""
 
     def serve(self) -> None:
-        """Do one job (and deliver what it resolved, or stage more files), then return. A front that is gone ends it at once."""
+        """Do one job (and deliver what it resolved), then return. A front that is gone ends it at once."""
         while (received := receive(self.front)) is not None:
             job, descriptor = received
             try:
@@ -50,9 +46,8 @@ class Worker:
             try:
                 send(self.front, answer)
             except (BrokenPipeError, ConnectionResetError):
-                if "staged" in answer and descriptor is not None:  # nobody waits for it any more
-                    with contextlib.suppress(OSError, CannotCreate), asking(job["helper"]) as owners:
-                        discard(descriptor, answer["staged"]["name"], owners)
+                if descriptor is not None:  # nobody waits any more for what was staged
+                    unheard(job, answer, descriptor)
                 return
             if job["do"] not in BEFORE_OTHERS or "error" in answer:
                 return
@@ -61,38 +56,38 @@ class Worker:
         """Read every binding and keep the block; answer with what was read, described."""
         found = self._read(job)
         self.block = environment_block(found.values, Room(**job["room"]))
-        return _described(found)
+        return described(found)
 
     def credential(self, job: Message) -> Message:
         """Read every binding and keep what the credential is; answer with what was read, described."""
         found = self._read(job)
         name, variable, file = job["credential"]
         if not variable:
-            ((_, self.block),) = _written(File(**file), found.values).items()
+            ((_, self.block),) = written(File(**file), found.values).items()
         elif variable in found.values:
             (self.block,) = write("dir", name, {variable: found.values[variable]}).values()
         else:
             raise SecretNotFound(f"no secret of env_from has a key {shown(variable)}", mend="correct the credential's variable")
-        return _described(found)
+        return described(found)
 
     def stage(self, job: Message, place: int | None) -> Message:
         """Read every binding and write the files of a scope where nobody sees them yet; answer with what was read and written."""
-        if place is None:
-            raise ProtocolError("files came without their place")
-        found = self._read(job)
-        described = _described(found)
-        contents = [
-            Content(path, content, file.uid, file.gid, file.mode)
-            for file in (File(**plain) for plain in job["files"])
-            for path, content in _written(file, found.values).items()
-        ]
-        told = {**job["told"], **described}
+        return staged(job, self._read(job), place)
+
+    def stage_each(self, job: Message, place: int | None) -> Message:
+        """Stage the files of several scopes, and read each path once for all of them; answer each by itself.
+
+        Where a path cannot be read nothing is staged: which scope that concerns is found out by staging each alone.
+        """
+        wanted = [(_bindings(each), frozenset(each["allow_names"])) for each in job["each"]]
         try:
-            with asking(job["helper"]) as owners:
-                staged = stage(place, job["scope"], contents, told, owners)
-        except OSError as error:
-            raise cannot(f"{job['place']}/{job['scope']}", error) from None
-        return {**described, "staged": dataclasses.asdict(staged)}
+            found = reading.read_each(self.transport, job["token"], wanted, deadline=job["deadline"], mounts=job["mounts"])
+        except (ProviderUnavailable, TokenExpired):
+            raise
+        except PrismVaultError:
+            return {"alone": True}
+        answers = (staged_or_why({**job, **each}, read, place) for each, read in zip(job["each"], found, strict=True))
+        return {"each": list(answers)}
 
     def _read(self, job: Message) -> reading.Reading:
         made: list[child.Child] = []
@@ -107,7 +102,7 @@ class Worker:
         return reading.read(
             self.transport,
             job["token"],
-            [Binding(name, SecretReference.parse(ref), wanted_of(wanted)) for name, ref, wanted in job["bindings"]],
+            _bindings(job),
             allow_names=frozenset(job["allow_names"]),
             mounts=job["mounts"],
             deadline=job["deadline"],
@@ -188,33 +183,18 @@ class Worker:
         return {}
 
 
-def _written(file: File, values: Mapping[str, str | bytes]) -> dict[str, bytes]:
-    """Return the contents of a file by path; a template has its bounds of time and memory."""
-    if file.format != "template":
-        return write(file.format, file.path, values)
-    plain = texts(file.format, values)
-    from prism_vault_agent.dialects.template import rendered  # noqa: PLC0415 - only who has a template pays for it
-    from prism_vault_agent.worker.bounds import bounded  # noqa: PLC0415 - as above
-
-    with bounded():
-        return {file.path: rendered(file.template, file.text, plain, LARGEST_FILE)}
-
-
-def _described(found: reading.Reading) -> Message:
-    return {
-        "names": list(found.values),
-        "leases": [dataclasses.asdict(lease) for lease in found.leases],
-        "mounts": found.mounts,
-    }
+def _bindings(job: Message) -> list[Binding]:
+    return [Binding(name, SecretReference.parse(ref), wanted_of(wanted)) for name, ref, wanted in job["bindings"]]
 
 
 # Jobs that come with a descriptor, and the others.
 PASSED: Final[dict[str, Callable[[Worker, Message, int | None], Message]]] = {
     "deliver": Worker.deliver,
     "stage": Worker.stage,
+    "stage_each": Worker.stage_each,
 }
-# Jobs behind which another may come: the delivery of what was read, or the files of the next scope.
-BEFORE_OTHERS: Final = ("resolve", "credential", "stage")
+# Jobs behind which another comes: the delivery of what was read.
+BEFORE_OTHERS: Final = ("resolve", "credential")
 JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "resolve": Worker.resolve,
     "credential": Worker.credential,

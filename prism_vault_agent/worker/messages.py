@@ -1,7 +1,7 @@
 """What the front and a worker say to each other: length-prefixed JSON over a socket pair, descriptors beside it.
 
-A worker does one job and ends, or stages the files of one scope after another's, as long as the front asks it to. Values never
-travel here: a job carries the token and the references, its answer carries names, versions and leases.
+A worker does one job and ends. Values never travel here: a job carries the token and the references, its answer carries names,
+versions and leases.
 
 ==============  ==========================================================  ==========================================
 job             fields                                                      answer
@@ -16,6 +16,8 @@ job             fields                                                      answ
 ``stage``       as resolve without room; scope, files (each a ``File``),    names, leases, mounts,
                 told (for the record), place (its path), helper (path of    staged (``Staged``)
                 its socket, or nothing), and the place as a descriptor
+``stage_each``  as stage; each (scope, files, told, bindings, allow_names   each (as stage, or an error), or
+                of one), without child                                      alone: stage them one by one
 ``login``       deadline                                                    the token and its facts (``VaultToken``)
 ``renew``       token, accessor, deadline                                   seconds
 ``identity``    token, role, deadline                                       value, seconds

@@ -88,3 +88,30 @@ def test_sealed_and_restarted(tls_bao: OpenBao) -> None:
     assert sealed.value.reason == "sealed"
     tls_bao.restart()
     assert reading.read(client, tls_bao.root_token, bind(K="secret/sealed#k"), deadline=soon()).values == {"K": "v"}
+
+
+def test_several_releases_are_read_with_one_request_a_path(bao: OpenBao, token: str) -> None:
+    """What several want of the same paths is asked for once; each gets its own values and leases, or its own error."""
+    for name in ("one", "two"):
+        bao.kv_put(f"secret/each/{name}", {"a": f"{name}-a", "b": f"{name}-b"})
+    wanted = [
+        (bind(A="secret/each/one#a"), frozenset[str]()),
+        (bind(A="secret/each/one#a", B="secret/each/two#b"), frozenset[str]()),
+        (bind(A="secret/each/two#missing"), frozenset[str]()),
+    ]
+    with CountingProxy(bao.port) as proxy:
+        first, second, third = reading.read_each(transport(proxy.address), token, wanted, deadline=soon(), mounts={})
+        assert len(proxy.lines) == 3  # and one for the mount
+    assert isinstance(first, reading.Reading) and isinstance(second, reading.Reading)
+    assert (first.values, [lease.path for lease in first.leases]) == ({"A": "one-a"}, ["secret/each/one"])
+    assert second.values == {"A": "one-a", "B": "two-b"}
+    assert [lease.path for lease in second.leases] == ["secret/each/one", "secret/each/two"]
+    assert isinstance(third, SecretNotFound) and third.reason == "no_such_key"
+
+
+def test_a_path_that_cannot_be_read_is_nobodys_answer(bao: OpenBao, token: str) -> None:
+    """Where a path of one release is missing none is answered: each is to be read by itself."""
+    bao.kv_put("secret/each/there", {"a": "1"})
+    wanted = [(bind(A="secret/each/there#a"), frozenset[str]()), (bind(A="secret/each/gone#a"), frozenset[str]())]
+    with pytest.raises(SecretNotFound):
+        reading.read_each(transport(bao.address), token, wanted, deadline=soon(), mounts={})

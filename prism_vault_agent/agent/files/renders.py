@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.agent.files.staging import FileProvider, FileSink
-from prism_vault_agent.agent.shared_workers import SharedWorkers
+from prism_vault_agent.agent.files.together import Together
 from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
 from prism_vault_agent.render import render
 
@@ -21,17 +21,16 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.shared_workers import Taking
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Request
     from prism_vault_agent.render import AuditLog
-    from prism_vault_agent.scope import ScopeName
+    from prism_vault_agent.scope import Scope, ScopeName
 
 log = structlog.get_logger()
 
 SECONDS: Final = 30.0
 PAUSE_FIRST: Final = 5.0
-AT_ONCE: Final = 32
+AT_ONCE: Final = 64
 PAUSE_LONGEST: Final = 300.0
 
 
@@ -48,8 +47,8 @@ class FileRenders:
         self._few = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: defaultdict[ScopeName, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def render(self, caller: Caller, request: Request, workers: Taking | None = None) -> Rendered:
-        """Render the one scope of ``request`` to its files, in a worker of its own or one of ``workers``.
+    async def render(self, caller: Caller, request: Request, together: Together | None = None) -> Rendered:
+        """Render the one scope of ``request`` to its files, in a worker of its own or ``together`` with others.
 
         Raises as the script does; ``UsageError`` where it has no files.
         """
@@ -57,9 +56,8 @@ class FileRenders:
         scope = self._settings().scopes.get(name)
         if scope is not None and not scope.files:
             raise UsageError(f"scope {name} has no files", mend="add [[scopes.NAME.files]], or use prism-vault exec")
-        # What a template does is bounded for the whole process, so that is one of its own.
-        if workers is None or scope is None or any(file.template for file in scope.files):
-            workers = self._reading.workers
+        if together is not None and (scope is None or not self._goes_along(scope)):
+            together = None
         deadline = time.monotonic() + SECONDS
         try:
             async with asyncio.timeout_at(deadline), self._one_at_a_time[name]:
@@ -67,7 +65,7 @@ class FileRenders:
                 done = await render(
                     self._settings().scopes, caller, replace(request, mode="file"),
                     audit=self._audit,
-                    provider=FileProvider(self._reading, self._files, workers, begun[0], deadline),
+                    provider=FileProvider(self._reading, self._files, together, begun[0], deadline),
                     sink=FileSink(self._files, self._settings().agent.host, begun),
                 )  # fmt: skip
         except TimeoutError:
@@ -92,6 +90,10 @@ class FileRenders:
     def look(self) -> None:
         """Find what drifted, and begin to render anew what is stale."""
         self._files.look()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to render anew what is stale."""
         self._wanted.set()
 
     async def run(self) -> None:
@@ -104,14 +106,21 @@ class FileRenders:
             self._wanted.clear()
             now = time.monotonic()
             stale = [each for each in self._files if each.stale and now >= each.retry_at]
-            with SharedWorkers(self._reading.workers) as shared:
-                await asyncio.gather(*(self._again(each, shared) for each in stale))
+            async with Together(self._reading, self._files) as together:
+                await asyncio.gather(*(self._again(each, together) for each in stale))
 
-    async def _again(self, rendered: Rendered, shared: SharedWorkers) -> None:
+    def _goes_along(self, scope: Scope) -> bool:
+        """Tell whether a scope may be staged together with others.
+
+        What a template does is bounded for the whole process, so that is one of its own; and a lease hangs on a token of its own.
+        """
+        return not any(file.template for file in scope.files) and not any(map(self._reading.mounts.leased, scope.bindings))
+
+    async def _again(self, rendered: Rendered, together: Together) -> None:
         grant = rendered.render.reservation.grant
         try:
             async with self._few:
-                await self.render(grant.caller, grant.request, shared)
+                await self.render(grant.caller, grant.request, together)
         except PrismVaultError as error:
             rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
             log.warning("files.stale", scope=rendered.scope.name, reason=error.reason, retry_in=rendered.pause)

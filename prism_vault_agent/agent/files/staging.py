@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.files import rendered
-from prism_vault_agent.agent.release import ask, logged_in
-from prism_vault_agent.model import Receipt, Render, Reservation, Resolution
+from prism_vault_agent.agent.release import ask, logged_in, wants
+from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
 from prism_vault_agent.sink.generation import Staged
 from prism_vault_agent.sink.record import Written
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.together import Together
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.shared_workers import Taking
+    from prism_vault_agent.worker.messages import Message
 
 
 @dataclass(slots=True)
 class FileProvider:
-    """Reads the secrets of one scope in one of ``workers``, which writes its files where nobody sees them."""
+    """Reads the secrets of one scope in a worker, which writes its files where nobody sees them; ``together`` with others."""
 
     reading: Reading
     files: Files
-    workers: Taking
+    together: Together | None
     number: int
     deadline: float
 
@@ -35,31 +36,34 @@ class FileProvider:
     async def _stage(self, reservation: Reservation, token: str) -> Resolution:
         grant = reservation.grant
         scope = grant.scopes[0]
-        place = self.files.place()
         job = {
-            "do": "stage",
             "scope": scope.name,
             "files": [dataclasses.asdict(file) for file in scope.files],
             "told": rendered.told(reservation, self.number),
-            "place": place.path,
-            "helper": self.files.helper,
         }
-        worker, answer, leases = await ask(
-            self.reading, reservation, job, token, deadline=self.deadline, passed=place.descriptor, workers=self.workers
-        )
-        self.workers.done(worker)
-        plain = answer["staged"]
-        staged = Staged(plain["name"], [Written(**file) for file in plain["files"]], plain["changed"])
+        answer = await self.together.stage({**job, **wants(grant)}, token, self.deadline) if self.together else None
+        if answer is None:
+            answer = await self._alone(reservation, job, token)
+        leases = tuple(Lease(**lease) for lease in answer["leases"])
+        staged = staged_of(answer)
         try:
+            self.reading.mounts.known.update(answer["mounts"])
             self.reading.mounts.advance(grant, leases)
         except BaseException:
             self.files.discard(staged)
             raise
         return Resolution(reservation, tuple(answer["names"]), leases, staged)
 
+    async def _alone(self, reservation: Reservation, job: Message, token: str) -> Message:
+        place = self.files.place()
+        job = {**job, "do": "stage", "place": place.path, "helper": self.files.helper}
+        worker, answer, _ = await ask(self.reading, reservation, job, token, deadline=self.deadline, passed=place.descriptor)
+        worker.end()
+        return answer
+
     def drop(self, resolution: Resolution) -> None:
         """Remove what was staged."""
-        self.files.discard(staged_of(resolution))
+        self.files.discard(held(resolution))
 
 
 @dataclass(slots=True)
@@ -79,10 +83,16 @@ class FileSink:
         resolution = receipt.resolution
         render = Render(resolution.reservation, resolution.names, resolution.leases)
         self.files.allowed(self.host, render, self.begun)
-        return self.files.publish(receipt, staged_of(resolution), self.begun[0]).render
+        return self.files.publish(receipt, held(resolution), self.begun[0]).render
 
 
-def staged_of(resolution: Resolution) -> Staged:
+def held(resolution: Resolution) -> Staged:
     """Return what a resolution of ours has staged."""
     assert isinstance(resolution.held, Staged)
     return resolution.held
+
+
+def staged_of(answer: Message) -> Staged:
+    """Return what a worker's answer says it has staged."""
+    plain = answer["staged"]
+    return Staged(plain["name"], [Written(**file) for file in plain["files"]])
