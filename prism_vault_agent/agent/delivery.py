@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.front.peer import Peer
     from prism_vault_agent.agent.runs.records import RunRecords
+    from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.model import Caller
     from prism_vault_agent.worker.messages import Message
@@ -47,6 +48,7 @@ class SocketSink:
     caller: Caller
     deadline: float
     records: RunRecords
+    guards: tuple[Guard, ...] = ()
     helper: str = ""
     tree: Tree | None = None
 
@@ -72,7 +74,7 @@ class SocketSink:
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
         }
         tree = planned(self.caller, reservation.id)
-        with self.records.giving(receipt.resolution, tree=kept(tree)):
+        with self.records.giving(receipt.resolution, tree=kept(tree), guards=self.guards):
             self.tree = tree = await entered(tree, self.caller, self.peer.check)
             try:
                 return await written(receipt, self.connection, head(200, headers), self.deadline)

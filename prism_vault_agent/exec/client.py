@@ -82,6 +82,7 @@ def _exchange(options: "ExecOptions", launch: Launch, paths: list[str], deadline
             fields.append((name, encoded(text)))
     fields += launch.sizes()
     fields += [(b"pristine", b"%d" % options.pristine), (b"dry_run", b"%d" % options.dry_run)]
+    fields += [(b"supervised", b"1")] if options.supervise else []
     fields += [(b"ref", b"%b=%b" % reference) for reference in launch.kept.references]
     status, headers, body = ask(paths, fields, deadline)
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip()

@@ -25,6 +25,7 @@ FIELDS = REPEATED | frozenset(
         b"stack_limit",
         b"pristine",
         b"dry_run",
+        b"supervised",
     )
 )
 

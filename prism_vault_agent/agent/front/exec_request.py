@@ -28,6 +28,7 @@ class ExecRequest:
     seconds: float
     pristine: bool
     dry_run: bool
+    supervised: bool
     inherited: Room
     clean: Room
 
@@ -68,6 +69,7 @@ def parse(body: bytes) -> ExecRequest:
         seconds=min(numbers["timeout_ms"] / 1000 or DEFAULT_SECONDS, LONGEST_SECONDS),
         pristine=single.get("pristine") == "1",
         dry_run=single.get("dry_run") == "1",
+        supervised=single.get("supervised") == "1",
         inherited=Room(numbers["argv_bytes"] + numbers["env_bytes"], total),
         clean=Room(numbers["argv_bytes"] + numbers["pristine_env_bytes"], total),
     )

@@ -15,6 +15,7 @@ from prism_vault_agent.agent.front.accept import accept
 from prism_vault_agent.agent.front.exec_request import parse
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.release import Reading, WorkerProvider, exec_job
+from prism_vault_agent.agent.trees.guards import guards_of
 from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.credentials import credentials
@@ -114,7 +115,8 @@ class Front:
         deadline = time.monotonic() + asked.seconds
         reading = deadline - min(TELLING_SECONDS, asked.seconds / 4)
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
-        sink = SocketSink(connection, peer, caller, deadline, self._runs.records, self.settings.agent.helper)
+        guards = guards_of(caller.pid) if asked.supervised else ()
+        sink = SocketSink(connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
@@ -134,7 +136,7 @@ class Front:
             uid=caller.uid,
             names=list(rendered.names),
         )
-        run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree)
+        run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree, guards=guards)
         peer.pidfd = -1
         if any(scope.name not in self.settings.scopes for scope in rendered.reservation.grant.scopes):
             self._runs.end([run], "scope_removed")  # while this render was under way

@@ -109,15 +109,15 @@ def attest(connection: socket.socket) -> Peer:
     return Peer(uid, gid, pid, pidfd, guaranteed=True)
 
 
-def open_again(caller: Caller) -> int | None:
-    """Return a descriptor of a process that an earlier agent attested, ours to close; None where that one has ended."""
+def open_again(pid: int, started: int) -> int | None:
+    """Return a descriptor of the process that began then under this number, ours to close; None where that one has ended."""
     try:
-        pidfd = os.pidfd_open(caller.pid)
+        pidfd = os.pidfd_open(pid)
     except OSError:
         return None
     # Its number may be another process's by now, which started at another time. An execve changes neither.
     with contextlib.suppress(OSError):
-        if int(_read(f"/proc/{caller.pid}/stat").rpartition(")")[2].split()[19]) == caller.started:
+        if int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]) == started:
             return pidfd
     os.close(pidfd)
     return None

@@ -55,8 +55,8 @@ def _still(recalled: Recalled, runs: Runs) -> Run | None:
         unit = Holding(*recalled.unit)
         return runs.begin(UnitRun(recalled.render, -1, recalled.at, unit), None) if unit.left() else None
     caller = recalled.render.reservation.grant.caller
-    tree, pidfd = again(recalled.tree, caller), open_again(caller)
+    tree, pidfd = again(recalled.tree, caller), open_again(caller.pid, caller.started)
     if pidfd is None and not tree.left():
         tree.remove()
         return None
-    return runs.watch(recalled.render, -1 if pidfd is None else pidfd, tree=tree, at=recalled.at)
+    return runs.watch(recalled.render, -1 if pidfd is None else pidfd, tree=tree, guards=recalled.guards, at=recalled.at)

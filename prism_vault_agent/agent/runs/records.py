@@ -26,6 +26,7 @@ from prism_vault_agent.vault.mounts import mount_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.model import Resolution
 
 log = structlog.get_logger()
@@ -35,7 +36,7 @@ log = structlog.get_logger()
 class Recalled:
     """What an earlier agent gave, ``unit`` being the start of the unit that it gave it to (unit, invocation, process).
 
-    ``tree`` is by what the processes of a run are found (``trees.tree.kept``).
+    ``tree`` is by what the processes of a run are found (``trees.tree.kept``), ``guards`` who is above one that is supervised.
     ``at`` is when, seconds since 1970; ``here`` tells whether that was since the host's start. ``mounts`` is what that agent
     knew of the mounts that it read.
     """
@@ -45,6 +46,7 @@ class Recalled:
     mounts: dict[str, int]
     unit: tuple[str, str, int] | None
     tree: list[Any] | None
+    guards: tuple[Guard, ...]
     here: bool
 
 
@@ -60,20 +62,25 @@ class RunRecords:
 
     @contextlib.contextmanager
     def giving(
-        self, resolution: Resolution, unit: tuple[str, str, int] | None = None, tree: list[Any] | None = None
+        self,
+        resolution: Resolution,
+        unit: tuple[str, str, int] | None = None,
+        *,
+        tree: list[Any] | None = None,
+        guards: tuple[Guard, ...] = (),
     ) -> Iterator[None]:
         """Keep what is given within the ``with``, and forget it again where that fails.
 
         Raises ``CannotCreate`` where the disk does not take it, ``Unavailable`` without a descriptor; nothing is given then.
         """
-        self._keep(resolution, unit, tree)
+        self._keep(resolution, {"unit": unit, "tree": tree, "guards": guards})
         try:
             yield
         except BaseException:
             self.drop(resolution.reservation.id)
             raise
 
-    def _keep(self, resolution: Resolution, unit: tuple[str, str, int] | None, tree: list[Any] | None) -> None:
+    def _keep(self, resolution: Resolution, more: Mapping[str, Any]) -> None:
         reservation = resolution.reservation
         known = {mount_of(lease.path, self.mounts) for lease in resolution.leases}
         fields = {
@@ -83,8 +90,7 @@ class RunRecords:
             "names": resolution.names,
             "leases": [dataclasses.asdict(lease) for lease in resolution.leases],
             "mounts": {mount: self.mounts[mount] for mount in known if mount is not None},
-            "unit": unit,
-            "tree": tree,
+            **more,
             **reservations.plain(reservation),
         }
         line = journal.line(fields)
@@ -144,5 +150,8 @@ class RunRecords:
 def _recalled(fields: Mapping[str, Any]) -> Recalled:
     leases = tuple(Lease(**lease) for lease in fields["leases"])
     unit = None if fields["unit"] is None else (str(fields["unit"][0]), str(fields["unit"][1]), int(fields["unit"][2]))
+    guards = tuple((int(pid), int(started)) for pid, started in fields.get("guards", ()))
     render = Render(reservations.recall(fields), tuple(fields["names"]), leases)
-    return Recalled(render, float(fields["at"]), dict(fields["mounts"]), unit, fields.get("tree"), fields["boot"] == boot())
+    return Recalled(
+        render, float(fields["at"]), dict(fields["mounts"]), unit, fields.get("tree"), guards, fields["boot"] == boot()
+    )

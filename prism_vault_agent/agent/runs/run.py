@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
+    from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.model import Render
 
@@ -28,6 +29,9 @@ class Run:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     why: str = "exited"
     signal: int | None = None
+    # Who is above it where it is supervised, and a descriptor of the first of these that lives.
+    guards: list[Guard] = field(default_factory=list)
+    guard: int = -1
     how: str = "ended by itself"
 
     # How long it may take to end after SIGKILL, in seconds, and what is told when it has not.

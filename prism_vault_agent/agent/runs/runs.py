@@ -7,6 +7,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
+from prism_vault_agent.agent.front.peer import open_again
 from prism_vault_agent.agent.runs.ending import end
 from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.agent.trees.tree import swept
@@ -16,10 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from prism_vault_agent.agent.runs.records import RunRecords
+    from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.model import Render, Reservation
     from prism_vault_agent.scope import ScopeName
+
+log = structlog.get_logger()
 
 # Between two looks at what has outlived its process: at first, and in the end.
 LOOK_FIRST: Final = 0.005
@@ -69,19 +75,31 @@ class Runs:
         return len(self._revocations)
 
     def watch(
-        self, render: Render, pidfd: int, since: int | None = None, *, tree: Tree | None = None, at: float | None = None
+        self,
+        render: Render,
+        pidfd: int,
+        since: int | None = None,
+        *,
+        tree: Tree | None = None,
+        guards: Collection[Guard] = (),
+        at: float | None = None,
     ) -> Run:
         """Watch the process behind ``pidfd``, which is ours to close from now on, and the ``tree`` that it is the first of.
 
         It was given its values ``at``, seconds since 1970, else now. It is ended where a revocation meant it that came while its
         render was under way: after ``since`` of them. A ``pidfd`` of -1 says that it has ended, and has left something.
+        It is ended where its ``guards`` have ended before it: those of a supervised one end it, unless all are killed at once.
         """
         run = Run(render, pidfd, at or time.time(), tree or swept(render.reservation.grant.caller, None))
         if pidfd >= 0:
             asyncio.get_running_loop().add_reader(pidfd, self._end, run)
         else:
             self._look_after(run)
-        return self.begin(run, since)
+        self.begin(run, since)
+        if guards:
+            run.guards = list(guards)
+            self._guard(run)
+        return run
 
     def begin(self, run: Run, since: int | None) -> Run:
         """Look after a run from now on; see :meth:`watch` for ``since``."""
@@ -116,6 +134,31 @@ class Runs:
         else:
             self._over(run)
 
+    def _guard(self, run: Run) -> None:
+        """Watch the first of its guards that lives; end what is left of it where there is none."""
+        while run.guards:
+            guard = open_again(*run.guards[0])
+            if guard is not None:
+                run.guard = guard
+                asyncio.get_running_loop().add_reader(guard, self._guard_ended, run)
+                return
+            del run.guards[0]
+        self._look_at(run)
+        if run in self._runs:
+            log.warning("run.unguarded", audit_id=run.render.reservation.audit_id, pid=run.pid)
+            self.end([run], "exited", now=True)
+
+    def _guard_ended(self, run: Run) -> None:
+        self._leave_guard(run)
+        del run.guards[0]
+        self._guard(run)
+
+    def _leave_guard(self, run: Run) -> None:
+        if run.guard >= 0:
+            asyncio.get_running_loop().remove_reader(run.guard)
+            os.close(run.guard)
+            run.guard = -1
+
     def _look_after(self, run: Run) -> None:
         """Look at what has outlived its process until nothing of it is left."""
         self._outlived.add(run)
@@ -142,6 +185,7 @@ class Runs:
     def _over(self, run: Run) -> None:
         self._runs.discard(run)
         self._outlived.discard(run)
+        self._leave_guard(run)
         run.tree.remove()
         self._cleared(run.render.reservation, run.why, run.signal)
         self.records.drop(run.render.reservation.id)
