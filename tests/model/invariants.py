@@ -1,0 +1,244 @@
+"""What must hold after every step, asked of what is there: files, processes, central's rows, the provider, the agent's disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.sink import record
+from tests.model.central import ENDS
+from tests.model.provider import TOKEN, VALUE
+from tests.model.world import FILES, GRACE, Out, World
+from tests.support import history
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECRET: Final = (VALUE, TOKEN, "s3cr3t-")
+MODES: Final = {"web.env": 0o440, "web.json": 0o400, "db.env": 0o400}
+# In which, of uninterrupted service, a poll notices, and what nobody holds is given back.
+NOTICED: Final = 200.0
+# In which files are gone, and processes have ended.
+SOON: Final = GRACE + 3.0
+# In which what was given to a process is looked after by the agent that gave it.
+SETTLED: Final = 1.0
+
+
+@dataclass(eq=False)
+class Owed:
+    """Something that is to be taken back within ``limit`` seconds in which all that ``needs`` served without a break.
+
+    ``meant`` tells whether it is that. ``lasting``: a crash of the agent does not let it be forgotten.
+    """
+
+    what: str
+    meant: Callable[[Out], bool]
+    needs: Callable[[World], bool]
+    limit: float
+    lasting: bool = True
+    served: float = 0.0
+    serving: bool = False
+
+
+@dataclass
+class Invariants:
+    """The invariants of one world, which remembers what was seen before."""
+
+    world: World
+    owed: list[Owed] = field(default_factory=list)
+    versions: dict[str, dict[str, int]] = field(default_factory=dict)
+    orphans: dict[str, float] = field(default_factory=dict)
+    served: bool = False
+    told: int = 0
+    logged: int = 0
+
+    def passed(self, seconds: float) -> None:
+        """Take note that time has passed as the world is now."""
+        for owed in self.owed:
+            serving = owed.needs(self.world)
+            owed.served = owed.served + seconds if serving and owed.serving else 0.0
+            owed.serving = serving
+        serving = _serving(self.world) and not self.world.provider.engine_down
+        for name in self.orphans:
+            self.orphans[name] = self.orphans[name] + seconds if serving and self.served else 0.0
+        self.served = serving
+
+    def crashed(self) -> None:
+        """Take note that the agent has ended."""
+        self.owed = [owed for owed in self.owed if owed.lasting]
+
+    def revoked(self, meant: Callable[[Out], bool], *, central: bool) -> None:
+        """Take note of a revocation of what is on central's log by now."""
+        known = {row["reservation"] for row in self.world.central.rows}
+        needs: Callable[[World], bool] = _connected if central else _running
+        self.owed.append(Owed("revoked", lambda out: out.reservation in known and meant(out), needs, SOON, lasting=central))
+
+    def withdrawn(self, path: str, number: int) -> None:
+        """Take note that a version does not stand any more."""
+        version = self.world.provider.kv[path][number - 1]
+
+        def meant(out: Out) -> bool:
+            return not version.stands and out.versions.get(path) == number
+
+        self.owed.append(Owed("withdrawn", meant, _serving, NOTICED))
+
+    def removed(self, scope: str) -> None:
+        """Take note that the configuration has a scope no longer."""
+        self.owed.append(Owed("removed", lambda out: scope in out.scopes and self.world.lacks(scope), _running, SOON))
+
+    def check(self) -> None:
+        """Fail where anything does not hold."""
+        out = self.world.out()
+        assert not self.world.defects, self.world.defects
+        self._released(out)
+        self._rows()
+        self._no_value()
+        self._files()
+        self._taken_back(out)
+        self._versions()
+        self._leases(out)
+
+    def _released(self, out: list[Out]) -> None:
+        """G1, G8, and no run is lost track of."""
+        runs = self.world.journalled("runs")
+        for each in out:
+            kinds = self.world.central.of(each.reservation)
+            assert "success" in kinds, f"G1: {each} is out there, and its log says {kinds}"
+            assert "cleared" not in kinds, f"G8: {each} is out there, and its log says {kinds}"
+            if each.what.startswith("process"):
+                assert each.reservation in runs, f"{each} is not in the agent's records"
+        if self.world.parts is None:
+            return
+        known = {given.render.reservation.id for given in (*self.world.parts.runs, *self.world.parts.files)}
+        late = {each.reservation for each in self.world.processes.all if self.world.clock.monotonic - each.since > SETTLED}
+        for each in out:
+            if each.what.startswith("files") or each.reservation in late:
+                assert each.reservation in known, f"the agent does not look after {each}"
+
+    def _rows(self) -> None:
+        """G3: never more than one end."""
+        rows = self.world.central.rows
+        for reservation in {row["reservation"] for row in rows[self.told :]}:
+            kinds = self.world.central.of(reservation)
+            assert sum(kinds.count(end) for end in ENDS) <= 1, f"G3: {kinds}"
+            assert kinds.count("cleared") <= 1, f"G3: {kinds}"
+
+    def _no_value(self) -> None:
+        """G4: no value in what the agent wrote or said."""
+        for text in self.world.central.texts[self.told :]:
+            assert not any(secret in text for secret in SECRET), f"G4: a row holds a value: {text}"
+        self.told = len(self.world.central.texts)
+        with open(self.world.log) as log:
+            log.seek(self.logged)
+            said = log.read()
+            self.logged = log.tell()
+        texts = {"log": said, **{path.name: path.read_text() for path in self.world.state.iterdir()}}
+        for scope in FILES:
+            path = self.world.files / scope / record.NAME
+            if path.exists():
+                texts[f"record of {scope}"] = path.read_text()
+        for name, text in texts.items():
+            found = next((line for line in text.splitlines() if any(secret in line for secret in SECRET)), None)
+            assert found is None, f"G4: {name} holds a value: {found}"
+
+    def _files(self) -> None:
+        """G5: every visible generation is whole, of one moment, and its owner's."""
+        place = os.open(self.world.files, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for scope in FILES:
+                if (recorded := record.read(place, scope)) is None:
+                    continue
+                directory = self.world.files / scope
+                names = {path.name for path in directory.iterdir()} - {record.NAME}
+                assert names == {file.path for file in recorded[1]}, f"G5: {scope} has {names}"
+                expected = set(self._values(recorded[0]["leases"]))
+                for name in names:
+                    found = (directory / name).stat()
+                    facts = stat.S_IMODE(found.st_mode), found.st_uid
+                    assert facts == (MODES[name], os.geteuid()), f"G5: {name} is {facts}"
+                    values = _values((directory / name).read_text())
+                    assert values == expected, f"G5: {name} has {values}, its record says {expected}"
+        finally:
+            os.close(place)
+
+    def _values(self, leases: list[dict[str, object]]) -> Iterator[str]:
+        for lease in leases:
+            if lease["version"] is not None:
+                yield self.world.provider.kv[str(lease["path"])][int(str(lease["version"])) - 1].value
+            elif lease["lease_id"]:
+                yield self.world.provider.issued[str(lease["lease_id"])]
+
+    def _taken_back(self, out: list[Out]) -> None:
+        """G6: what was to be taken back is."""
+        for owed in [each for each in self.owed if each.served > each.limit]:
+            left = [each for each in out if owed.meant(each)]
+            assert not left, f"G6: {owed.what}, {owed.served:.0f} s ago, and still there: {left}"
+            self.owed.remove(owed)
+
+    def _versions(self) -> None:
+        """Nothing older than a version that stood there is put in its place."""
+        for scope in FILES:
+            found = next((each.versions for each in self.world.out() if each.what == f"files of {scope}"), None)
+            if found is None:
+                self.versions.pop(scope, None)
+                continue
+            before = self.versions.get(scope, {})
+            for path, number in found.items():
+                assert number >= before.get(path, 0), f"{scope} went back from {before} to {found}"
+            self.versions[scope] = found
+
+    def _leases(self, out: list[Out]) -> None:
+        """Every lease that lives is in the journal, and belongs to something that is out there, or is soon given back."""
+        journalled, held = self.world.journalled("leases"), {each.reservation for each in out}
+        living = {lease.token.accessor: lease for lease in self.world.provider.leases.values() if not lease.stuck}
+        for accessor in living:
+            assert accessor in journalled, f"a lease of {accessor} lives, and is not in the journal"
+        self.orphans = {
+            accessor: self.orphans.get(accessor, 0.0) for accessor in living if journalled[accessor]["reservation"] not in held
+        }
+        late = {accessor: seconds for accessor, seconds in self.orphans.items() if seconds > NOTICED}
+        assert not late, f"leases that nobody holds are not given back: {late}"
+
+    def end(self) -> None:
+        """Once all has ended and everybody answers, nothing is left anywhere, and the log is whole."""
+        world = self.world
+        world.mend()
+        for scope in FILES:
+            world.clear(scope)
+        world.run(1.0)
+        for client in world.processes.all:
+            client.end()
+        for _ in range(800):
+            world.run(5.0)
+            if not world.provider.leases and not world.journalled("leases") and not world.central.open():
+                break
+        self.check()
+        world.stop()
+        world.run(4000.0)
+        assert not world.out()
+        assert not world.provider.leases, f"leases are left: {world.provider.leases}"
+        assert not world.provider.tokens, f"tokens are left: {world.provider.tokens}"
+        for name in ("journal", "leases", "runs"):
+            assert not world.journalled(name), f"the {name} keeps {world.journalled(name)}"
+        events = [{"fields": row, "body": text} for row, text in zip(world.central.rows, world.central.texts, strict=True)]
+        history.check(events)
+
+
+def _running(world: World) -> bool:
+    return world.loop is not None
+
+
+def _connected(world: World) -> bool:
+    return world.parts is not None and not world.central.away and world.parts.signals.connected
+
+
+def _serving(world: World) -> bool:
+    provider = world.provider
+    troubled = provider.away or provider.refusing or provider.losing
+    return world.parts is not None and not troubled and world.parts.session.state == "logged_in"
+
+
+def _values(text: str) -> set[str]:
+    return {VALUE + part[:6] for part in text.split(VALUE)[1:]}

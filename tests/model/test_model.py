@@ -1,0 +1,202 @@
+"""The agent against a model of everything around it: whatever happens, in whichever order, what must always hold holds."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.model import central
+from tests.model.invariants import Invariants
+from tests.model.world import CONFIGURATIONS, FILES, PATHS, TROUBLE, World
+from tests.support.soak import count
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCOPES = st.sampled_from([("web",), ("db",), ("both",), ("web", "db")])
+PAUSES = st.sampled_from([0.0, 0.02, 0.05, 0.3, 2.0])
+TARGETS = st.sampled_from(
+    [
+        {"everything": True},
+        {"scope": "web"},
+        {"scope": "db"},
+        {"host": "server1"},
+        {"run_ref": "run-1"},
+        {"reference": "vault://secret/web#key"},
+        {"reference": "vault://database/creds/db"},
+    ]
+)
+
+
+class Model(RuleBasedStateMachine):
+    """What may happen. Each rule ends with a pause, which may be too short for what it began to be over."""
+
+    template: ClassVar[Path]
+    counts: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.template)
+        self.holds = Invariants(self.world)
+        self.world.start()
+
+    def _step(self, what: str, seconds: float) -> None:
+        self.counts["steps"] += 1
+        self.counts[what] += 1
+        crashes = self.world.counts["crashes"]
+        self.world.run(seconds)
+        self.holds.passed(seconds)
+        if self.world.counts["crashes"] > crashes:
+            self.holds.crashed()
+        self.holds.check()
+
+    @initialize()
+    def begin(self) -> None:
+        """Begin with everything out there."""
+        for scope in FILES:
+            self.world.render(scope)
+            self.world.exec((scope,), "run-1", stubborn=False, seconds=10.0)
+        self._step("begin", 2.0)
+
+    @rule(scope=st.sampled_from(FILES), pause=PAUSES)
+    def render(self, scope: str, pause: float) -> None:
+        """Have files rendered."""
+        self.world.render(scope)
+        self._step("render", pause)
+
+    @rule(
+        scopes=SCOPES, run_ref=st.sampled_from(["run-1", "run-2"]), stubborn=st.booleans(),
+        seconds=st.sampled_from([0.1, 1.0, 10.0]), pause=PAUSES,
+    )  # fmt: skip
+    def exec(self, scopes: tuple[str, ...], run_ref: str, *, stubborn: bool, seconds: float, pause: float) -> None:
+        """Have a process ask for values."""
+        self.world.exec(scopes, run_ref, stubborn=stubborn, seconds=seconds)
+        self._step("exec", pause)
+
+    @rule(what=st.sampled_from(["write", "write", "delete", "destroy", "undelete"]), path=st.sampled_from(PATHS), pause=PAUSES)
+    def change(self, what: str, path: str, pause: float) -> None:
+        """Change a secret at the provider."""
+        if what == "write":
+            self.world.provider.write(path)
+        elif what == "undelete":
+            self.world.provider.kv[path][-1].deleted = ""
+        else:
+            self.world.provider.withdraw(path, destroy=what == "destroy")
+            self.holds.withdrawn(path, len(self.world.provider.kv[path]))
+        self._step(what, pause)
+
+    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, emergency=st.booleans(), pause=PAUSES)
+    def signal(self, kind: str, meant: dict[str, Any], *, emergency: bool, pause: float) -> None:
+        """Have central tell all hosts."""
+        if kind == "revocation":
+            self.holds.revoked(_meaning(meant), central=True)
+        self.world.central.order(kind, meant, emergency=emergency)
+        self._step(kind, pause)
+
+    @precondition(lambda self: self.world.loop is not None)
+    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, pause=PAUSES)
+    def order(self, kind: str, meant: dict[str, Any], pause: float) -> None:
+        """Have somebody on this host order it."""
+        if kind == "revocation":
+            self.holds.revoked(_meaning(meant), central=False)
+        self.world.order(kind, meant)
+        self._step(f"local {kind}", pause)
+
+    @rule(data=st.data(), what=st.sampled_from(["clear", "end", "token", "lease"]), pause=PAUSES)
+    def lose(self, data: Any, what: str, pause: float) -> None:
+        """Clear files, end a process, or end a token or a lease at the provider."""
+        provider = self.world.provider
+        holding, tokens, leases = list(self.world.processes.holding()), list(provider.tokens.values()), list(provider.leases)
+        if what == "end" and holding:
+            data.draw(st.sampled_from(holding)).end()
+        elif what == "token" and tokens:
+            provider.end(data.draw(st.sampled_from(tokens)))
+        elif what == "lease" and leases:
+            provider.leases.pop(data.draw(st.sampled_from(leases)))
+        else:
+            self.world.clear(data.draw(st.sampled_from(FILES)))
+        self._step(what, pause)
+
+    @rule(name=st.sampled_from(sorted(CONFIGURATIONS)), pause=PAUSES)
+    def reload(self, name: str, pause: float) -> None:
+        """Change the configuration."""
+        self.world.reload_to(name)
+        for scope in (*FILES, "both"):
+            if self.world.lacks(scope):
+                self.holds.removed(scope)
+        self._step("reload", pause)
+
+    @rule(what=st.sampled_from(TROUBLE), pause=PAUSES)
+    def trouble(self, what: str, pause: float) -> None:
+        """Have one of the services fail, or all be well."""
+        self.world.trouble(what)
+        self._step(what, pause)
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 10.0, 60.0, 300.0, 1000.0]))
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self._step("wait", seconds)
+
+    @rule(seconds=st.sampled_from([60.0, 700.0, 3600.0, 86400.0 * 3]))
+    def suspend(self, seconds: float) -> None:
+        """Suspend the host."""
+        self.world.clock.suspend(seconds)
+        self._step("suspend", 1.0)
+
+    @rule(turns=st.integers(-100, 150), killed=st.booleans(), pause=PAUSES)
+    def end_agent(self, turns: int, *, killed: bool, pause: float) -> None:
+        """Stop the agent, have it crash after so many turns of its loop, or start the next one."""
+        if self.world.loop is None:
+            self.world.start()
+            self._step("start", pause)
+        elif turns < 0:
+            self.world.stop()
+            self.holds.crashed()
+            self._step("stop", pause)
+        else:
+            self.world.crash_kills_workers = killed
+            self.world.burn(turns)
+            self._step("fuse", pause)
+
+    def teardown(self) -> None:
+        """Have all end, and look what is left."""
+        try:
+            if sys.exc_info()[0] is None:
+                self.holds.end()
+            self.counts.update(self.world.counts)
+        finally:
+            self.world.close()
+
+
+def _meaning(target: dict[str, Any]) -> Any:
+    reference = target.get("reference", "").removeprefix("vault://").partition("#")[0]
+    scopes = {"secret/web": {"web", "db"}, "database/creds/db": {"db", "both"}}.get(reference)
+    if scopes is not None:
+        return lambda out: bool(out.scopes & scopes)
+    if "scope" in target:
+        return lambda out: target["scope"] in out.scopes
+    if "run_ref" in target:
+        return lambda out: out.run_ref == target["run_ref"]
+    return lambda _: True
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_what_must_hold_holds_whatever_happens(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Rotations, revocations, crashes, reloads and outages in any order: G1 to G8 hold after every step, and no lease is lost."""
+    Model.template = central.template(tmp_path_factory.mktemp("model"))
+    Model.counts.clear()
+    run_state_machine_as_test(
+        Model,
+        settings=settings(
+            max_examples=count(12, 500), stateful_step_count=count(40, 80), deadline=None, derandomize=True, database=None,
+            suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
+        ),
+    )  # fmt: skip
+    print(", ".join(f"{number} {what}" for what, number in sorted(Model.counts.items())))
