@@ -196,3 +196,15 @@ class Scope:
     on_revoke: Reaction = REVOKED
     keys: tuple[KeyReaction, ...] = ()
     rotate_limits: Limits = Limits()
+
+    @property
+    def restartable(self) -> tuple[str, ...]:
+        """The services that its callers name: those that may be restarted. The whole systemd of a user is none."""
+        units = dict.fromkeys(rule.unit for rule in self.callers if rule.unit is not None)
+        return tuple(unit for unit in units if unit.endswith(".service") and not unit.startswith("user@"))
+
+    @property
+    def restarts(self) -> tuple[str, ...]:
+        """The services that a rotation may restart, by what the scope or a variable of it says."""
+        said = (self.on_rotate, *(key.on_rotate for key in self.keys))
+        return self.restartable if any(each is not None and each.does == "restart" for each in said) else ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.files.renders import FileRenders
+    from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
@@ -31,6 +32,7 @@ class Orders:
     runs: Runs
     files: Files
     renders: FileRenders
+    rotation: Rotation
     look: Callable[[], None]
     status: Status
 
@@ -43,6 +45,8 @@ class Orders:
         log.info("order.rotation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
         for rendered in files:
             rendered.stale, rendered.retry_at = True, 0.0
+        for run in runs:
+            self.rotation.ordered(run)
         self.renders.look()
         self.look()
         return {"runs": len(runs), "files": len(files)}
@@ -61,7 +65,7 @@ class Orders:
             self.files.bar(target)
             self.runs.revoked(self.host, target, None, now=False)
         told: dict[str, Any] = {"ended": [], **self.files.clear_each(files, "revoked")}
-        for end in await self.runs.revoke_all(runs, "revoked"):
+        for end in await self.runs.revoke_all(runs, "revoked", paths=target.paths):
             told["failed" if "why" in end else "ended"].append(end)
         return told
 

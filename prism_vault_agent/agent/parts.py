@@ -18,12 +18,15 @@ from prism_vault_agent.agent.front.front import Front
 from prism_vault_agent.agent.leases.leases import Leases
 from prism_vault_agent.agent.leases.watch import LeaseWatch
 from prism_vault_agent.agent.orders import Orders
+from prism_vault_agent.agent.outdated import revocation
 from prism_vault_agent.agent.release import Mounts, Reading
 from prism_vault_agent.agent.reload import Reload
 from prism_vault_agent.agent.runs.adoption import adopt
 from prism_vault_agent.agent.runs.credentials import Credentials
 from prism_vault_agent.agent.runs.records import RunRecords
+from prism_vault_agent.agent.runs.rotation import Rotation
 from prism_vault_agent.agent.runs.runs import Runs
+from prism_vault_agent.agent.runs.turns import Turns
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
 from prism_vault_agent.agent.status import Status
@@ -93,6 +96,7 @@ class Parts:
     consumers: Consumers
     files: Files
     renders: FileRenders
+    rotation: Rotation
     watch: Watch
     lease_watch: LeaseWatch
     orders: Orders
@@ -122,27 +126,34 @@ class Parts:
         leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
         audit.leases, session.in_use = leases, leases.in_use
         reading = Reading(workers, session, mounts, leases)
-        renders = FileRenders(lambda: front.settings, audit, reading, files)
-        watch = status.watch = Watch(reading, runs, files, renders, lambda: front.settings)
+        renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
+        runs.on_revoke = lambda run, paths: revocation(front.settings.scopes, run.render, paths)
+        runs.note = audit.note
+        turns = Turns(str(Path(settings.agent.state) / "rotation"))
+        rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
+        watch = status.watch = Watch(reading, runs, files, renders, rotation=rotation, settings=lambda: front.settings)
         lease_watch = LeaseWatch(
-            reading, runs, files, renders, consumers=consumers, note=audit.note, interval=settings.vault.poll
+            reading, runs, files, renders,
+            waiting=lambda name: consumers.waiting(name) or rotation.waiting(name), outdated=rotation.note,
+            note=audit.note, interval=settings.vault.poll,
         )  # fmt: skip
-        orders = Orders(chain.host, runs, files, renders, watch.now, status)
+        orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
         session.refused = orders.take_back
         requests = FileRequests(files, renders, status)
         front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
         credentials = Credentials(lambda: front.settings, audit, reading, runs)
         signals = status.signals = Signals(
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
-            host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
+            rotation=rotation, host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
         )  # fmt: skip
         status.sidecar = sidecar
         reload = Reload(
-            lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, status=status, note=audit.note
+            lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, rotation=rotation,
+            status=status, note=audit.note,
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
-            consumers=consumers, renders=renders, watch=watch, lease_watch=lease_watch,
+            consumers=consumers, renders=renders, rotation=rotation, watch=watch, lease_watch=lease_watch,
             orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
             status=status, listeners=listeners, requests=requests, sidecar=sidecar,
         )  # fmt: skip
@@ -155,6 +166,7 @@ class Parts:
         known, scopes = self.reading.mounts.known, self.settings.scopes
         known.update(self.files.start(scopes))
         known.update(adopt(self.runs, scopes, self.log.audit.clear))
+        self.rotation.start()
         leases.adopt({each.render.reservation.id for each in (*self.runs, *self.files)})
 
     def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
@@ -166,8 +178,8 @@ class Parts:
         directories = {os.path.dirname(file) for file in self.settings.files}
         return (
             self.session.run(), self.session.probe(), self.front.serve(self.listeners[0].socket), self.watch.run(),
-            self.lease_watch.run(), self.renders.run(), self.consumers.run(), self.signals.run(), self.reload.watch(directories),
-            self.log.witness.run(), self.credentials.serve(self.listeners[1]),
+            self.lease_watch.run(), self.renders.run(), self.consumers.run(), self.rotation.run(), self.signals.run(),
+            self.reload.watch(directories), self.log.witness.run(), self.credentials.serve(self.listeners[1]),
             Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 

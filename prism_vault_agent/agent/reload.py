@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.front.front import Front
+    from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.config.settings import Settings
@@ -42,6 +43,7 @@ class Reload:
         runs: Runs,
         files: Files,
         renders: FileRenders,
+        rotation: Rotation,
         status: Status,
         note: Callable[[str, str], None],
     ) -> None:
@@ -52,6 +54,7 @@ class Reload:
         self._runs = runs
         self._files = files
         self._renders = renders
+        self._rotation = rotation
         self._status = status
         self._one_at_a_time = asyncio.Lock()
 
@@ -94,6 +97,7 @@ class Reload:
         self._note("config_applied", "; ".join(f"{how} {', '.join(names)}" for how, names in changes.items() if names))
         self._files.apply(settings.scopes)
         self._renders.look()
+        self._rotation.look()
         self._runs.end(self._runs.of_scopes(removed), "scope_removed")
 
 

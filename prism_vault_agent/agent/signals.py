@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.agent.outdated import leased
 from prism_vault_agent.audit.answers import of_central
 from prism_vault_agent.audit.stream import Ahead
 from prism_vault_agent.audit.target import Target
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.audit.central_log import CentralLog
@@ -50,6 +52,7 @@ class Signals:
         files: Files,
         look: Callable[[], None],
         *,
+        rotation: Rotation,
         host: str,
         epoch: str,
         path: str,
@@ -65,6 +68,7 @@ class Signals:
         self._runs = runs
         self._files = files
         self._look = look
+        self._rotation = rotation
         self._host = host
         self._epoch = epoch
         self._path = path
@@ -127,7 +131,9 @@ class Signals:
             runs, files = self._runs.meant(self._host, target), self._files.meant(self._host, target)
             log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(runs), files=len(files))
             for each in files:  # of what is leased there is no newer version to be found: another is made
-                each.stale = each.stale or any(lease.version is None and lease.seconds for lease in each.render.leases)
+                each.outdated |= leased(each.render, f"signal {heard.id}")
+            for run in runs:
+                self._rotation.ordered(run)
             if runs or files:
                 asyncio.get_running_loop().call_later(random.uniform(0.0, SPREAD), self._look)  # noqa: S311 - as above
             self._answer(heard.id, found=len(runs) + len(files))
@@ -141,12 +147,15 @@ class Signals:
             self._answer(heard.id, found=cleared, ended=cleared - kept, failed=kept)
             return
         self._audit.answer(heard.id, "signal_received", {"found": len(runs) + cleared})
-        task = asyncio.create_task(self._end(heard.id, runs, cleared, kept, now=emergency))
+        task = asyncio.create_task(self._end(heard.id, runs, cleared, kept, now=emergency, paths=target.paths))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, number: int, runs: list[Run], cleared: int, kept: int, *, now: bool) -> None:
-        ends = await asyncio.gather(*(self._runs.revoke(run, "revoked", now=now) for run in runs), return_exceptions=True)
+    async def _end(
+        self, number: int, runs: list[Run], cleared: int, kept: int, *, now: bool, paths: Collection[str] | None
+    ) -> None:
+        ending = (self._runs.revoke(run, "revoked", now=now, paths=paths) for run in runs)
+        ends = await asyncio.gather(*ending, return_exceptions=True)
         failed = sum(isinstance(end, BaseException) or "why" in end for end in ends)
         found, failed = len(runs) + cleared, failed + kept
         self._answer(number, found=found, ended=found - failed, failed=failed)

@@ -15,9 +15,11 @@ from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.files.sidecar import Sidecar
     from prism_vault_agent.agent.front.listener import Listener
     from prism_vault_agent.agent.leases.leases import Leases
+    from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.signals import Signals
@@ -48,6 +50,8 @@ class Status:
     config_error: str = ""
     signals: Signals | None = None
     files: Files | None = None
+    renders: FileRenders | None = None
+    rotation: Rotation | None = None
     watch: Watch | None = None
     sidecar: Sidecar | None = None
     leases: Leases | None = None
@@ -89,13 +93,18 @@ class Status:
                 if self.shows(scope, asker)
             ],
             "runs": [
-                {**run.describe(), "leases": self._leases(run.render)}
+                {
+                    **run.describe(),
+                    "left": self.runs.left(run),
+                    **(self.rotation.describe(run) if self.rotation else {}),
+                    "leases": self._leases(run.render),
+                }
                 for run in self.runs
                 if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)
             ],
             "leases": self.leases.describe() if self.leases else {},
             "files": self._rendered(settings, asker),
-            "sidecar": self.sidecar.describe(self.files.describe()) if self.sidecar and self.files else None,
+            "sidecar": self.sidecar.describe(self._described()) if self.sidecar and self.files else None,
             "files_memory": self.files.memory if self.files else "",
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},
@@ -113,12 +122,17 @@ class Status:
         leases = {each.render.reservation.audit_id: self._leases(each.render) for each in self.files or ()}
         mine = [
             {**told, "leases": leases[told["id"]]}
-            for told in (self.files.describe() if self.files else [])
+            for told in self._described()
             if self.may_revoke(asker.uid, told["uid"])
             or (told["scope"] in settings.scopes and self.shows(settings.scopes[told["scope"]], asker))
         ]
         checks = {each.scope.name: self.watch.next_check(each) for each in self.files or ()} if self.watch else {}
         return [{**told, "next_check": checks.get(told["scope"])} for told in mine]
+
+    def _described(self) -> list[dict[str, Any]]:
+        """Return what is told of the rendered files: also what their scopes say about what is not the newest of them."""
+        words = {each.scope.name: str(self.renders.reaction(each)) for each in self.files or () if self.renders and each.outdated}
+        return [{**told, "on_rotate": words.get(told["scope"], "")} for told in (self.files.describe() if self.files else [])]
 
     def _leases(self, render: Render) -> list[dict[str, Any]]:
         """Return the leases that a release holds."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent import outdated
 from prism_vault_agent.agent.files.rendered import Rendered
 from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.release import Reading
+    from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.config.settings import Settings
 
@@ -37,9 +39,17 @@ class Watch:
     """Polls the versions that are out there, by metadata only: one poll a path, however many runs."""
 
     def __init__(
-        self, reading: Reading, runs: Runs, files: Files, renders: FileRenders, settings: Callable[[], Settings]
+        self,
+        reading: Reading,
+        runs: Runs,
+        files: Files,
+        renders: FileRenders,
+        *,
+        rotation: Rotation,
+        settings: Callable[[], Settings],
     ) -> None:
-        """Look after ``runs`` and ``files`` as ``settings`` say at that time; what is stale is for ``renders``."""
+        """Look after these as ``settings`` say at that time; what is outdated is for ``renders`` and ``rotation``."""
+        self._rotation = rotation
         self._files = files
         self._renders = renders
         self._reading = reading
@@ -138,8 +148,8 @@ class Watch:
         for path, version, how in answer["withdrawn"]:
             self._withdrawn(path, version, how, held[path][version])
         for rendered in self._files:
-            if any(answer["newest"].get(path, 0) > version for path, version in _unpinned(rendered)):
-                rendered.stale = True
+            rendered.outdated |= outdated.newer(rendered.render, answer["newest"])
+        self._rotation.newest(answer["newest"])
         return int(answer["requests"])
 
     def _note_failures(self, asked: Iterable[str], failed: dict[str, str]) -> None:
@@ -154,20 +164,15 @@ class Watch:
 
     def _withdrawn(self, path: str, version: int, how: str, holders: list[Run | Rendered]) -> None:
         """Take back what holds a version that stands no longer."""
-        runs = [each for each in holders if isinstance(each, Run)]
+        runs = [each for each in holders if isinstance(each, Run) and not self._runs.leaves(each, {path})]
         files = [each for each in holders if isinstance(each, Rendered)]
+        if not runs and not files:
+            return
         log.warning("secret.withdrawn", path=path, version=version, how=how, runs=len(runs), files=len(files))
         for rendered in files:
             self._files.clear(rendered, f"secret_{how}")
-        self._runs.end(runs, f"secret_{how}")
+        self._runs.end(runs, f"secret_{how}", paths={path})
 
 
 def _jittered(seconds: float) -> float:
     return seconds * random.uniform(0.8, 1.0)  # noqa: S311 - jitter is no secret
-
-
-def _unpinned(rendered: Rendered) -> list[tuple[str, int]]:
-    """Return the versions that a generation has of references that do not name theirs."""
-    bindings = rendered.render.reservation.grant.bindings
-    paths = {each.path for binding in bindings for each in binding.references if each.version is None}
-    return [(lease.path, lease.version) for lease in rendered.render.leases if lease.path in paths and lease.version]

@@ -58,6 +58,11 @@ class Target:
             raise ValueError("not a secret reference") from None
         return cls(frozenset(projects), reference=parsed, **found)
 
+    @property
+    def paths(self) -> frozenset[str] | None:
+        """The path that it is about; None for one that is about a release as a whole."""
+        return None if self.reference is None else frozenset({self.reference.path})
+
     def plain(self) -> dict[str, Any]:
         """Return what :meth:`parse` reads, without the projects."""
         conditions = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli import rotation, show, socket
 from prism_vault_agent.cli.main import COMMANDS
 from prism_vault_agent.errors import PrismVaultError
 
@@ -73,11 +73,12 @@ def page(status: Json, path: str) -> str:
         [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
     )
     runs = show.table(
-        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "UNIT", "COMMAND", "PID", "UID", "KIND", "AGE", "LEASES", "ID"),
+        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "UNIT", "COMMAND", "PID", "UID", "KIND", "AGE", "ROTATION", "LEASES", "ID"),
         [
             [
                 *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "unit", "command", "pid", "uid", "kind")),
                 show.age(run.get("age", 0)),
+                rotation.of_run(run),
                 _leases(run),
                 run.get("id"),
             ]
@@ -91,7 +92,7 @@ def page(status: Json, path: str) -> str:
                 *(each.get(key) for key in ("scope", "files", "generation")),
                 show.age(each.get("age", 0)),
                 f"within {show.age(each.get('next_check', 0))}",
-                each.get("drift") or _stale(each),
+                each.get("drift") or rotation.of_files(each),
                 _leases(each),
                 each.get("id"),
             ]
@@ -116,13 +117,6 @@ def _memory(status: Json) -> str:
     told = {"swap": "on a tmpfs that may be swapped out", "disk": "on a disk, not in memory"}
     risk = told.get(str(status.get("files_memory")))
     return f" ({risk}, as files_risks allows)" if risk else ""
-
-
-def _stale(each: Json) -> str:
-    """Return why a generation is not the newest there is."""
-    if not each.get("stale"):
-        return "none"
-    return "a newer one is due" + (f" ({show.text(each['error'])})" if each.get("error") else "")
 
 
 def _consumers(status: Json) -> list[str]:

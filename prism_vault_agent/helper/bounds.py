@@ -38,7 +38,8 @@ class Bounds:
     """What the helper may do for the agent of ``uid`` and ``gid``, whose files are in ``directory``.
 
     ``owners`` are (user, group, mode) of every file that a scope has; ``callers`` the rules of every scope;
-    ``units`` each unit that a ``notify`` names, with what is done to it, by what stands for both (see ``wire.unit_of``).
+    ``units`` each unit that a ``notify`` names, and each caller's that a rotation may restart, with what is done to it, by what
+    stands for both (see ``wire.unit_of``).
     """
 
     uid: int
@@ -53,6 +54,7 @@ class Bounds:
         """Return the bounds that a configuration sets for the agent of this user."""
         notifies = [notify for scope in settings.scopes.values() for notify in scope.notify]
         told = [(notify.target[0], notify.how) for notify in notifies if notify.kind == "unit"]
+        told += [(unit, "restart") for scope in settings.scopes.values() for unit in scope.restarts]
         files = [file for scope in settings.scopes.values() for file in scope.files]
         return cls(
             uid=uid,

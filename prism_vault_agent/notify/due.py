@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from prism_vault_agent.notify.window import Window, opens
 
 if TYPE_CHECKING:
-    from prism_vault_agent.scope import Notify
+    from prism_vault_agent.scope import Limits, Notify
 
 HOUR: Final = 3600.0
 PAUSE_FIRST: Final = 10.0
@@ -52,8 +52,8 @@ def corrected(standing: Standing, now: float) -> Standing:
     return replace(standing, since=since, begun=tuple(min(each, now) for each in standing.begun))
 
 
-def due(notify: Notify, standing: Standing, now: float) -> float | None:
-    """Return when it is to be told, not before ``now``; None where it knows the files as they are.
+def due(notify: Notify | Limits, standing: Standing, now: float) -> float | None:
+    """Return when it is to be told within these limits, not before ``now``; None where it knows the files as they are.
 
     Never less than ``min_interval`` after the attempt before, never more than ``max_per_hour`` attempts in any hour, never
     outside of the windows. Who waits for a window is told some time into it, so that a fleet does not act at one moment.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.agent_unit import AGENT, CREDENTIALS, ETC, FILES, HELPER, HELPER_SOCKET, SOCKET
+from tests.support.booted import HERE
 from tests.support.signalled import evidence, order
 from tests.support.waiting import wait_until
 
@@ -23,6 +24,7 @@ pytestmark = [
 ]
 
 UNIT = "api.service"
+UNITS = f"{HELPER}.d/units.conf"
 PATH = "/run/prism-vault/credentials.sock"
 # Asks as systemd does, at an address of its own choosing; says how much came, and whether any of it was not NUL.
 ASKER = f"""
@@ -54,11 +56,11 @@ class Api:
         """Make this the newest value."""
         self.host.openbao.kv_put("secret/api", {"key": value, "other": self.host.value("api", 0)})
 
-    def configure(self, unit: str = UNIT, more: str = "") -> None:
-        """Write the scope, for a unit, and wait until it is in use."""
+    def configure(self, unit: str = UNIT, more: str = "", keys: str = "") -> None:
+        """Write the scope, for a unit, with further ``keys``, and wait until it is in use."""
         path = self.host.booted.path(f"{ETC}/scopes.d/api.toml")
         text = (
-            '[scopes.api]\nproject = "prism"\nenvironment = "lan"\npurposes = ["service"]\ngrace = "1s"\n'
+            f'[scopes.api]\nproject = "prism"\nenvironment = "lan"\npurposes = ["service"]\ngrace = "1s"\n{keys}'
             f'callers = [{{ kind = "service", unit = "{unit}" }}]\n'
             '[scopes.api.env]\nKEY = "vault://secret/api#key"\nOTHER = "vault://secret/api#other"\n'
             '[[scopes.api.credentials]]\nname = "key"\nvariable = "KEY"\n'
@@ -134,6 +136,29 @@ def test_a_unit_gets_its_credentials(api):
     assert [(run["pid"], run["scopes"]) for run in api.held()] == [(int(api.host.pid(UNIT)), ["api"])] * 2
     told = api.host.command("plan", "api", check=False).stdout
     assert f"{UNIT}  key" in told
+
+
+def test_a_rotation_restarts_the_unit_where_its_scope_says_so(api):
+    """``restart``: systemd starts the unit anew, once for all of its credentials, which are the new ones then; the log tells."""
+    api.configure(keys='on_rotate = "restart"\nrotate_limits = { min_interval = "0s" }\n')
+    api.host.unit(UNITS, (HERE / "systemd" / UNITS).read_text())
+    api.host.systemctl("stop", HELPER)
+    assert api.start(), api.host.booted.journal(AGENT)
+    before, audit_ids = api.host.pid(UNIT), {run["id"] for run in api.held()}
+    api.store("newer")
+    api.host.command("rotate", "api")
+    wait_until(lambda: api.host.pid(UNIT) not in (before, "0") and api.credential() == b"newer", 60)
+    wait_until(lambda: len(api.held()) == 2 and not audit_ids & {run["id"] for run in api.held()}, 60)
+    assert [run["stale"] for run in api.held()] == [[], []]
+
+    def told() -> list[str]:
+        found = [event["fields"] for event in api.host.central.events() if event["fields"].get("reason") == "run_rotated"]
+        return sorted(row["message"] for row in found)
+
+    wait_until(lambda: len(told()) == 2, 60)
+    assert told() == sorted(f"{audit_id}: restart unit, secret/api" for audit_id in audit_ids)
+    api.host.without(UNITS)
+    api.host.systemctl("stop", HELPER)
 
 
 def test_a_stop_ends_what_was_given(api):

@@ -64,12 +64,19 @@ class Consumers:
         self._standings.load(self._rendered)
         self.look()
 
-    def rendered(self, rendered: Rendered, *, first: bool) -> None:
-        """Note a new generation. Nobody is told of the ``first`` one: who reads it is started after it, or has it rendered."""
+    def rendered(self, rendered: Rendered, *, first: bool, quiet: bool = False) -> None:
+        """Note a new generation. Nobody is told of the ``first`` one: who reads it is started after it, or has it rendered.
+
+        Nor of one that is to be ``quiet``; but who was still to be told of an older one is told of this.
+        """
         name = rendered.scope.name
         if first:
             self._standings.forget(name)
         self._rendered[name] = rendered
+        for notify in self._of(name) if quiet else ():
+            standing = self._standings.of(name, str(notify))
+            if standing is not None and standing.since is None:
+                self._standings.put(name, str(notify), replace(standing, told=_state(rendered, notify)))
         self._look(name)
         self._wake.set()
 

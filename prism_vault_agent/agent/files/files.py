@@ -133,8 +133,11 @@ class Files:
         if meant or self._clears.get(scope.name, 0) != clears:
             raise Denied("it was cleared while it was being rendered", mend="render it again, if it may be", reason="revoked")
 
-    def publish(self, receipt: Receipt, staged: Staged, number: int) -> Rendered:
-        """Make a staged generation the visible one, and record that the one before is gone. Raises ``CannotCreate``."""
+    def publish(self, receipt: Receipt, staged: Staged, number: int, *, quiet: bool = False) -> Rendered:
+        """Make a staged generation the visible one, and record that the one before is gone; ``quiet``: tell nobody.
+
+        Raises ``CannotCreate``.
+        """
         resolution = receipt.resolution
         scope = resolution.reservation.grant.scopes[0]
         place = self.place()
@@ -147,7 +150,7 @@ class Files:
         self._rendered[scope.name] = Rendered(render, number, staged.files, time.time())
         if before is not None:
             self._cleared(before.render.reservation, "rotated", None)
-        self._consumers.rendered(self._rendered[scope.name], first=before is None)
+        self._consumers.rendered(self._rendered[scope.name], first=before is None, quiet=quiet)
         return self._rendered[scope.name]
 
     def discard(self, staged: Staged) -> None:

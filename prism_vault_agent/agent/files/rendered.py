@@ -12,6 +12,7 @@ from prism_vault_agent.model import Lease, Render
 from prism_vault_agent.scope import File
 
 if TYPE_CHECKING:
+    from prism_vault_agent.agent.outdated import Marks
     from prism_vault_agent.model import Reservation
     from prism_vault_agent.scope import Scope
     from prism_vault_agent.sink.record import Written
@@ -23,8 +24,9 @@ Told = dict[str, Any]
 class Rendered:
     """The visible generation of a scope. ``at`` is when it was switched, seconds since 1970.
 
-    ``stale``: it is to be rendered anew, as soon as that can be; ``error`` is why that failed last, ``retry_at`` when it is tried
-    again, on CLOCK_MONOTONIC. ``mounts`` is what the agent that rendered it knew of them.
+    ``stale``: it is to be rendered anew, as soon as that can be; ``outdated``: what of it is not the newest, so that it is where
+    its scope says so. ``error`` is why that failed last, ``retry_at`` when it is tried again, on CLOCK_MONOTONIC. ``mounts`` is
+    what the agent that rendered it knew of them.
     """
 
     render: Render
@@ -32,6 +34,7 @@ class Rendered:
     files: list[Written]
     at: float
     stale: bool = False
+    outdated: Marks = dataclasses.field(default_factory=dict)
     error: str = ""
     pause: float = 0.0
     retry_at: float = 0.0
@@ -61,7 +64,7 @@ class Rendered:
             "age": int(time.time() - self.at),
             "purpose": grant.purpose,
             "uid": grant.caller.uid,
-            "stale": self.stale,
+            "stale": self.stale or bool(self.outdated),
             "error": self.error,
             "drift": self.drift,
         }

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent import outdated
 from prism_vault_agent.agent.files.staging import FileProvider, FileSink
 from prism_vault_agent.agent.files.together import Together
 from prism_vault_agent.errors import PrismVaultError, Unavailable, UsageError
+from prism_vault_agent.policy.reactions import tells_consumers, writes_files
 from prism_vault_agent.render import render
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.model import Caller, Request
     from prism_vault_agent.render import AuditLog
-    from prism_vault_agent.scope import Scope, ScopeName
+    from prism_vault_agent.scope import Reaction, Scope, ScopeName
 
 log = structlog.get_logger()
 
@@ -47,10 +49,12 @@ class FileRenders:
         self._few = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: defaultdict[ScopeName, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def render(self, caller: Caller, request: Request, together: Together | None = None) -> Rendered:
+    async def render(
+        self, caller: Caller, request: Request, together: Together | None = None, *, quiet: bool = False
+    ) -> Rendered:
         """Render the one scope of ``request`` to its files, in a worker of its own or ``together`` with others.
 
-        Raises as the script does; ``UsageError`` where it has no files.
+        ``quiet``: nobody is told that they changed. Raises as the script does; ``UsageError`` where it has no files.
         """
         (name,) = request.scopes
         scope = self._settings().scopes.get(name)
@@ -66,7 +70,7 @@ class FileRenders:
                     self._settings().scopes, caller, replace(request, mode="file"),
                     audit=self._audit,
                     provider=FileProvider(self._reading, self._files, together, begun[0], deadline),
-                    sink=FileSink(self._files, self._settings().agent.host, begun),
+                    sink=FileSink(self._files, self._settings().agent.host, begun, quiet=quiet),
                 )  # fmt: skip
         except TimeoutError:
             raise Unavailable(f"it took longer than {SECONDS:.0f} s", mend="see prism-vault status", reason="timeout") from None
@@ -87,6 +91,17 @@ class FileRenders:
         newest: dict[str, int] = answer["newest"]
         return newest
 
+    def reaction(self, rendered: Rendered) -> Reaction:
+        """Return what its scope says about what is not the newest of it."""
+        return outdated.reaction(self._settings().scopes, rendered.render, rendered.outdated)
+
+    def behind(self, name: ScopeName) -> bool:
+        """Tell whether files of a scope are still to be rendered anew."""
+        return any(self._due(rendered) for rendered in self._files.of_scopes([name]))
+
+    def _due(self, rendered: Rendered) -> bool:
+        return rendered.stale or (bool(rendered.outdated) and writes_files(self.reaction(rendered)))
+
     def look(self) -> None:
         """Find what drifted, and begin to render anew what is stale."""
         self._files.look()
@@ -105,7 +120,7 @@ class FileRenders:
             await self._wanted.wait()
             self._wanted.clear()
             now = time.monotonic()
-            stale = [each for each in self._files if each.stale and now >= each.retry_at]
+            stale = [each for each in self._files if self._due(each) and now >= each.retry_at]
             async with Together(self._reading, self._files) as together:
                 await asyncio.gather(*(self._again(each, together) for each in stale))
 
@@ -118,9 +133,10 @@ class FileRenders:
 
     async def _again(self, rendered: Rendered, together: Together) -> None:
         grant = rendered.render.reservation.grant
+        quiet = not rendered.stale and not tells_consumers(self.reaction(rendered))
         try:
             async with self._few:
-                await self.render(grant.caller, grant.request, together)
+                await self.render(grant.caller, grant.request, together, quiet=quiet)
         except PrismVaultError as error:
             rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
             log.warning("files.stale", scope=rendered.scope.name, reason=error.reason, retry_in=rendered.pause)

@@ -64,7 +64,7 @@ class Sidecar:
         for name in dict.fromkeys(self.request.scopes):
             if name not in told:
                 return f"scope {name}: its files were cleared; the log says why"
-            if told[name]["stale"]:
+            if told[name]["stale"] and told[name]["on_rotate"] != "none":
                 return f"scope {name}: a newer version is due" + (f" ({told[name]['error']})" if told[name]["error"] else "")
             if told[name]["drift"]:
                 return f"scope {name}: somebody changed its files ({', '.join(told[name]['drift'])})"

@@ -68,11 +68,12 @@ class FileProvider:
 
 @dataclass(slots=True)
 class FileSink:
-    """Makes the staged generation visible, unless a revocation or a clear came that means it."""
+    """Makes the staged generation visible, unless a revocation or a clear came that means it; ``quiet``: nobody is told of it."""
 
     files: Files
     host: str
     begun: tuple[int, int, int]
+    quiet: bool = False
 
     def check(self) -> None:
         """Raise where the directory is another one by now."""
@@ -83,7 +84,7 @@ class FileSink:
         resolution = receipt.resolution
         render = Render(resolution.reservation, resolution.names, resolution.leases)
         self.files.allowed(self.host, render, self.begun)
-        return self.files.publish(receipt, held(resolution), self.begun[0]).render
+        return self.files.publish(receipt, held(resolution), self.begun[0], quiet=self.quiet).render
 
 
 def held(resolution: Resolution) -> Staged:

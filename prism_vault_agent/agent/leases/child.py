@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.agent import reservations
+from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.model import Lease
 
 if TYPE_CHECKING:
@@ -177,3 +178,9 @@ def recall(plain: Mapping[str, Any]) -> Child:
 def _two_thirds() -> float:
     """Return somewhat less than two thirds, another part each time, so that hosts do not come at one moment."""
     return random.uniform(0.6, 2 / 3)  # noqa: S311 - jitter is no secret
+
+
+class StillThere(PrismVaultError):
+    """The provider has taken the revocation and not carried it out yet, as while a database is down."""
+
+    reason = "lease_not_ended"

@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.agent.files.rendered import Rendered
-from prism_vault_agent.agent.leases.child import now
+from prism_vault_agent.agent.leases.child import StillThere, now
+from prism_vault_agent.agent.outdated import leased
+from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.errors import PrismVaultError, TokenExpired
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prism_vault_agent.agent.files.consumers import Consumers
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.leases.child import Child
+    from prism_vault_agent.agent.outdated import Marks
     from prism_vault_agent.agent.release import Reading
-    from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.model import ReservationId
+    from prism_vault_agent.scope import ScopeName
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()
@@ -53,17 +55,19 @@ class LeaseWatch:
         files: Files,
         renders: FileRenders,
         *,
-        consumers: Consumers,
+        waiting: Callable[[ScopeName], bool],
+        outdated: Callable[[Run, Marks], None],
         note: Callable[[str, str], None],
         interval: float,
     ) -> None:
-        """Record what became of leases with ``note``."""
+        """``waiting`` tells who uses older files still, ``outdated`` is told which runs need another lease, ``note`` records."""
         self._leases = reading.leases
         self._reading = reading
         self._runs = runs
         self._files = files
         self._renders = renders
-        self._consumers = consumers
+        self._waiting = waiting
+        self._outdated = outdated
         self._note = note
         self._interval = interval
         self._wanted = asyncio.Event()
@@ -140,22 +144,24 @@ class LeaseWatch:
 
     def _take_back(self, child: Child, holder: Run | Rendered, why: str) -> None:
         paths = sorted(lease.path for lease in child.leases)
+        if isinstance(holder, Run) and self._runs.leaves(holder, paths):
+            return
         log.warning("lease.ended", audit_id=child.reservation.audit_id, reason=why, paths=paths)
         if isinstance(holder, Rendered):
             self._files.clear(holder, why)
         else:
-            self._runs.end([holder], why)
+            self._runs.end([holder], why, paths=paths)
 
     def _replace_parent(self, child: Child, holder: Run | Rendered | None) -> None:
         """Have files rendered anew whose leases hang on a token that is not the agent's any more."""
         current = self._reading.session.accessor
-        if isinstance(holder, Rendered) and current and child.parent != current and not holder.stale:
-            holder.stale = True
+        if isinstance(holder, Rendered) and current and child.parent != current and not (holder.stale or holder.outdated):
+            holder.outdated |= leased(holder.render, "login")
             self._renders.look()
 
     def _wait_for_consumers(self, child: Child, at: float) -> None:
         """Put off a revocation while somebody who uses the old files is still to be told of the new ones, up to its own end."""
-        if child.replaced and child.expires > at and any(map(self._consumers.waiting, child.reservation.grant.request.scopes)):
+        if child.replaced and child.expires > at and any(map(self._waiting, child.reservation.grant.request.scopes)):
             grace = max(scope.grace for scope in child.reservation.grant.scopes)
             child.revoke_at = max(child.revoke_at, at + grace)
 
@@ -201,12 +207,14 @@ class LeaseWatch:
             self._leases.put_off(child.parent, child)
 
     async def _renew(self, child: Child) -> None:
-        """Renew a child token and its leases; where nothing makes them live longer, have files rendered anew."""
+        """Renew a child token and its leases; where nothing makes them live longer, another one is due."""
         holder = self._holders().get(child.reservation.id)
         if child.capped or child.replace_at <= now():
             if isinstance(holder, Rendered):
-                holder.stale = True
+                holder.outdated |= leased(holder.render, "lease")
                 self._renders.look()
+            elif holder is not None:
+                self._outdated(holder, leased(holder.render, "lease"))
             child.replace_at = math.inf
             if child.capped:
                 child.due = math.inf
@@ -238,9 +246,3 @@ class LeaseWatch:
         if gone and not child.ending and (holder := self._holders().get(child.reservation.id)):
             # The server tells whole seconds, so none is left in the last one.
             self._take_back(child, holder, "lease_expired" if child.expires <= now() + 1.0 + TICK else "lease_revoked")
-
-
-class StillThere(PrismVaultError):
-    """The provider has taken the revocation and not carried it out yet, as while a database is down."""
-
-    reason = "lease_not_ended"

@@ -28,8 +28,10 @@ LONGEST_LOOK: Final = 0.5
 REFUSED_SECONDS: Final = 1.0
 
 
-async def end(run: Run, why: str, *, now: bool, helper: str, look: Callable[[Run], None]) -> dict[str, Any]:
-    """End a run: SIGTERM, then SIGKILL after its scopes' shortest grace, or ``now``; ``look`` finds out whether it is over.
+async def end(
+    run: Run, why: str, *, now: bool, helper: str, look: Callable[[Run], None], first: signal.Signals = signal.SIGTERM
+) -> dict[str, Any]:
+    """End a run: ``first``, then SIGKILL after its scopes' shortest grace, or ``now``; ``look`` finds out whether it is over.
 
     Return how it ended, or why it could not be.
     """
@@ -42,8 +44,8 @@ async def end(run: Run, why: str, *, now: bool, helper: str, look: Callable[[Run
     try:
         if not now:
             with contextlib.suppress(ProcessLookupError):
-                await signal_all(run.tree.descriptors(), signal.SIGTERM, helper)
-            run.how = "SIGTERM"
+                await signal_all(run.tree.descriptors(), first, helper)
+            run.how = first.name
             await _over(run, grace, look)
         if not run.ended.is_set():
             refused = await kill(run.tree, helper)

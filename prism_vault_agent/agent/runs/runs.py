@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from prism_vault_agent.agent.runs.ending import end
 from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.agent.trees.tree import swept
 from prism_vault_agent.audit.target import Released, as_read
+from prism_vault_agent.policy.reactions import TERMINATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.model import Render, Reservation
-    from prism_vault_agent.scope import ScopeName
+    from prism_vault_agent.scope import Reaction, ScopeName
 
 log = structlog.get_logger()
 
 # Between two looks at what has outlived its process: at first, and in the end.
 LOOK_FIRST: Final = 0.005
 LOOK_SECONDS: Final = 1.0
+# Why a run ends that its scope has ended at a rotation: whatever it says about revocations.
+ON_ROTATE: Final = "on_rotate"
+LEFT: Final = "it keeps what was taken back, as on_revoke = clear says; end it, or revoke with --emergency"
 
 
 def released(host: str, render: Render) -> Released:
@@ -64,6 +69,10 @@ class Runs:
         self._outlived: set[Run] = set()
         self._looking: asyncio.Task[None] | None = None
         self._pause = LOOK_FIRST
+        self._left: dict[Run, str] = {}
+        # What the scopes of a run say about a revocation of these paths, or of all.
+        self.on_revoke: Callable[[Run, Collection[str] | None], Reaction] = lambda _run, _paths: TERMINATE
+        self.note: Callable[[str, str], None] = lambda _reason, _message: None
 
     def __iter__(self) -> Iterator[Run]:
         """Iterate over the runs, oldest first."""
@@ -107,7 +116,7 @@ class Runs:
         for host, target, number, now in [] if since is None else self._revocations[since:]:
             if target.means(released(host, run.render)):
                 run.signal = number
-                self.end([run], "revoked", now=now)
+                self.end([run], "revoked", now=now, paths=target.paths)
         return run
 
     def meant(self, host: str, target: Target) -> list[Run]:
@@ -184,6 +193,7 @@ class Runs:
 
     def _over(self, run: Run) -> None:
         self._runs.discard(run)
+        self._left.pop(run, None)
         self._outlived.discard(run)
         self._leave_guard(run)
         run.tree.remove()
@@ -191,26 +201,47 @@ class Runs:
         self.records.drop(run.render.reservation.id)
         run.ended.set()
 
-    async def revoke(self, run: Run, why: str, *, now: bool = False) -> dict[str, Any]:
-        """End a run: SIGTERM, then SIGKILL after its scopes' shortest grace, or ``now``.
+    async def revoke(self, run: Run, why: str, *, now: bool = False, paths: Collection[str] | None = None) -> dict[str, Any]:
+        """End a run: as its scopes say of these ``paths``, then SIGKILL after their shortest grace; or at once, ``now``.
 
-        Return how it ended, or why it could not be.
+        Return how it ended, or why it did not.
         """
-        return await end(run, why, now=now, helper=self._helper, look=self._look_at)
+        said = TERMINATE if now or why == ON_ROTATE else self.on_revoke(run, paths)
+        if said.does == "clear" and not run.ended.is_set():
+            return self._leave(run, why)
+        first = signal.Signals[f"SIG{said.signal or 'TERM'}"]
+        return await end(run, why, now=now, helper=self._helper, look=self._look_at, first=first)
 
-    async def revoke_all(self, runs: Collection[Run], why: str) -> list[dict[str, Any]]:
+    def _leave(self, run: Run, why: str) -> dict[str, Any]:
+        """Leave a run with what was taken back, because its scopes say so: that weakens what a revocation promises."""
+        if run not in self._left:
+            self._left[run] = why
+            audit_id = run.render.reservation.audit_id
+            log.critical("revoke.left", audit_id=audit_id, pid=run.pid, reason=why, message=LEFT)
+            self.note("run_left", f"{audit_id}: {why}; {LEFT}")
+        return {"pid": run.pid, "why": LEFT}
+
+    def leaves(self, run: Run, paths: Collection[str]) -> bool:
+        """Tell whether a run is left, and would be at a revocation of these paths, too: then there is nothing new to be told."""
+        return run in self._left and self.on_revoke(run, paths).does == "clear"
+
+    def left(self, run: Run) -> str:
+        """Return why a run that is left should have been ended; nothing for any other."""
+        return self._left.get(run, "")
+
+    async def revoke_all(self, runs: Collection[Run], why: str, *, paths: Collection[str] | None = None) -> list[dict[str, Any]]:
         """End several runs at once."""
-        return list(await asyncio.gather(*(self.revoke(run, why) for run in runs)))
+        return list(await asyncio.gather(*(self.revoke(run, why, paths=paths) for run in runs)))
 
-    def end(self, runs: Iterable[Run], why: str, *, now: bool = False) -> None:
+    def end(self, runs: Iterable[Run], why: str, *, now: bool = False, paths: Collection[str] | None = None) -> None:
         """Begin to end several runs, without waiting for their grace; one that is being ended already is left to that."""
         for run in runs:
             if run not in self._ending:
-                self._ending[run] = asyncio.create_task(self._end_one(run, why, now=now))
+                self._ending[run] = asyncio.create_task(self._end_one(run, why, now=now, paths=paths))
 
-    async def _end_one(self, run: Run, why: str, *, now: bool) -> None:
+    async def _end_one(self, run: Run, why: str, *, now: bool, paths: Collection[str] | None) -> None:
         try:
-            await self.revoke(run, why, now=now)
+            await self.revoke(run, why, now=now, paths=paths)
         finally:
             del self._ending[run]
 

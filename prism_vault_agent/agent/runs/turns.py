@@ -1,0 +1,87 @@
+"""What is known of runs whose secrets were rotated, and when their turn is, kept for the next agent: nothing held back is lost.
+
+JSON without values in the agent's state, mode 0600. What it says of a run that is no longer there is dropped when it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from prism_vault_agent.audit.journal import private
+from prism_vault_agent.notify.due import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from prism_vault_agent.agent.outdated import Marks
+
+log = structlog.get_logger()
+
+LARGEST: Final = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Since:
+    """What has changed since a run was given its values: ``outdated``, and that of it about which something was ``done``.
+
+    ``at`` is when, seconds since 1970; ``what`` was done; ``error`` why the last attempt failed.
+    """
+
+    outdated: Marks = field(default_factory=dict)
+    done: Marks = field(default_factory=dict)
+    at: float = 0.0
+    what: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Turns:
+    """``runs`` by reservation, and for each set of scopes (their names, with commas between) how its turns stand."""
+
+    path: str
+    runs: dict[str, Since] = field(default_factory=dict)
+    groups: dict[str, Standing] = field(default_factory=dict)
+    _kept: str = ""
+
+    def load(self, runs: Collection[str]) -> None:
+        """Read what an earlier agent kept of these runs. What cannot be read is as if nothing had been kept."""
+        try:
+            with open(self.path, "rb") as file:
+                plain: dict[str, Any] = json.loads(file.read(LARGEST))
+            self.runs = {run: Since(**each) for run, each in plain["runs"].items() if run in runs}
+            self.groups = {
+                name: Standing(**{**each, "begun": tuple(each["begun"])}) for name, each in plain["groups"].items()
+            }  # fmt: skip
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            told = "which runs were signalled already is not known"
+            log.error("rotation.forgotten", path=self.path, error=type(error).__name__, message=told)
+
+    def save(self) -> None:
+        """Write it where it changed, whole or not at all. A disk that does not take it is told; the agent goes on."""
+        plain = {
+            "runs": {run: asdict(each) for run, each in self.runs.items()},
+            "groups": {name: asdict(each) for name, each in self.groups.items()},
+        }
+        text = json.dumps(plain)
+        if text == self._kept:
+            return
+        draft = f"{self.path}.new"
+        try:
+            with open(draft, "w", encoding="utf-8", opener=private) as file:
+                file.write(text)
+            os.replace(draft, self.path)
+        except OSError as error:
+            told = "an agent that is killed now forgets which runs are held back"
+            log.error("rotation.not_kept", path=self.path, errno=error.errno, message=told)
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            return
+        self._kept = text

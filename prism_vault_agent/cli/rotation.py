@@ -1,0 +1,45 @@
+"""What ``prism-vault status`` shows of rotations: what is not the newest, what is done about that, and when."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from prism_vault_agent.cli import show
+
+if TYPE_CHECKING:
+    from prism_vault_agent.cli.socket import Json
+
+_DONE: Final = {
+    "restart": "restarted",
+    "restart_unit": "its unit was restarted",
+    "signal": "signalled",
+    "terminate": "asked to end",
+    "cannot_restart": "nobody could restart it",
+}
+
+
+def of_run(run: Json) -> str:
+    """Return whether a run has the newest of everything, and if not, what its scope says and when that is done."""
+    if run.get("left"):
+        return f"LEFT with what was taken back: {show.text(run['left'])} (on_revoke = clear)"
+    if not run.get("stale"):
+        return "newest"
+    what, paths = show.text(run.get("on_rotate")), ", ".join(show.text(path) for path in run["stale"])
+    failed = f"; FAILED: {show.text(run['rotation_error'])}" if run.get("rotation_error") else ""
+    if run.get("pending"):
+        when = f"in {show.age(run['due_in'])}" if run.get("due_in") else "now"
+        return f"older {paths}, {what} {when}{failed}"
+    rotated = run.get("rotated")
+    if not rotated:
+        return f"older {paths} (on_rotate = {what})"
+    return f"older {paths}, {_DONE.get(rotated.get('what'), 'told')} {show.age(time.time() - rotated.get('at', 0))} ago"
+
+
+def of_files(each: Json) -> str:
+    """Return why a generation is not the newest there is."""
+    if not each.get("stale"):
+        return "none"
+    if each.get("on_rotate") == "none":
+        return "a newer one exists (on_rotate = none)"
+    return "a newer one is due" + (f" ({show.text(each['error'])})" if each.get("error") else "")
