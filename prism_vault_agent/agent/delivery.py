@@ -74,15 +74,15 @@ class SocketSink:
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
         }
         tree = planned(self.caller, reservation.id)
-        with self.records.giving(receipt.resolution, tree=kept(tree), guards=self.guards):
-            self.tree = tree = await entered(tree, self.caller, self.peer.check)
-            try:
-                return await written(receipt, self.connection, head(200, headers), self.deadline)
-            except BaseException as error:
-                if not isinstance(error, PrismVaultError) or error.reason == UNTOLD:
-                    await self._end(tree, reservation.audit_id)
-                tree.leave()
-                raise
+        self.records.keep(receipt.resolution, tree=kept(tree), guards=self.guards)
+        self.tree = tree = await entered(tree, self.caller, self.peer.check)
+        try:
+            return await written(receipt, self.connection, head(200, headers), self.deadline)
+        except BaseException as error:
+            if not isinstance(error, PrismVaultError) or error.reason == UNTOLD:
+                await self._end(tree, reservation.audit_id)
+            tree.leave()
+            raise
 
     async def _end(self, tree: Tree, audit_id: str) -> None:
         """End the caller: what the log says was not delivered to it must not be out there."""

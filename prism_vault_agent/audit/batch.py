@@ -26,6 +26,8 @@ ENDLESS: Final = frozenset(("denied", "admin"))
 class Entry:
     """One event on its way. ``answer`` is absent where nobody waits; ``then`` is told of the answer in that case.
 
+    ``safe`` is called when the event can no longer be lost: the journal or central has it.
+
     ``size`` is about how many bytes it takes, here and in the journal.
     """
 
@@ -34,11 +36,18 @@ class Entry:
     then: Callable[[Answer], None] | None = None
     durable: bool = False
     kept: bool = False
+    safe: Callable[[], None] | None = None
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Measure it once."""
         self.size = len(json.dumps(self.fields))
+
+    def is_safe(self) -> None:
+        """Tell whoever wants to know, once."""
+        told, self.safe = self.safe, None
+        if told is not None:
+            told()
 
     @property
     def given_up(self) -> bool:

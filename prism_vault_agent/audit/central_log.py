@@ -54,6 +54,9 @@ class CentralLog:
         self._witness = witness
         self._seconds = seconds * PATIENCE
         self.leases: Takings = _Nothing()
+        # Is told of each release whose end can no longer be lost; and those whose end an earlier agent has kept.
+        self.forget: Callable[[str], None] = lambda _reservation: None
+        self._ends_kept: set[str] = set()
 
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
@@ -85,6 +88,8 @@ class CentralLog:
     def resume(self, waiting: Iterable[Fields]) -> None:
         """Send what an earlier agent kept and could not tell central."""
         for fields in waiting:
+            if fields["kind"] == "cleared":
+                self._ends_kept.add(str(fields["reservation"]))
             self._outbox.tell(fields, partial(self._ended_already, fields), kept=True)
 
     def _ended_already(self, fields: Fields, answer: Answer) -> None:
@@ -124,7 +129,11 @@ class CentralLog:
         self._outbox.tell(rows.answer(signal, reason, counts, message), then, durable=True)
 
     def clear(self, reservation: Reservation, reason: str, signal: int | None = None) -> None:
-        """Record that a release is no longer out there."""
+        """Record that a release is no longer out there; what is known of it is forgotten when that can no longer be lost."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)
-        self._outbox.tell(rows.cleared(reservation, reason, signal), durable=reason != "exited")
+        if reservation.id in self._ends_kept:
+            self.forget(reservation.id)
+        else:
+            safe = partial(self.forget, reservation.id)
+            self._outbox.tell(rows.cleared(reservation, reason, signal), durable=reason != "exited", safe=safe)
         self.leases.ended(reservation, reason)

@@ -90,12 +90,19 @@ class Outbox:
             entry.answer.cancel()
 
     def tell(
-        self, fields: Fields, then: Callable[[Answer], None] | None = None, *, durable: bool = False, kept: bool = False
+        self,
+        fields: Fields,
+        then: Callable[[Answer], None] | None = None,
+        *,
+        durable: bool = False,
+        kept: bool = False,
+        safe: Callable[[], None] | None = None,
     ) -> None:
         """Send an event that nobody waits for.
 
         It is kept in the journal if central does not take it at the first attempt; before that, where it is ``durable``.
-        ``kept`` says that the journal has it already. Beyond the bound, what has no end is only counted.
+        ``kept`` says that the journal has it already; ``safe`` is called when it or central has it. Beyond the bound, what has
+        no end is only counted.
         """
         if not kept and fields["kind"] in ENDLESS and "signal" not in fields and full(self._waiting):
             if not self.lost:
@@ -103,7 +110,7 @@ class Outbox:
                 log.critical("audit.full", waiting=len(self._waiting), message=told)
             self.lost += 1
             return
-        self._put(Entry(fields, then=then, durable=durable, kept=kept))
+        self._put(Entry(fields, then=then, durable=durable, kept=kept, safe=safe))
 
     def _put(self, entry: Entry) -> None:
         self._waiting.append(entry)
@@ -208,6 +215,7 @@ class Outbox:
             return False
         for entry in left:
             entry.kept = True
+            entry.is_safe()
         self._unkept = False
         return True
 
@@ -238,6 +246,7 @@ class Outbox:
                 if (said := against(entry.fields, answer)) is not None:
                     log.warning(said[0], **said[1])
                 settled.append(entry)
+                entry.is_safe()
             if entry.answer is not None and not entry.answer.done():
                 entry.answer.set_result(answer)
             if entry.then is not None:

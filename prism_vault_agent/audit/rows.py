@@ -84,7 +84,7 @@ def denied(caller: Caller, request: Request, denial: Denial, reservation: str) -
 def cleared(reservation: Reservation, reason: str, signal: int | None = None) -> Fields:
     """Return the row that says a release is no longer out there; ``signal`` is the one of central's that had it ended."""
     told = {} if signal is None else {"signal": signal}
-    return {**_common("cleared", reservation.id), **_subject(reservation.grant), "reason": reason, **told}
+    return {**_cleared(reservation.id), **_subject(reservation.grant), "reason": reason, **told}
 
 
 def answer(signal: int, reason: str, counts: Mapping[str, int], message: str) -> Fields:
@@ -107,7 +107,16 @@ def admin(reason: str, message: str) -> Fields:
 def not_delivered(failure: Fields) -> Fields:
     """Return the row that takes back a success, after the row of a failure that came too late to stand for itself."""
     same = {name: failure[name] for name in ("project", "environment", "scopes")}
-    return {**_common("cleared", str(failure["reservation"])), **same, "reason": "not_delivered"}
+    return {**_cleared(str(failure["reservation"])), **same, "reason": "not_delivered"}
+
+
+def _cleared(reservation: str) -> Fields:
+    """Return a row's beginning with an id that follows from the reservation's.
+
+    So an end that is told again, by an agent that cannot know whether the one before it has told it, is on the log once.
+    """
+    digest = hashlib.sha256(f"cleared {reservation}".encode()).hexdigest()
+    return {**_common("cleared", reservation), "event_id": f"{reservation:.12}7{digest[:3]}8{digest[3:18]}"}
 
 
 def _common(kind: str, reservation: str) -> Fields:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.agent.asking import command_line
 from tests.support.agent import LAUNCHER
+from tests.support.fault_proxy import Fault, always, with_kind
 from tests.support.groups import group_of
 from tests.support.signalled import order, status_of
 from tests.support.soak import count
@@ -88,6 +89,34 @@ def test_what_ends_meanwhile_is_recorded(made):
         assert audit_id not in runs(made)
         made.agent.stop()
     made.agent.start()
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+@pytest.mark.parametrize("ends", ["exited", "revoked"])
+def test_an_end_that_is_being_told_is_not_lost(made, ends, arrives):
+    """An agent that is killed after a run's end, before central's answer, leaves the end to the next one: it is on the log once.
+
+    Whether central has taken it or not: nobody can know.
+    """
+    child, audit_id = given(made, "web", "--run-ref", f"told-{ends}-{arrives}")
+    told = with_kind("cleared")
+    before = made.to_central.count(told)
+    with made.to_central.failing(always(Fault("hang", forwarded=arrives), told)):
+        if ends == "exited":
+            child.kill()
+        else:
+            words = [LAUNCHER, "revoke", "--run-ref", f"told-{ends}-{arrives}"]
+            assert subprocess.run(words, env=made.agent.environment(), check=False, timeout=60).returncode == 0
+        status_of(child)
+        wait_until(lambda: made.to_central.count(told) > before)
+        made.agent.kill()
+    for _ in range(2):
+        made.agent.start()
+        assert why(made, audit_id) == ends
+        wait_until(lambda: made.agent.status()["central"]["queued"] == 0)
+        made.agent.stop()
+    made.agent.start()
+    assert (made.agent.directory / "state/runs").read_text() == ""
 
 
 def test_what_is_withdrawn_meanwhile_is_taken_back(made):

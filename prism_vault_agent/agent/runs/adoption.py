@@ -38,7 +38,6 @@ def adopt(
         run = _still(recalled, runs)
         if run is None:
             cleared(reservation, "exited", None)
-            runs.records.drop(reservation.id)
             continue
         mounts.update(recalled.mounts)
         log.info("run.adopted", audit_id=reservation.audit_id, pid=run.pid)

@@ -188,8 +188,8 @@ class CredentialSink:
 
     async def deliver(self, receipt: Receipt) -> Render:
         """Have the worker write them; it ends with that."""
-        with self.records.giving(receipt.resolution, (self.holding.unit, self.holding.invocation, self.holding.pid)):
-            return await written(receipt, self.connection, "", self.deadline)
+        self.records.keep(receipt.resolution, (self.holding.unit, self.holding.invocation, self.holding.pid))
+        return await written(receipt, self.connection, "", self.deadline)
 
 
 @contextlib.contextmanager

@@ -60,27 +60,18 @@ class RunRecords:
     _size: int = 0
     _boot: str = field(default_factory=boot)
 
-    @contextlib.contextmanager
-    def giving(
+    def keep(
         self,
         resolution: Resolution,
         unit: tuple[str, str, int] | None = None,
         *,
         tree: list[Any] | None = None,
         guards: tuple[Guard, ...] = (),
-    ) -> Iterator[None]:
-        """Keep what is given within the ``with``, and forget it again where that fails.
+    ) -> None:
+        """Keep what is about to be given, until it is dropped: when its end can no longer be lost.
 
         Raises ``CannotCreate`` where the disk does not take it, ``Unavailable`` without a descriptor; nothing is given then.
         """
-        self._keep(resolution, {"unit": unit, "tree": tree, "guards": guards})
-        try:
-            yield
-        except BaseException:
-            self.drop(resolution.reservation.id)
-            raise
-
-    def _keep(self, resolution: Resolution, more: Mapping[str, Any]) -> None:
         reservation = resolution.reservation
         known = {mount_of(lease.path, self.mounts) for lease in resolution.leases}
         fields = {
@@ -90,7 +81,9 @@ class RunRecords:
             "names": resolution.names,
             "leases": [dataclasses.asdict(lease) for lease in resolution.leases],
             "mounts": {mount: self.mounts[mount] for mount in known if mount is not None},
-            **more,
+            "unit": unit,
+            "tree": tree,
+            "guards": guards,
             **reservations.plain(reservation),
         }
         line = journal.line(fields)

@@ -198,7 +198,6 @@ class Runs:
         self._leave_guard(run)
         run.tree.remove()
         self._cleared(run.render.reservation, run.why, run.signal)
-        self.records.drop(run.render.reservation.id)
         run.ended.set()
 
     async def revoke(self, run: Run, why: str, *, now: bool = False, paths: Collection[str] | None = None) -> dict[str, Any]:
