@@ -164,11 +164,14 @@ class Parts:
         self.log.audit.resume(await self.log.journal.load())
         leases = self.reading.leases
         await leases.load()
-        known, scopes = self.reading.mounts.known, self.settings.scopes
-        known.update(self.files.start(scopes))
-        known.update(adopt(self.runs, scopes, self.log.audit.clear))
+        mounts, scopes = self.reading.mounts, self.settings.scopes
+        mounts.known.update(self.files.start(scopes))
+        mounts.known.update(adopt(self.runs, scopes, self.log.audit.clear))
         self.rotation.start()
-        leases.adopt({each.render.reservation.id for each in (*self.runs, *self.files)})
+        renders = [each.render for each in (*self.runs, *self.files)]
+        leases.adopt({render.reservation.id for render in renders})
+        for render in renders:
+            mounts.recall(render.reservation.grant, render.leases)
 
     def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return the loops that stopping needs."""

@@ -40,19 +40,29 @@ class Mounts:
 
     def advance(self, grant: Grant, leases: Iterable[Lease]) -> None:
         """Note what was read, or raise ``ProviderUnavailable``: an unpinned path never goes back to an older version."""
-        pinned = {each.path for binding in grant.bindings for each in binding.references if each.version}
-        for lease in leases:
-            if lease.version is None or lease.path in pinned:
-                continue
-            seen = self.latest.get(lease.path, lease)
-            # A path that was deleted and written anew counts from 1 again, but later.
-            if lease.version < (seen.version or 0) and lease.created.rstrip("Z") < seen.created.rstrip("Z"):
+        for lease in _unpinned(grant, leases):
+            if self._is_older(lease):
                 raise ProviderUnavailable(
                     f"the provider answered version {lease.version} of vault://{lease.path}, after a later one",
                     mend="retry when its replicas have caught up",
                     reason="stale_read",
                 )
             self.latest[lease.path] = lease
+
+    def recall(self, grant: Grant, leases: Iterable[Lease]) -> None:
+        """Note what an earlier agent has read, in whatever order: from now on nothing older is."""
+        self.latest.update({lease.path: lease for lease in _unpinned(grant, leases) if not self._is_older(lease)})
+
+    def _is_older(self, lease: Lease) -> bool:
+        seen = self.latest.get(lease.path, lease)
+        # A path that was deleted and written anew counts from 1 again, but later.
+        return (lease.version or 0) < (seen.version or 0) and lease.created.rstrip("Z") < seen.created.rstrip("Z")
+
+
+def _unpinned(grant: Grant, leases: Iterable[Lease]) -> list[Lease]:
+    """Return the versions that were read of paths of which no version is named."""
+    pinned = {each.path for binding in grant.bindings for each in binding.references if each.version}
+    return [lease for lease in leases if lease.version is not None and lease.path not in pinned]
 
 
 @dataclass(frozen=True, slots=True)
