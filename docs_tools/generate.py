@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from docs_tools import commands, configuration, metrics, names, openapi, outputs, problems, statuses
+from docs_tools import agent_metrics, commands, configuration, metrics, names, openapi, outputs, problems, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/environment-names.md": names.page,
     "docs/reference/problems.md": problems.page,
     "docs/reference/metrics.md": metrics.page,
+    "docs/reference/agent-metrics.md": agent_metrics.page,
     "docs/reference/openapi.json": openapi.document,
 }
 

@@ -17,6 +17,7 @@ from prism_vault_agent.agent.files.standings import Standings
 from prism_vault_agent.agent.front.front import Front
 from prism_vault_agent.agent.leases.leases import Leases
 from prism_vault_agent.agent.leases.watch import LeaseWatch
+from prism_vault_agent.agent.metrics import Metrics
 from prism_vault_agent.agent.orders import Orders
 from prism_vault_agent.agent.outdated import revocation
 from prism_vault_agent.agent.release import Mounts, Reading
@@ -126,7 +127,8 @@ class Parts:
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
         audit.leases, session.in_use = leases, leases.in_use
-        reading = Reading(workers, session, mounts, leases)
+        reading = Reading(workers, session, mounts, leases, Metrics())
+        status.counted, consumers.told = reading.metrics, reading.metrics.rotations.told
         renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
         runs.on_revoke = lambda run, paths: revocation(front.settings.scopes, run.render, paths)
         runs.note = audit.note

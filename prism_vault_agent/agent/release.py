@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from prism_vault_agent.agent.leases.leases import Leases
+    from prism_vault_agent.agent.metrics import Metrics
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.workers import Worker, Workers
     from prism_vault_agent.model import Grant
@@ -73,6 +74,7 @@ class Reading:
     session: Session
     mounts: Mounts
     leases: Leases
+    metrics: Metrics
 
 
 async def logged_in(session: Session, deadline: float, work: Callable[[str], Awaitable[Resolution]]) -> Resolution:

@@ -129,9 +129,8 @@ class Session:
                 answer = await self._workers.job({"do": "identity", "token": token, "role": role}, deadline)
             except TokenExpired as error:
                 self.expired(token)
-                raise ProviderUnavailable(
-                    "the agent's token has ended; a new login is under way", mend="retry", reason="logged_out"
-                ) from error
+                told = "the agent's token has ended; a new login is under way"
+                raise ProviderUnavailable(told, mend="retry", reason="logged_out") from error
             value = answer["value"]
             self._identities[role] = (value, time.monotonic() + answer["seconds"] * 2 / 3)
         return value
@@ -151,11 +150,10 @@ class Session:
             except PrismVaultError as error:
                 self.last_error = error
                 log.warning("login.failed", reason=error.reason, message=error.message, retry_in=round(pause, 1))
-                if error.exit_status != ProviderUnavailable.exit_status:
+                if error.exit_status != ProviderUnavailable.exit_status and self._auth.on_failure != "keep-trying":
                     if self._auth.on_failure == "exit":
                         raise
-                    if self._auth.on_failure == "clear":
-                        self.refused("login_refused")
+                    self.refused("login_refused")
                 await self._back_off(pause * random.uniform(0.75, 1.25), error)  # noqa: S311 - jitter is no secret
                 pause = min(pause * 2, BACKOFF_LONGEST)
 

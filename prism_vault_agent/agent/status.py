@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
 import prism_vault_agent
+from prism_vault_agent.agent.figures import figures
+from prism_vault_agent.agent.metrics import Metrics
 from prism_vault_agent.errors import IntegrityError
+from prism_vault_agent.model import Caller
 from prism_vault_agent.policy.decide import admits
 
 if TYPE_CHECKING:
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.model import Caller, Render
+    from prism_vault_agent.model import Render
     from prism_vault_agent.process import Hardening
     from prism_vault_agent.scope import Scope
+
+# Who may see everything.
+ROOT: Final = Caller(0, 0, 0, frozenset(), "", 0)
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ class Status:
     watch: Watch | None = None
     sidecar: Sidecar | None = None
     leases: Leases | None = None
+    counted: Metrics = field(default_factory=Metrics)
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -97,7 +104,8 @@ class Status:
                     **run.describe(),
                     "left": self.runs.left(run),
                     **(self.rotation.describe(run) if self.rotation else {}),
-                    "leases": self._leases(run.render),
+                    **self._held(run.render),
+                    "adopted": run.started_at < self.started_at,
                 }
                 for run in self.runs
                 if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)
@@ -119,9 +127,14 @@ class Status:
 
     def _rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
         """Return the rendered files that are the asker's business, each with when they are looked at next, at the latest."""
-        leases = {each.render.reservation.audit_id: self._leases(each.render) for each in self.files or ()}
+        held = {each.render.reservation.audit_id: self._held(each.render) for each in self.files or ()}
         mine = [
-            {**told, "leases": leases[told["id"]]}
+            {
+                **told,
+                **held[told["id"]],
+                "adopted": told["rendered_at"] < int(self.started_at),
+                "last_rotation": self.counted.rotations.describe(told["scope"]),
+            }
             for told in self._described()
             if self.may_revoke(asker.uid, told["uid"])
             or (told["scope"] in settings.scopes and self.shows(settings.scopes[told["scope"]], asker))
@@ -134,10 +147,17 @@ class Status:
         words = {each.scope.name: str(self.renders.reaction(each)) for each in self.files or () if self.renders and each.outdated}
         return [{**told, "on_rotate": words.get(told["scope"], "")} for told in (self.files.describe() if self.files else [])]
 
-    def _leases(self, render: Render) -> list[dict[str, Any]]:
-        """Return the leases that a release holds."""
+    def _held(self, render: Render) -> dict[str, Any]:
+        """Return the leases that a release holds, and which versions it has of what has any."""
         found = self.leases.of(render.reservation.id) if self.leases else []
-        return [told for child in found for told in child.describe()]
+        return {
+            "leases": [told for child in found for told in child.describe()],
+            "versions": {lease.path: lease.version for lease in render.leases if lease.version is not None},
+        }
+
+    def metrics(self, settings: Settings) -> str:
+        """Return the answer to ``GET /metrics``, which is the same whoever asks: sums, without a name."""
+        return self.counted.exposition(figures(self.tell(settings, ROOT)))
 
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""

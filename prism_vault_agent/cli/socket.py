@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
-from prism_vault_agent.steer import asking
+from prism_vault_agent.exec import Malformed, connection
+from prism_vault_agent.steer import asking, faults
 from prism_vault_agent.steer.asking import ask
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["Json", "add_option", "add_request", "ask", "find"]
+__all__ = ["Json", "add_option", "add_request", "ask", "find", "text"]
 
 Json = dict[str, Any]
 
@@ -28,6 +30,18 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--purpose", metavar="PURPOSE", help="why; needed where the scope allows several purposes")
     parser.add_argument("--run-ref", metavar="REF", help="the agent run that it is for")
     parser.add_argument("--job-id", metavar="ID", help="the job that it is for")
+
+
+def text(path: str, target: str) -> str:
+    """Return what the agent on the socket ``path`` answers to ``GET target``, which is text. Raises as :func:`ask`."""
+    request = f"GET {target} HTTP/1.1\r\nHost: prism-vault\r\nConnection: close\r\n\r\n".encode()
+    try:
+        status, _, content = connection.exchange([path], lambda: request, time.monotonic() + asking.SECONDS)
+        if status != 200:
+            raise Malformed(f"status {status}")
+        return content.decode()
+    except (connection.NotConnected, OSError, ValueError) as error:
+        raise faults.unanswered(path, error) from None
 
 
 def find(named: str | None) -> str:

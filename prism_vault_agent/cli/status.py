@@ -24,6 +24,7 @@ def add(commands: Subparsers) -> None:
     """Add the command's parser."""
     parser = commands.add_parser("status", help=COMMANDS["status"][1], description=COMMANDS["status"][1])
     parser.add_argument("--json", action="store_true", help="the agent's own answer, as JSON")
+    parser.add_argument("--metrics", action="store_true", help="the agent's figures, in the text format of Prometheus")
     parser.add_argument("--watch", action="store_true", help=f"again every {WATCH_SECONDS:.0f} seconds until Ctrl-C")
     socket.add_option(parser)
 
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _told(args: argparse.Namespace) -> str:
     path = socket.find(args.socket)
+    if args.metrics:
+        return socket.text(path, "/metrics")
     status = socket.ask(path, "GET", "/v1/status")[1]
     return show.dump(status) + "\n" if args.json else page(status, path)
 
@@ -73,11 +76,27 @@ def page(status: Json, path: str) -> str:
         [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
     )
     runs = show.table(
-        ("SCOPES", "PURPOSE", "RUN REF", "JOB", "UNIT", "COMMAND", "PID", "UID", "KIND", "AGE", "ROTATION", "LEASES", "ID"),
+        (
+            "SCOPES",
+            "PURPOSE",
+            "RUN REF",
+            "JOB",
+            "UNIT",
+            "COMMAND",
+            "PID",
+            "UID",
+            "KIND",
+            "AGE",
+            "VERSIONS",
+            "ROTATION",
+            "LEASES",
+            "ID",
+        ),
         [
             [
                 *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "unit", "command", "pid", "uid", "kind")),
-                show.age(run.get("age", 0)),
+                _age(run),
+                _versions(run),
                 rotation.of_run(run),
                 _leases(run),
                 run.get("id"),
@@ -86,12 +105,14 @@ def page(status: Json, path: str) -> str:
         ],
     )
     files = show.table(
-        ("SCOPE", "FILES", "GENERATION", "AGE", "NEXT CHECK", "DRIFT", "LEASES", "ID"),
+        ("SCOPE", "FILES", "GENERATION", "AGE", "VERSIONS", "NEXT CHECK", "LAST ROTATION", "DRIFT", "LEASES", "ID"),
         [
             [
                 *(each.get(key) for key in ("scope", "files", "generation")),
-                show.age(each.get("age", 0)),
+                _age(each),
+                _versions(each),
                 f"within {show.age(each.get('next_check', 0))}",
+                _last(each.get("last_rotation")),
                 each.get("drift") or rotation.of_files(each),
                 _leases(each),
                 each.get("id"),
@@ -137,6 +158,24 @@ def _told_of(consumer: Json) -> str:
     if not consumer.get("error"):
         return f"is told {when}"
     return f"FAILED {consumer.get('failures')} times: {show.text(consumer['error'])}; again {when}"
+
+
+def _age(each: Json) -> str:
+    """Return how old it is, and whether it is from before the agent's start."""
+    return show.age(each.get("age", 0)) + (", adopted" if each.get("adopted") else "")
+
+
+def _versions(each: Json) -> list[str]:
+    """Return the versions that it has."""
+    return [f"{show.text(path)} {version}" for path, version in each.get("versions", {}).items()]
+
+
+def _last(last: Json | None) -> str:
+    """Return how long the last rotation took from when it was noticed to each stage, in seconds, and when that was."""
+    if not last:
+        return "none yet"
+    stages = ", ".join(f"{show.text(stage)} {seconds:.2f}" for stage, seconds in last["stages"].items())
+    return f"{show.age(time.time() - last['at'])} ago: {stages} s"
 
 
 def _leases(each: Json) -> list[str]:

@@ -88,4 +88,5 @@ def voters(node: Node) -> list[str]:
 
 def leader(nodes: Sequence[Node]) -> Node:
     """Return who leads, once somebody does."""
-    return wait_until(lambda: next((each for each in nodes if each.leads), None), 60)
+    (found,) = wait_until(lambda: [each for each in nodes if each.leads], 60)
+    return found

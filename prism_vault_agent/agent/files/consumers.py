@@ -57,6 +57,7 @@ class Consumers:
         self._changed: set[ScopeName] = set()
         self._telling: dict[tuple[ScopeName, str], asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self.told: Callable[[ScopeName], None] = lambda _: None
 
     def start(self, adopted: Iterable[Rendered]) -> None:
         """Look after what an earlier agent rendered; what it told of anything else means nothing any more."""
@@ -200,6 +201,7 @@ class Consumers:
                 self._note("notify_failed", f"{name}: generation {rendered.number}, {notify}: {why}")
         else:
             self._standings.put(*key, succeeded(standing, _state(rendered, notify), idle))
+            self.told(name)
             log.info("notify.nobody" if idle else "notify.told", message=idle, **about)
             self._note("notified", f"{name}: generation {rendered.number}, {notify}" + (f": {idle}" if idle else ""))
 

@@ -66,12 +66,14 @@ class FileRenders:
         try:
             async with asyncio.timeout_at(deadline), self._one_at_a_time[name]:
                 begun = self._files.begin(name)
+                provider = FileProvider(self._reading, self._files, together, begun[0], deadline)
+                sink = FileSink(self._files, self._settings().agent.host, begun, quiet=quiet)
+                staged = self._reading.metrics.staged("file", self._audit, provider, sink)
                 done = await render(
                     self._settings().scopes, caller, replace(request, mode="file"),
-                    audit=self._audit,
-                    provider=FileProvider(self._reading, self._files, together, begun[0], deadline),
-                    sink=FileSink(self._files, self._settings().agent.host, begun, quiet=quiet),
+                    audit=staged, provider=staged, sink=staged,
                 )  # fmt: skip
+                self._reading.metrics.rotations.rendered(name, staged.at)
         except TimeoutError:
             raise Unavailable(f"it took longer than {SECONDS:.0f} s", mend="see prism-vault status", reason="timeout") from None
         (rendered,) = self._files.of_scopes([name])
@@ -109,6 +111,7 @@ class FileRenders:
 
     def begin(self) -> None:
         """Begin to render anew what is stale."""
+        self._reading.metrics.rotations.noticed(each.scope.name for each in self._files if self._due(each))
         self._wanted.set()
 
     async def run(self) -> None:

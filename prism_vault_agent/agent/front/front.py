@@ -14,6 +14,7 @@ from prism_vault_agent.agent.front import http, json_request
 from prism_vault_agent.agent.front.accept import accept
 from prism_vault_agent.agent.front.exec_request import parse
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
+from prism_vault_agent.agent.metrics import CONTENT_TYPE
 from prism_vault_agent.agent.release import Reading, WorkerProvider, exec_job
 from prism_vault_agent.agent.trees.guards import guards_of
 from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
@@ -89,8 +90,11 @@ class Front:
         if request.method == "GET" and request.path == "/v1/status":
             await http.answer_json(connection, 200, self._status.tell(self.settings, peer.caller()))
             return
-        if request.path not in ROUTES and request.path != "/v1/status":
-            raise http.BadRequest(404, f"there is GET /v1/status, and POST {', '.join(ROUTES)}")
+        if request.method == "GET" and request.path == "/metrics":
+            await http.answer(connection, 200, self._status.metrics(self.settings).encode(), {"Content-Type": CONTENT_TYPE})
+            return
+        if request.path not in (*ROUTES, *READ):
+            raise http.BadRequest(404, f"there is GET {', '.join(READ)}, and POST {', '.join(ROUTES)}")
         if request.method != "POST" or request.path not in ROUTES:
             method = "POST" if request.path in ROUTES else "GET"
             raise http.BadRequest(405, f"{request.path} is asked with {method}", Allow=method)
@@ -117,13 +121,12 @@ class Front:
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
         guards = guards_of(caller.pid) if asked.supervised else ()
         sink = SocketSink(connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper)
+        provider = WorkerProvider(self._reading, exec_job(rooms), reading)
+        staged = self._reading.metrics.staged("exec", self._audit, provider, sink)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
-                    self.settings.scopes, caller, asked.request,
-                    audit=self._audit,
-                    provider=WorkerProvider(self._reading, exec_job(rooms), reading),
-                    sink=sink,
+                    self.settings.scopes, caller, asked.request, audit=staged, provider=staged, sink=staged
                 )  # fmt: skip
         except TimeoutError:
             names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))
@@ -207,6 +210,7 @@ class Front:
         await http.answer_json(connection, 200, await self._orders.revoke(peer.uid, json_request.target(body)))
 
 
+READ: Final = ("/v1/status", "/metrics")
 ROUTES: Final = {
     "/v1/exec": Front._exec,  # noqa: SLF001 - the class's own table, as all below
     "/v1/plan": Front._plan,  # noqa: SLF001

@@ -122,13 +122,14 @@ class Credentials:
             caller = self._caller(peer)
             scope, credential, held = self._found(connection, peer, caller)
             deadline = time.monotonic() + SECONDS
+            provider = WorkerProvider(self._reading, lambda _: _job(credential), deadline)
+            sink = CredentialSink(connection, peer, caller, deadline, self._runs.records, held)
+            staged = self._reading.metrics.staged("credential", self._audit, provider, sink)
             try:
                 async with asyncio.timeout_at(deadline):
                     done = await render(
                         {scope.name: scope}, caller, Request((scope.name,), mode="credential"),
-                        audit=self._audit,
-                        provider=WorkerProvider(self._reading, lambda _: _job(credential), deadline),
-                        sink=CredentialSink(connection, peer, caller, deadline, self._runs.records, held),
+                        audit=staged, provider=staged, sink=staged,
                     )  # fmt: skip
             except TimeoutError:
                 told = f"it took longer than {SECONDS:.0f} s"
