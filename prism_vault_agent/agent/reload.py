@@ -33,7 +33,7 @@ DIRECTORIES = ("scopes.d", "..data")
 
 
 class Reload:
-    """Applies new scopes at once, and takes back what is of scopes that are gone; says which other sections need a restart."""
+    """Applies new scopes at once, and takes back what they do not admit any more; says which other sections need a restart."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Reload:
         self._files.apply(settings.scopes)
         self._renders.look()
         self._rotation.look()
-        self._runs.end(self._runs.of_scopes(removed), "scope_removed")
+        self._runs.judge(settings.scopes, self._runs)
 
 
 def tell_relays(settings: Settings) -> None:

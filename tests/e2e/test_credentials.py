@@ -147,8 +147,9 @@ def test_a_rotation_restarts_the_unit_where_its_scope_says_so(api):
     before, audit_ids = api.host.pid(UNIT), {run["id"] for run in api.held()}
     api.store("newer")
     api.host.command("rotate", "api")
-    wait_until(lambda: api.host.pid(UNIT) not in (before, "0") and api.credential() == b"newer", 60)
     wait_until(lambda: len(api.held()) == 2 and not audit_ids & {run["id"] for run in api.held()}, 60)
+    wait_until(lambda: api.host.active(UNIT), 60)
+    assert (api.credential(), api.host.pid(UNIT) == before) == (b"newer", False)
     assert [run["stale"] for run in api.held()] == [[], []]
 
     def told() -> list[str]:

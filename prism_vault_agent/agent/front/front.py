@@ -141,8 +141,7 @@ class Front:
         )
         run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree, guards=guards)
         peer.pidfd = -1
-        if any(scope.name not in self.settings.scopes for scope in rendered.reservation.grant.scopes):
-            self._runs.end([run], "scope_removed")  # while this render was under way
+        self._runs.judge(self.settings.scopes, [run])  # which may be others since this render began
 
     def _caller(self, peer: Peer, request: Request) -> Caller:
         """Return the attested caller; one that has ended is denied on the record."""

@@ -41,8 +41,7 @@ def adopt(
             continue
         mounts.update(recalled.mounts)
         log.info("run.adopted", audit_id=reservation.audit_id, pid=run.pid)
-        if any(scope.name not in scopes for scope in reservation.grant.scopes):
-            runs.end([run], "scope_removed")
+        runs.judge(scopes, [run])
     return mounts
 
 

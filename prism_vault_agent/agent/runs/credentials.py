@@ -136,8 +136,7 @@ class Credentials:
                 raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=scope.name) from None
             log.info("credential.released", audit_id=done.reservation.audit_id, unit=held.unit, credential=credential.name)
             run = self._runs.begin(UnitRun(done, -1, time.time(), held), since)
-            if scope.name not in self._settings().scopes:
-                self._runs.end([run], "scope_removed")  # while this render was under way
+            self._runs.judge(self._settings().scopes, [run])  # which may be others since this render began
         finally:
             peer.close()
 

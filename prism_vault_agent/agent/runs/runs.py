@@ -16,16 +16,17 @@ from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.agent.trees.tree import swept
 from prism_vault_agent.audit.target import Released, as_read
 from prism_vault_agent.policy.reactions import TERMINATE
+from prism_vault_agent.policy.still import no_longer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.tree import Tree
     from prism_vault_agent.audit.target import Target
     from prism_vault_agent.model import Render, Reservation
-    from prism_vault_agent.scope import Reaction, ScopeName
+    from prism_vault_agent.scope import Reaction, Scope, ScopeName
 
 log = structlog.get_logger()
 
@@ -244,6 +245,8 @@ class Runs:
         finally:
             del self._ending[run]
 
-    def of_scopes(self, names: Collection[ScopeName]) -> list[Run]:
-        """Return the runs that hold values of any of these scopes."""
-        return [run for run in self._runs if any(scope.name in names for scope in run.render.reservation.grant.scopes)]
+    def judge(self, scopes: Mapping[ScopeName, Scope], runs: Iterable[Run]) -> None:
+        """Begin to end those of these runs that ``scopes`` do not admit any more."""
+        for run in runs:
+            if why := no_longer(scopes, run.render.reservation.grant):
+                self.end([run], why)
