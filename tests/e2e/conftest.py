@@ -12,6 +12,7 @@ from tests.support.booted import Booted
 from tests.support.central import CentralProcess
 from tests.support.engine import Engine
 from tests.support.openbao import OpenBao
+from tests.support.roots import NEWER, SUITE
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -19,14 +20,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# What must hold on the newer systemd, with its cgroup v2, as on the other: not all of it, since each takes its minutes.
+ON_BOTH = ("test_agent_units", "test_credentials", "test_install", "test_relay_unit", "test_remain_after_exit")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say of each test here what all of them need together, which ``prepare`` installs, and how long it may take."""
+    for tool in ("systemd-nspawn", "debootstrap", "dockerd", "initdb"):
+        item.add_marker(pytest.mark.tool(tool))
+    for mark in (pytest.mark.root, pytest.mark.namespaces, pytest.mark.timeout(600)):
+        item.add_marker(mark)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the tests that use a machine use it once for each Debian that they are for."""
+    if "suite" in metafunc.fixturenames:
+        name = metafunc.module.__name__.rpartition(".")[2]
+        metafunc.parametrize("suite", (SUITE, NEWER) if name in ON_BOTH else (SUITE,), scope="session")
+
+
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentUnit]:
+def host(tmp_path_factory: pytest.TempPathFactory, suite: str) -> Iterator[AgentUnit]:
     """Return the machine with the units installed; of the agent only the socket is started."""
     own = tmp_path_factory.mktemp("central")
     with (
         OpenBao(tmp_path_factory.mktemp("openbao")) as openbao,
         CentralProcess(own) as central,
-        Booted(tmp_path_factory.mktemp("booted"), our_network=True) as booted,
+        Booted(tmp_path_factory.mktemp("booted"), our_network=True, suite=suite) as booted,
     ):
         yield AgentUnit(booted, openbao, central)
 

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 from tests.support.agent_unit import AGENT, DROP_IN, FILES, MOUNT, RENDER, SOCKET, WEB
 from tests.support.waiting import wait_until
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 
 def test_a_restart_of_the_agent_disturbs_nobody(web):

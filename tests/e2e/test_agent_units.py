@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from tests.support.agent_unit import AGENT, DROP_IN, FILES, RENDER, USER, WEB
 from tests.support.waiting import wait_until
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 
 def test_who_connects_starts_the_agent(host):

@@ -22,14 +22,6 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
-
 UNIT = "prism-vault-central.service"
 USER = "prism-vault-central"
 CONFIG = "/etc/prism-vault/central.toml"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from tests.support.agent_unit import AGENT, ETC, RENDER, WEB
 from tests.support.core_pattern import core_handler
 from tests.support.systemd_coredump import WORDS, put_into
@@ -14,14 +12,6 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.agent_unit import AgentUnit
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 CONTROL = "control.service"
 COMMAND = "command.service"

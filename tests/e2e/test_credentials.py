@@ -8,20 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.agent_unit import AGENT, CREDENTIALS, ETC, FILES, HELPER, HELPER_SOCKET, SOCKET
-from tests.support.booted import HERE
+from tests.support.roots import HERE
 from tests.support.signalled import evidence, order
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.agent_unit import AgentUnit
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 UNIT = "api.service"
 UNITS = f"{HELPER}.d/units.conf"

@@ -17,15 +17,6 @@ from tests.support.soak import count
 if TYPE_CHECKING:
     from prism_vault_agent.scope import Format
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.tool("dockerd"),
-    pytest.mark.timeout(600),
-]
-
 RANDOM = 600
 UNIT = """\
 [Service]

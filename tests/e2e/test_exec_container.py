@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from tests.support.engine import Engine
 
-pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.tool("dockerd"), pytest.mark.timeout(600)]
-
 USER = 10320
 IMAGE = "prism-vault-exec"
 SECRET = "secret/exec/web"

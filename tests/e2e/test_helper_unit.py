@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.agent_unit import AGENT, FILES, HELPER, HELPER_SOCKET, USER
-from tests.support.booted import HERE, INSTALLED
+from tests.support.booted import INSTALLED
+from tests.support.roots import HERE
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.agent_unit import AgentUnit
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 OWNER = "www-data"
 RENDER = "prism-vault-render@owned.service"

@@ -6,18 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.booted import HERE, INSTALLED, Booted
+from tests.support.booted import INSTALLED, Booted
+from tests.support.roots import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 UNITS = "/etc/systemd/system"
 RENDER = f"{UNITS}/prism-vault-render@.service"
@@ -48,9 +41,9 @@ find /etc /opt /usr/local /usr/lib/systemd /usr/lib/sysusers.d /usr/lib/tmpfiles
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+def machine(tmp_path_factory: pytest.TempPathFactory, suite: str) -> Iterator[Booted]:
     """Return a machine on which nothing of ours is but the package."""
-    with Booted(tmp_path_factory.mktemp("booted")) as booted:
+    with Booted(tmp_path_factory.mktemp("booted"), suite=suite) as booted:
         yield booted
 
 

@@ -18,14 +18,6 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.tool("dockerd"),
-    pytest.mark.timeout(600),
-]
-
 SERVICE = """
 import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGTERM])

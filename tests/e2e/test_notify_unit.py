@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.agent_unit import AGENT, FILES, AgentUnit
-from tests.support.booted import HERE, INSTALLED, POLKIT, Booted
+from tests.support.booted import INSTALLED, Booted
 from tests.support.central import CentralProcess
 from tests.support.openbao import OpenBao
+from tests.support.roots import HERE, POLKIT
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
 
 RULES = "/etc/polkit-1/rules.d/50-prism-vault.rules"
 UNIT = """\

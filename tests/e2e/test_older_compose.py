@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.booted import HERE
 from tests.support.composed import BESIDE
+from tests.support.roots import HERE
 
 if TYPE_CHECKING:
     from pathlib import Path

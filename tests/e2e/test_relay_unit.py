@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
     from tests.support.agent_unit import AgentUnit
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("systemd-nspawn"),
-    pytest.mark.tool("debootstrap"),
-    pytest.mark.timeout(600),
-]
-
 RELAY = "prism-vault-relay@"
 DIRECTORY = "/run/prism-vault/relay"
 ASK = f"""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tests.support.engine import Engine
     from tests.support.openbao import OpenBao
 
-pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.tool("dockerd"), pytest.mark.timeout(600)]
-
 FILE = "/run/prism-vault/files/web/web.env"
 SECRET = "secret/prism/lan/web"
 CONFIG = """\

@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
     from tests.support.engine import Engine
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.namespaces,
-    pytest.mark.tool("dockerd"),
-    pytest.mark.tool("initdb"),
-    pytest.mark.timeout(600),
-]
 SERVICES = {"vault", "postgres", "central-1", "central-2", "agent", "app"}
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.central.signing import read_key
 from tests.support.agent import HOST, POLICY
-from tests.support.booted import HERE, INSTALLED, Booted
+from tests.support.booted import INSTALLED, Booted
+from tests.support.roots import HERE
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

