@@ -73,7 +73,7 @@ class SocketSink:
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
         }
-        tree = planned(self.caller, reservation.id)
+        tree = planned(self.caller, reservation.id, self.guards)
         self.records.keep(receipt.resolution, tree=kept(tree), guards=self.guards)
         self.tree = tree = await entered(tree, self.caller, self.peer.check)
         try:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.supervise.supervised import PYTHON, Marked
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.as_user import NOBODY, in_child, prefix
 from tests.support.helper import DAEMON, WWW_DATA, HelperProcess
 from tests.support.own_agent import logged
+from tests.support.soak import count
 from tests.support.waiting import wait_until
+from tests.trees.test_sweep import DEEP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,6 +198,20 @@ def test_a_process_of_another_user_is_ended(helped, how):
     assert done.returncode == 0 and how in done.stdout, done
     child.communicate(timeout=60)
     assert child.returncode == -signal.Signals[how]
+    assert not logged(helped.agent, "revoke.not_permitted")
+
+
+def test_a_tree_of_another_user_is_ended(helped):
+    """What a run of root's has started is found by an agent that is not root, stopped and killed by its helper."""
+    marked, number = Marked(), count(20, 200)
+    code = f"import _signal; _signal.signal(15, _signal.SIG_IGN)\n{DEEP}"
+    words = ("--scope", "roots", "--run-ref", marked.word, "--", *PYTHON, code, str(number))
+    child = helped.agent.spawn(*words, env=marked.env, process_group=0)
+    assert child.stdout.read(number) == "." * number
+    done = helped.command("revoke", "--run-ref", marked.word)
+    assert done.returncode == 0 and "SIGKILL" in done.stdout, done
+    child.communicate(timeout=60)
+    marked.wait_gone()
     assert not logged(helped.agent, "revoke.not_permitted")
 
 

@@ -100,7 +100,7 @@ class Runs:
         render was under way: after ``since`` of them. A ``pidfd`` of -1 says that it has ended, and has left something.
         It is ended where its ``guards`` have ended before it: those of a supervised one end it, unless all are killed at once.
         """
-        run = Run(render, pidfd, at or time.time(), tree or swept(render.reservation.grant.caller, None))
+        run = Run(render, pidfd, at or time.time(), tree or swept(render.reservation.grant.caller))
         if pidfd >= 0:
             asyncio.get_running_loop().add_reader(pidfd, self._end, run)
         else:

@@ -21,3 +21,15 @@ def guards_of(pid: int) -> tuple[Guard, ...]:
         found.append((below.parent, above.started))
         below = above
     return tuple(found)
+
+
+def beside(pids: set[int], guards: tuple[Guard, ...]) -> frozenset[Guard] | None:
+    """Return which of these processes are guards, or what these have started beside the command (``exec/masker.py``).
+
+    None where any is neither.
+    """
+    known = {pid for pid, _ in guards}
+    found = {pid: look(pid) for pid in pids}
+    if any(pid not in known and process is not None and process.parent not in known for pid, process in found.items()):
+        return None
+    return frozenset((pid, process.started) for pid, process in found.items() if process is not None)

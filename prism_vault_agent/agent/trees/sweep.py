@@ -31,23 +31,27 @@ class Process(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A control group that the tree has to itself, as long as it is that one and of that start of its unit."""
+    """A control group that the tree has to itself, as long as it is that one and of that start of its unit.
+
+    ``beside`` are processes in it that are none of the tree, with their starts: those above a supervised command.
+    """
 
     directory: str
     inode: int
     unit: str
     invocation: str
+    beside: frozenset[tuple[int, int]] = frozenset()
 
     @classmethod
-    def of(cls, directory: str, unit: str | None) -> Place:
+    def of(cls, directory: str, unit: str | None, beside: frozenset[tuple[int, int]] = frozenset()) -> Place:
         """Return what a group is now. Raises ``OSError`` where it is gone."""
-        return cls(directory, os.stat(directory).st_ino, unit or "", invocation(unit or ""))
+        return cls(directory, os.stat(directory).st_ino, unit or "", invocation(unit or ""), beside)
 
     def members(self) -> set[int]:
-        """Return the processes in it; none where it is another group by now, or systemd has started its unit anew."""
+        """Return the tree's processes; none where it is another group by now, or systemd has started its unit anew."""
         with contextlib.suppress(OSError):
             if os.stat(self.directory).st_ino == self.inode and invocation(self.unit) == self.invocation:
-                return set(members(self.directory))
+                return set(members(self.directory)) - {pid for pid, started in self.beside if is_alive(pid, started)}
         return set()
 
 

@@ -12,11 +12,13 @@ import structlog
 from prism_vault_agent.agent.trees import hierarchy
 from prism_vault_agent.agent.trees.choice import Facts, Means, choose
 from prism_vault_agent.agent.trees.group import NAME, Group, members
+from prism_vault_agent.agent.trees.guards import beside
 from prism_vault_agent.agent.trees.sweep import Place, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.model import Caller
 
 log = structlog.get_logger()
@@ -41,13 +43,14 @@ class Tree(Protocol):
         """Take away what was made for them, when none is left."""
 
 
-def planned(caller: Caller, name: str) -> Group | Sweep:
+def planned(caller: Caller, name: str, guards: tuple[Guard, ...] = ()) -> Group | Sweep:
     """Return the tree that a process is to be; nothing is changed yet. ``name`` is the run's, which no other has."""
     directory = hierarchy.where(caller.pid)
-    means = choose(facts(directory, caller.pid))
+    seen = facts(directory, caller.pid, guards)
+    means = choose(seen)
     if directory and means is Means.GROUP:
         return Group(f"{directory}/{NAME}{name}")
-    return swept(caller, directory if means is Means.PLACE else None)
+    return swept(caller, directory if means is Means.PLACE else None, guards)
 
 
 async def entered(tree: Group | Sweep, caller: Caller, check: Callable[[], None]) -> Group | Sweep:
@@ -64,7 +67,7 @@ async def entered(tree: Group | Sweep, caller: Caller, check: Callable[[], None]
         check()
     except OSError as error:
         log.warning("tree.no_group", directory=tree.directory, why=error.strerror)
-        return swept(caller, None)
+        return swept(caller)
     except BaseException:
         await asyncio.wait((entering,))
         if entering.exception() is None:
@@ -73,21 +76,22 @@ async def entered(tree: Group | Sweep, caller: Caller, check: Callable[[], None]
     return tree
 
 
-def swept(caller: Caller, directory: str | None) -> Sweep:
+def swept(caller: Caller, directory: str | None = None, guards: tuple[Guard, ...] = ()) -> Sweep:
     """Return the tree of a process as it can be told without a group of its own; ``directory`` is one that it is alone in."""
     place = None
     with contextlib.suppress(OSError):
-        place = Place.of(directory, caller.unit) if directory else None
+        if directory and (others := beside(set(members(directory)) - {caller.pid}, guards)) is not None:
+            place = Place.of(directory, caller.unit, others)
     return Sweep(caller.pid, caller.started, place)
 
 
-def facts(directory: str | None, pid: int) -> Facts:
+def facts(directory: str | None, pid: int, guards: tuple[Guard, ...] = ()) -> Facts:
     """Return what decides by which means a process in the group at ``directory`` is found and ended."""
     if directory is None:
         return Facts(seen=False, divisible=False, alone=False)
     may = all(os.access(path, os.W_OK, effective_ids=True) for path in (directory, f"{directory}/cgroup.procs"))
     top = os.stat(directory).st_dev != os.stat(os.path.dirname(directory)).st_dev
-    return Facts(seen=True, divisible=may, alone=not top and set(members(directory)) == {pid})
+    return Facts(seen=True, divisible=may, alone=not top and beside(set(members(directory)) - {pid}, guards) is not None)
 
 
 def kept(tree: Group | Sweep) -> list[Any] | None:
@@ -95,12 +99,14 @@ def kept(tree: Group | Sweep) -> list[Any] | None:
     if isinstance(tree, Group):
         return [tree.directory]
     place = tree.place
-    return None if place is None else [place.directory, place.inode, place.unit, place.invocation]
+    return None if place is None else [place.directory, place.inode, place.unit, place.invocation, sorted(place.beside)]
 
 
 def again(told: list[Any] | None, caller: Caller) -> Group | Sweep:
     """Return the tree that an earlier agent had; a group that was not made, or is gone, is none."""
     if told and len(told) == 1 and os.path.isdir(str(told[0])):
         return Group(str(told[0]))
-    place = Place(str(told[0]), int(told[1]), str(told[2]), str(told[3])) if told and len(told) == 4 else None
-    return Sweep(caller.pid, caller.started, place)
+    if not told or len(told) == 1:
+        return swept(caller)
+    others = frozenset((int(pid), int(started)) for pid, started in told[4])
+    return Sweep(caller.pid, caller.started, Place(str(told[0]), int(told[1]), str(told[2]), str(told[3]), others))
