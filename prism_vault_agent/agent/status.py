@@ -99,17 +99,7 @@ class Status:
                 for scope in settings.scopes.values()
                 if self.shows(scope, asker)
             ],
-            "runs": [
-                {
-                    **run.describe(),
-                    "left": self.runs.left(run),
-                    **(self.rotation.describe(run) if self.rotation else {}),
-                    **self._held(run.render),
-                    "adopted": run.started_at < self.started_at,
-                }
-                for run in self.runs
-                if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)
-            ],
+            "runs": self._running(asker),
             "leases": self.leases.describe() if self.leases else {},
             "files": self._rendered(settings, asker),
             "sidecar": self.sidecar.describe(self._described()) if self.sidecar and self.files else None,
@@ -124,6 +114,20 @@ class Status:
                 "memory_locked": self.hardening.memory_locked,
             },
         }
+
+    def _running(self, asker: Caller) -> list[dict[str, Any]]:
+        """Return the runs that are the asker's business."""
+        return [
+            {
+                **run.describe(),
+                "left": self.runs.left(run),
+                **(self.rotation.describe(run) if self.rotation else {}),
+                **self._held(run.render),
+                "adopted": run.started_at < self.started_at,
+            }
+            for run in self.runs
+            if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)
+        ]
 
     def _rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
         """Return the rendered files that are the asker's business, each with when they are looked at next, at the latest."""

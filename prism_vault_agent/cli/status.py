@@ -75,23 +75,16 @@ def page(status: Json, path: str) -> str:
         ("SCOPE", "PROJECT", "ENVIRONMENT", "PURPOSES"),
         [[scope.get(key) for key in ("name", "project", "environment", "purposes")] for scope in status.get("scopes", [])],
     )
-    runs = show.table(
-        (
-            "SCOPES",
-            "PURPOSE",
-            "RUN REF",
-            "JOB",
-            "UNIT",
-            "COMMAND",
-            "PID",
-            "UID",
-            "KIND",
-            "AGE",
-            "VERSIONS",
-            "ROTATION",
-            "LEASES",
-            "ID",
-        ),
+    lines += [f"files    {_count(status, 'files')}{_memory(status)}", *_files(status), *_consumers(status)]
+    lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
+    lines += [f"runs     {_count(status, 'runs')}", *_runs(status)]
+    return "\n".join(lines) + "\n"
+
+
+def _runs(status: Json) -> list[str]:
+    """Return the table of runs."""
+    told = show.table(
+        "SCOPES|PURPOSE|RUN REF|JOB|UNIT|COMMAND|PID|UID|KIND|AGE|VERSIONS|ROTATION|LEASES|ID".split("|"),
         [
             [
                 *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "unit", "command", "pid", "uid", "kind")),
@@ -104,7 +97,12 @@ def page(status: Json, path: str) -> str:
             for run in status.get("runs", [])
         ],
     )
-    files = show.table(
+    return told.splitlines()
+
+
+def _files(status: Json) -> list[str]:
+    """Return the table of rendered files."""
+    told = show.table(
         ("SCOPE", "FILES", "GENERATION", "AGE", "VERSIONS", "NEXT CHECK", "LAST ROTATION", "DRIFT", "LEASES", "ID"),
         [
             [
@@ -120,10 +118,7 @@ def page(status: Json, path: str) -> str:
             for each in status.get("files", [])
         ],
     )
-    lines += [f"files    {_count(status, 'files')}{_memory(status)}", *files.splitlines(), *_consumers(status)]
-    lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
-    lines += [f"runs     {_count(status, 'runs')}", *runs.splitlines()]
-    return "\n".join(lines) + "\n"
+    return told.splitlines()
 
 
 def _credentials_socket(part: Json) -> list[str]:
