@@ -142,11 +142,12 @@ class Reaction:
 
 @dataclass(frozen=True, slots=True)
 class KeyReaction:
-    """What is done for one variable; None: as the scope says."""
+    """What is done for one variable; None: as the scope says. ``stale_ok`` is in seconds."""
 
     name: str
     on_rotate: Reaction | None = None
     on_revoke: Reaction | None = None
+    stale_ok: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,10 @@ REVOKED: Final = Reaction("terminate")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A named set of bindings, with who may have it and why. ``grace``, ``poll`` and ``ttl`` (of its leases) are in seconds."""
+    """A named set of bindings, with who may have it and why.
+
+    ``grace``, ``poll``, ``ttl`` (of its leases) and ``stale_ok`` are in seconds.
+    """
 
     name: ScopeName
     project: str
@@ -196,6 +200,7 @@ class Scope:
     on_revoke: Reaction = REVOKED
     keys: tuple[KeyReaction, ...] = ()
     rotate_limits: Limits = Limits()
+    stale_ok: float | None = None
 
     @property
     def restartable(self) -> tuple[str, ...]:
@@ -208,3 +213,12 @@ class Scope:
         """The services that a rotation may restart, by what the scope or a variable of it says."""
         said = (self.on_rotate, *(key.on_rotate for key in self.keys))
         return self.restartable if any(each is not None and each.does == "restart" for each in said) else ()
+
+
+def stale_bound(scope: Scope, path: str) -> float | None:
+    """Return for how many seconds what was read of a path may be used without a word of the provider; None for no bound."""
+    own = {key.name: key.stale_ok for key in scope.keys if key.stale_ok is not None}
+    meant = [each for each in scope.bindings if any(read.path == path for read in each.references)]
+    bounds = [own.get(each.name or "", scope.stale_ok) for each in meant]
+    bounds += own.values() if any(each.name is None for each in meant) else []  # which of them it has is not known here
+    return min((bound for bound in bounds if bound is not None), default=None)

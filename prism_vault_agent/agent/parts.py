@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from prism_vault_agent.agent.budget import Budget
 from prism_vault_agent.agent.credential import credential_of
 from prism_vault_agent.agent.drops import Drops
 from prism_vault_agent.agent.files.consumers import Consumers
@@ -14,6 +15,7 @@ from prism_vault_agent.agent.files.files import Files
 from prism_vault_agent.agent.files.renders import FileRenders
 from prism_vault_agent.agent.files.requests import FileRequests
 from prism_vault_agent.agent.files.standings import Standings
+from prism_vault_agent.agent.freshness import Freshness
 from prism_vault_agent.agent.front.front import Front
 from prism_vault_agent.agent.leases.leases import Leases
 from prism_vault_agent.agent.leases.watch import LeaseWatch
@@ -99,6 +101,7 @@ class Parts:
     renders: FileRenders
     rotation: Rotation
     watch: Watch
+    freshness: Freshness
     lease_watch: LeaseWatch
     orders: Orders
     front: Front
@@ -134,11 +137,18 @@ class Parts:
         runs.note = audit.note
         turns = Turns(str(Path(settings.agent.state) / "rotation"))
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
-        watch = status.watch = Watch(reading, runs, files, renders, rotation=rotation, settings=lambda: front.settings)
+        budget = Budget(lambda: front.settings.vault.poll_requests)
+        freshness = status.freshness = Freshness(
+            runs, files, leases, lambda: front.settings, note=audit.note, path=str(Path(settings.agent.state) / "answered")
+        )  # fmt: skip
+        watch = status.watch = Watch(
+            reading, runs, files, renders,
+            rotation=rotation, budget=budget, freshness=freshness, settings=lambda: front.settings,
+        )  # fmt: skip
         lease_watch = LeaseWatch(
             reading, runs, files, renders,
             waiting=lambda name: consumers.waiting(name) or rotation.waiting(name), outdated=rotation.note,
-            note=audit.note, interval=settings.vault.poll,
+            note=audit.note, interval=settings.vault.poll, budget=budget,
         )  # fmt: skip
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
         session.refused = orders.take_back
@@ -156,7 +166,7 @@ class Parts:
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
-            consumers=consumers, renders=renders, rotation=rotation, watch=watch, lease_watch=lease_watch,
+            consumers=consumers, renders=renders, rotation=rotation, watch=watch, freshness=freshness, lease_watch=lease_watch,
             orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
             status=status, listeners=listeners, requests=requests, sidecar=sidecar,
         )  # fmt: skip
@@ -184,8 +194,8 @@ class Parts:
         directories = {os.path.dirname(file) for file in self.settings.files}
         return (
             self.session.run(), self.session.probe(), self.front.serve(self.listeners[0].socket), self.watch.run(),
-            self.lease_watch.run(), self.renders.run(), self.consumers.run(), self.rotation.run(), self.signals.run(),
-            self.reload.watch(directories), self.log.witness.run(), self.credentials.serve(self.listeners[1]),
+            self.lease_watch.run(), self.freshness.run(), self.renders.run(), self.consumers.run(), self.rotation.run(),
+            self.signals.run(), self.reload.watch(directories), self.log.witness.run(), self.credentials.serve(self.listeners[1]),
             Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 

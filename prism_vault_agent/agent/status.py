@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.files.sidecar import Sidecar
+    from prism_vault_agent.agent.freshness import Freshness
     from prism_vault_agent.agent.front.listener import Listener
     from prism_vault_agent.agent.leases.leases import Leases
     from prism_vault_agent.agent.runs.rotation import Rotation
@@ -62,6 +63,7 @@ class Status:
     sidecar: Sidecar | None = None
     leases: Leases | None = None
     counted: Metrics = field(default_factory=Metrics)
+    freshness: Freshness | None = None
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -152,11 +154,12 @@ class Status:
         return [{**told, "on_rotate": words.get(told["scope"], "")} for told in (self.files.describe() if self.files else [])]
 
     def _held(self, render: Render) -> dict[str, Any]:
-        """Return the leases that a release holds, and which versions it has of what has any."""
+        """Return what a release holds: leases, versions of what has any, and for how long nobody confirmed these."""
         found = self.leases.of(render.reservation.id) if self.leases else []
         return {
             "leases": [told for child in found for told in child.describe()],
             "versions": {lease.path: lease.version for lease in render.leases if lease.version is not None},
+            **(self.freshness.describe(render) if self.freshness else {}),
         }
 
     def metrics(self, settings: Settings) -> str:

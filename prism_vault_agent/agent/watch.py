@@ -22,8 +22,10 @@ from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, Token
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from prism_vault_agent.agent.budget import Budget
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
+    from prism_vault_agent.agent.freshness import Freshness
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
@@ -46,10 +48,17 @@ class Watch:
         renders: FileRenders,
         *,
         rotation: Rotation,
+        budget: Budget,
+        freshness: Freshness,
         settings: Callable[[], Settings],
     ) -> None:
-        """Look after these as ``settings`` say at that time; what is outdated is for ``renders`` and ``rotation``."""
+        """Look after these as ``settings`` say at that time, within ``budget``.
+
+        What is outdated is for ``renders`` and ``rotation``; what the provider answered of is told to ``freshness``.
+        """
         self._rotation = rotation
+        self._budget = budget
+        self._freshness = freshness
         self._files = files
         self._renders = renders
         self._reading = reading
@@ -80,11 +89,9 @@ class Watch:
             self._wanted.clear()
             try:
                 while due := self._now_due():
-                    began = time.monotonic()
-                    requests = await self._look(due)
+                    await self._budget.take(len(due))
+                    self._budget.unused(len(due) - await self._look(due))
                     self._renders.begin()
-                    # What is left of the time that so many requests may take.
-                    await asyncio.sleep(max(0.0, began + requests / self._settings().vault.poll_requests - time.monotonic()))
             except PrismVaultError as error:
                 log.warning("watch.failed", reason=error.reason, message=error.message)
                 if isinstance(error, ProviderUnavailable):
@@ -121,7 +128,7 @@ class Watch:
         self._due = {path: self._due.get(path, now + _jittered(intervals[path])) for path in held}
         self._failures = {path: count for path, count in self._failures.items() if path in held}
         due = sorted((path for path in held if self._due[path] <= now), key=lambda path: self._due[path])
-        chosen = due[: max(1, self._settings().vault.poll_requests)]
+        chosen = due[: self._budget.most]
         for path in chosen:
             pause = min(intervals[path] * 2 ** self._failures.get(path, 0), max(LONGEST_PAUSE, intervals[path]))
             self._due[path] = now + _jittered(pause)
@@ -145,6 +152,7 @@ class Watch:
             return 1
         self._unlisted.update(answer["unlisted"])
         self._note_failures(held, answer["failed"])
+        self._freshness.confirm(path for path in held if path not in answer["failed"])
         for path, version, how in answer["withdrawn"]:
             self._withdrawn(path, version, how, held[path][version])
         for rendered in self._files:

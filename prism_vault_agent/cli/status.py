@@ -91,7 +91,7 @@ def _runs(status: Json) -> list[str]:
                 _age(run),
                 _versions(run),
                 rotation.of_run(run),
-                _leases(run),
+                [*_not_confirmed(run), *_leases(run)],
                 run.get("id"),
             ]
             for run in status.get("runs", [])
@@ -112,7 +112,7 @@ def _files(status: Json) -> list[str]:
                 f"within {show.age(each.get('next_check', 0))}",
                 _last(each.get("last_rotation")),
                 each.get("drift") or rotation.of_files(each),
-                _leases(each),
+                [*_not_confirmed(each), *_leases(each)],
                 each.get("id"),
             ]
             for each in status.get("files", [])
@@ -181,6 +181,13 @@ def _leases(each: Json) -> list[str]:
         ends = "end not known yet" if left is None else f"{'ends' if lease.get('final') else 'renewed'} within {show.age(left)}"
         told.append(f"{show.text(lease.get('path'))} ({ends})")
     return told
+
+
+def _not_confirmed(each: Json) -> list[str]:
+    """Return for how long the provider has not said that it stands, and how long it may be used so; nothing where it has."""
+    if each.get("stale_for") is None:
+        return []
+    return [f"not confirmed for {show.age(each['stale_for'])}, used for {show.age(each.get('stale_ends_in', 0))} more"]
 
 
 def _all_leases(part: Json) -> str:

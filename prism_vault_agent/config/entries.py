@@ -101,6 +101,11 @@ class ScopeEntry(Section):
     poll: Timeout | None = Field(None, description="How often to look after what has this scope. Default: `poll` of `[vault]`.")
     grace: Duration = Field("10s", description="Time between asking a process to end and ending it.")
     ttl: Ttl | None = Field(None, description="Longest life of what is leased for it. Default: what the provider allows.")
+    stale_ok: Ttl | None = Field(
+        None,
+        description="How long what was given out may be used while the provider does not say that it stands. Then files are "
+        "cleared and processes ended, or at the end of a lease before that. Default: no bound but the end of leases.",
+    )
     on_rotate: OnRotate = Field(
         "notify",
         description="What is done when a secret of it has a newer version: `restart`, `signal:NAME` or `terminate` the processes "
@@ -112,5 +117,7 @@ class ScopeEntry(Section):
         description="What is done with processes when it is taken back, beside the files, which are cleared in any case: "
         "`terminate`; `signal:NAME`, in place of SIGTERM; `clear`: they are left, whatever they hold.",
     )
-    keys: dict[str, KeyEntry] = Field(default_factory=dict, description="`on_rotate` and `on_revoke` of single variables.")
+    keys: dict[str, KeyEntry] = Field(
+        default_factory=dict, description="`on_rotate`, `on_revoke` and `stale_ok` of single variables."
+    )
     rotate_limits: LimitsEntry | None = Field(None, description="How often and when `on_rotate` is done to processes.")

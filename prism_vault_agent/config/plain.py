@@ -83,7 +83,8 @@ def _scope(plain: Plain) -> Scope:
             "on_rotate": Reaction(**plain["on_rotate"]),
             "on_revoke": Reaction(**plain["on_revoke"]),
             "keys": tuple(
-                KeyReaction(each["name"], *map(_reaction, (each["on_rotate"], each["on_revoke"]))) for each in plain["keys"]
+                KeyReaction(each["name"], _reaction(each["on_rotate"]), _reaction(each["on_revoke"]), each["stale_ok"])
+                for each in plain["keys"]
             ),
             "rotate_limits": Limits(**{**plain["rotate_limits"], "windows": tuple(plain["rotate_limits"]["windows"])}),
         }

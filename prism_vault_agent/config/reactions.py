@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from prism_vault_agent.config.fields import Duration, MaintenanceWindow, Section
+from prism_vault_agent.config.fields import Duration, MaintenanceWindow, Section, Ttl
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.shapes import seconds
 from prism_vault_agent.policy.names import fault
@@ -44,10 +44,11 @@ OnRevoke = Annotated[str, AfterValidator(_on_revoke)]
 
 
 class KeyEntry(Section):
-    """What is done when the secret of one variable is rotated or revoked. Where several are, the strongest counts."""
+    """What is done when the secret of one variable is rotated, revoked or stale. Where several are, the strongest counts."""
 
     on_rotate: OnRotate | None = Field(None, description="As in the scope, for this variable. Default: as the scope says.")
     on_revoke: OnRevoke | None = Field(None, description="As in the scope, for this variable. Default: as the scope says.")
+    stale_ok: Ttl | None = Field(None, description="As in the scope, for this variable. Default: as the scope says.")
 
 
 class LimitsEntry(Section):
@@ -73,7 +74,7 @@ def key_reactions(entry: entries.ScopeEntry, here: KeyPath, problems: list[Probl
         elif name not in entry.env and not entry.env_from:
             problems.append(Problem(path, "names no variable of the scope", "bind it in env"))
         rotate, revoke = (None if text is None else Reaction.parse(text) for text in (each.on_rotate, each.on_revoke))
-        found.append(KeyReaction(name, rotate, revoke))
+        found.append(KeyReaction(name, rotate, revoke, None if each.stale_ok is None else seconds(each.stale_ok)))
     return tuple(found)
 
 

@@ -52,6 +52,7 @@ def scope(name: str, entry: entries.ScopeEntry, accounts: Accounts, templates: T
         pristine=entry.pristine,
         grace=seconds(entry.grace),
         ttl=seconds(entry.ttl) if entry.ttl else 0.0,
+        stale_ok=None if entry.stale_ok is None else seconds(entry.stale_ok),
         poll=None if entry.poll is None else seconds(entry.poll),
         files=tuple(
             _file(file, (*here, "files", index), entry, accounts=accounts, templates=templates, problems=problems)

@@ -92,5 +92,5 @@ def test_no_secret_is_in_a_record():
     """There are accessors and ids in it, and neither a value nor a token."""
     assert set(child(LEASE).record()) == {
         "event_id", "parent", "seconds", "boot", "since", "leases", "reservation", "audit_id", "scopes", "kind", "purpose",
-        "run_ref", "job_id", "mode", "caller", "bindings",
+        "run_ref", "job_id", "mode", "supervised", "on_rotate", "references", "caller", "bindings",
     }  # fmt: skip

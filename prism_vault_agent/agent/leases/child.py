@@ -19,7 +19,7 @@ from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.model import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prism_vault_agent.audit.event import Fields
     from prism_vault_agent.model import Reservation
@@ -46,7 +46,8 @@ class Child:
     ``seconds`` is the life that it is given. ``ends`` says of it, of its leases and of a parent that is not ours any more when
     each ends. ``due`` is when it is looked after next, ``replace_at`` when files get another in place of what cannot be renewed.
     ``ending``: it is to be revoked, not before ``revoke_at``; ``error`` is why that has not been possible. ``replaced``: a newer
-    generation of files is there, of which its consumers are told before.
+    generation of files is there, of which its consumers are told before. ``confirmed`` is when the provider last said that it
+    lives.
     """
 
     accessor: str
@@ -60,6 +61,7 @@ class Child:
     replace_at: float = math.inf
     since: float = 0.0
     renewed: int = 0
+    confirmed: float = 0.0
     capped: bool = False
     ending: bool = False
     revoke_at: float = 0.0
@@ -70,6 +72,7 @@ class Child:
 
     def read(self, leases: Iterable[Lease], since: float) -> None:
         """Take note of what was read, whose time has run since ``since``."""
+        self.confirmed = since
         self.leases, self.since = tuple(lease for lease in leases if lease.version is None and lease.seconds), since
         self.ends = {self.accessor: since + self.seconds, **{key(lease): since + lease.seconds for lease in self.leases}}
         fixed = [lease.seconds for lease in self.leases if not lease.renewable]
@@ -83,7 +86,7 @@ class Child:
 
     def extended(self, left: Mapping[str, int]) -> None:
         """Take note of how long each lives now; ``capped`` where what ends first does not live as long as at first."""
-        at = now()
+        at = self.confirmed = now()
         self.ends |= {each: at + seconds for each, seconds in left.items()}
         self.renewed += 1
         self.capped = self.expires - at < WHOLE * self.span and not self.is_fixed(self.first)
@@ -153,6 +156,21 @@ class Child:
             "leases": [dataclasses.asdict(lease) for lease in self.leases],
             **reservations.plain(self.reservation),
         }
+
+
+def portions(children: Iterable[Child], most: int) -> Iterator[list[Child]]:
+    """Return child tokens in portions that take at most so many requests to be looked at, or are of one."""
+    portion: list[Child] = []
+    requests = 0
+    for child in children:
+        takes = 1 + len(child.lease_ids)
+        if portion and requests + takes > most:
+            yield portion
+            portion, requests = [], 0
+        portion.append(child)
+        requests += takes
+    if portion:
+        yield portion
 
 
 def key(lease: Lease) -> str:

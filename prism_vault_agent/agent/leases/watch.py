@@ -16,6 +16,7 @@ import structlog
 
 from prism_vault_agent.agent.files.rendered import Rendered
 from prism_vault_agent.agent.leases.child import StillThere, now
+from prism_vault_agent.agent.leases.look import LeaseLook
 from prism_vault_agent.agent.outdated import leased
 from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.errors import PrismVaultError, TokenExpired
@@ -23,6 +24,7 @@ from prism_vault_agent.errors import PrismVaultError, TokenExpired
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prism_vault_agent.agent.budget import Budget
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
     from prism_vault_agent.agent.leases.child import Child
@@ -59,8 +61,12 @@ class LeaseWatch:
         outdated: Callable[[Run, Marks], None],
         note: Callable[[str, str], None],
         interval: float,
+        budget: Budget,
     ) -> None:
-        """``waiting`` tells who uses older files still, ``outdated`` is told which runs need another lease, ``note`` records."""
+        """Look at them within ``budget``.
+
+        ``waiting`` tells who uses older files still, ``outdated`` is told which runs need another lease, ``note`` records.
+        """
         self._leases = reading.leases
         self._reading = reading
         self._runs = runs
@@ -69,10 +75,9 @@ class LeaseWatch:
         self._waiting = waiting
         self._outdated = outdated
         self._note = note
-        self._interval = interval
+        self._look = LeaseLook(self._job, interval, budget)
         self._wanted = asyncio.Event()
         self._few = asyncio.Semaphore(AT_ONCE)
-        self._looked = now()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases.wake = self._wanted.set
 
@@ -115,9 +120,9 @@ class LeaseWatch:
             if due and not child.busy and not (child.ending and not self._reading.session.reachable and child.pause):
                 self._begin(self._attend(child), child)
         held = [child for child in self._leases if not child.ending and child.reservation.id in holders]
-        if held and at - self._looked >= self._interval * random.uniform(0.8, 1.0):  # noqa: S311 - jitter is no secret
-            self._looked = at
-            self._begin(self._look(held), None)
+        if held and self._look.due(at):
+            self._look.begin()
+            self._begin(self._look.at(held, self._withdrawn), None)
 
     def _begin(self, work: object, child: Child | None) -> None:
         if child is not None:
@@ -227,18 +232,6 @@ class LeaseWatch:
             return
         child.extended(answer["left"])
         self._withdrawn(child, answer["left"])
-
-    async def _look(self, held: list[Child]) -> None:
-        """Find what the provider has ended. What cannot be asked is asked again at the next look."""
-        job = {"do": "left", "accessors": [child.accessor for child in held]}
-        job["leases"] = [lease_id for child in held for lease_id in child.lease_ids]
-        try:
-            left = (await self._job(job))["left"]
-        except PrismVaultError as error:
-            log.warning("leases.not_looked_at", reason=error.reason, message=error.message)
-            return
-        for child in held:
-            self._withdrawn(child, left)
 
     def _withdrawn(self, child: Child, left: dict[str, int]) -> None:
         """Take back what hangs on a child token or a lease that is gone."""
