@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.agent_unit import AgentUnit
 
-UNIT = "once.service"
+UNIT = r"once\x2dmore.service"  # what is escaped stands in the names of its places, too
 CREDENTIAL = f"/run/credentials/{UNIT}/key"
 TEXT = """\
 [Service]
@@ -62,7 +62,8 @@ def once(host: AgentUnit) -> Iterator[Once]:
     host.rotate("once", 1)
     host.booted.path(f"{ETC}/scopes.d/once.toml").write_text(
         '[scopes.once]\nproject = "prism"\nenvironment = "lan"\npurposes = ["service"]\ngrace = "1s"\n'
-        f'callers = [{{ kind = "service", unit = "{UNIT}" }}]\n[scopes.once.env]\nKEY = "vault://secret/once#key"\n'
+        f"callers = [{{ kind = 'service', unit = '{UNIT}' }}]\n"
+        '[scopes.once.env]\nKEY = "vault://secret/once#key"\n'
         '[[scopes.once.credentials]]\nname = "key"\nvariable = "KEY"\n'
     )
     wait_until(lambda: "once" in [scope["name"] for scope in host.status()["scopes"]] and host.status()["ready"])
