@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.decryption import Decryption
 from prism_vault_agent.errors import ConfigError, PrismVaultError, SecretNotFound
-from prism_vault_agent.policy import names
 from prism_vault_agent.ssh_certificate import SshCertificate
 from prism_vault_agent.vault import certificate, kv, leased, ssh
 from prism_vault_agent.vault import mounts as mounting
+from prism_vault_agent.vault.naming import named, places_of
 from prism_vault_agent.vault.refusal import refusal
-from prism_vault_agent.vault.values import as_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,14 +60,14 @@ def read(
             given twice, a ciphertext that is none or of another key.
         ProviderUnavailable, ProtocolError: as ``Transport.request``.
     """
-    places = tuple(dict.fromkeys(place for each in bindings for place in _places_of(each)))
+    places = tuple(dict.fromkeys(place for each in bindings for place in places_of(each)))
     try:
         secrets, leases, found = _read_places(transport, token, places, dict(mounts or {}), deadline=deadline, child=child)
     except (SecretNotFound, ConfigError) as error:
         if not mounts or error.reason not in {"no_such_path", "config"}:
             raise
         secrets, leases, found = _read_places(transport, token, places, {}, deadline=deadline, child=child)
-    return Reading(_named(bindings, secrets, allow_names), tuple(lease for each in leases.values() for lease in each), found)
+    return Reading(named(bindings, secrets, allow_names), tuple(lease for each in leases.values() for lease in each), found)
 
 
 def read_each(
@@ -84,14 +83,14 @@ def read_each(
     What concerns one of them only, a key that is missing, is its own error. Raises as :func:`read` where a path cannot be
     read, whoever wants it, and where one may give a lease: such a release is read by itself.
     """
-    places = tuple(dict.fromkeys(place for bindings, _ in wanted for each in bindings for place in _places_of(each)))
+    places = tuple(dict.fromkeys(place for bindings, _ in wanted for each in bindings for place in places_of(each)))
     secrets, leases, found = _read_places(transport, token, places, dict(mounts), deadline=deadline, child=None)
     answers: list[Reading | PrismVaultError] = []
     for bindings, allow_names in wanted:
-        mine = {place for each in bindings for place in _places_of(each)}
+        mine = {place for each in bindings for place in places_of(each)}
         own = tuple(lease for place, of_place in leases.items() if place in mine for lease in of_place)
         try:
-            answers.append(Reading(_named(bindings, secrets, allow_names), own, found))
+            answers.append(Reading(named(bindings, secrets, allow_names), own, found))
         except PrismVaultError as error:
             answers.append(error)
     return answers
@@ -139,17 +138,6 @@ def _read_places(
 
         secrets[place], leases[place] = decrypt(transport, own, place, secrets, deadline)
     return secrets, leases, found
-
-
-def place_of(binding: Binding) -> kv.Place:
-    """Return what a binding is a part of; bindings of one place are of one request."""
-    return kv.Place(binding.reference.path, binding.reference.version, binding.wanted)
-
-
-def _places_of(binding: Binding) -> list[kv.Place]:
-    """Return all that is read for a binding: where its ciphertexts are kept, too."""
-    further = [kv.Place(each.path, each.version) for each in binding.references[1:]]
-    return [*further, place_of(binding)]
 
 
 def _is_other(place: kv.Place, found: Mounts) -> bool:
@@ -217,36 +205,3 @@ def _answers(
         raise failures[min(failures)]
     refused = sorted(at for at, answer in answers.items() if not answer.ok)
     return [(places[at], answers[at]) for at in (refused[:1] or sorted(answers))]
-
-
-def _named(
-    bindings: Sequence[Binding], secrets: dict[kv.Place, dict[str, Any]], allow_names: frozenset[str]
-) -> dict[str, str | bytes]:
-    values: dict[str, str | bytes] = {}
-    for binding in bindings:
-        reference = binding.reference
-        secret = secrets[place_of(binding)]
-        if binding.name is not None and reference.key is None:
-            raise ConfigError(f"{binding.name} is bound to a whole secret, {reference}", mend="add #<key>", reason="no_such_key")
-        for key in secret if reference.key is None else [reference.key]:
-            if key not in secret:
-                raise kv.no_such_key(reference)
-            name = key if binding.name is None else binding.name
-            if binding.name is None:
-                _check(name, reference.path, allow_names)
-            value = secret[key] if isinstance(secret[key], bytes) else as_text(secret[key], f"{reference}")
-            if values.setdefault(name, value) != value:
-                raise ConfigError(f"{name} has two different values", mend="bind it once", reason="collision")
-    return values
-
-
-def _check(name: str, path: str, allow_names: frozenset[str]) -> None:
-    fault = names.fault(name)
-    if fault is None and names.dangerous(name) and name not in allow_names:
-        fault = "changes how programs load or run"
-    if fault:
-        raise ConfigError(
-            f"the key {names.shown(name)} of vault://{path} cannot be a name: it {fault}",
-            mend="bind the keys one by one, or allow the name in the scope",
-            reason="bad_name",
-        )
