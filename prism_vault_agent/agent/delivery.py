@@ -19,6 +19,7 @@ from prism_vault_agent.agent.runs.signalling import signal_all
 from prism_vault_agent.agent.trees.tree import entered, kept, planned
 from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProviderUnavailable
 from prism_vault_agent.model import Receipt, Render, Reservation
+from prism_vault_agent.policy.reactions import may_restart
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.runs.records import RunRecords
     from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.tree import Tree
-    from prism_vault_agent.model import Caller
+    from prism_vault_agent.model import Caller, Grant
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()
@@ -72,6 +73,7 @@ class SocketSink:
             "X-Prism-Vault-Collision": collision(reservation),
             "X-Prism-Vault-Audit-Id": reservation.audit_id,
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
+            "X-Prism-Vault-Orders": str(int(_may_restart(reservation.grant))),
         }
         tree = planned(self.caller, reservation.id, self.guards)
         self.records.keep(receipt.resolution, tree=kept(tree), guards=self.guards)
@@ -124,6 +126,11 @@ async def _told(delivery: asyncio.Future[Message], limit: float) -> None:
         delivery.cancel()
         raise ProviderUnavailable("the worker does not tell what it has delivered", mend="retry", reason=UNTOLD)
     delivery.result()
+
+
+def _may_restart(grant: Grant) -> bool:
+    """Tell whether who supervises a command is to wait for the order to start it anew."""
+    return grant.request.supervised and may_restart(grant.scopes, grant.request.on_rotate)
 
 
 def collision(reservation: Reservation) -> str:

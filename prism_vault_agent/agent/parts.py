@@ -29,6 +29,7 @@ from prism_vault_agent.agent.runs.credentials import Credentials
 from prism_vault_agent.agent.runs.records import RunRecords
 from prism_vault_agent.agent.runs.rotation import Rotation
 from prism_vault_agent.agent.runs.runs import Runs
+from prism_vault_agent.agent.runs.supervisors import Supervisors
 from prism_vault_agent.agent.runs.turns import Turns
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
@@ -153,7 +154,12 @@ class Parts:
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
         session.refused = orders.take_back
         requests = FileRequests(files, renders, status)
-        front = Front(settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, status=status)
+        supervisors = Supervisors(runs, lambda: front.settings.agent.connections_per_user)
+        runs.for_good, rotation.restart = supervisors.taken_back, supervisors.restart
+        front = Front(
+            settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
+            status=status,
+        )  # fmt: skip
         credentials = Credentials(lambda: front.settings, audit, reading, runs)
         signals = status.signals = Signals(
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,

@@ -14,6 +14,12 @@ OPTIONS = (
     ("--env-file", "env_files", "FILE", "variables from a .env file; values may be vault:// references; may be repeated"),
     ("--pristine", "pristine", "", "of your own variables, give the command only HOME, PATH and the like"),
     ("--supervise", "supervise", "", "stay until the command ends, and end with it whatever it has started"),
+    (
+        "--on-rotate",
+        "on_rotate",
+        "WHAT",
+        "when its secrets are rotated: restart (implies --supervise), signal:NAME, terminate or none",
+    ),
     ("--restart", "restart", "WHEN", "start the command again: on-failure, always, or no (the default); implies --supervise"),
     ("--restart-limit", "restart_limit", "N/TIME", "how often within a time, before it is left at that: 5/1m (the default)"),
     ("--mask-output", "mask_output", "", "replace the values in what the command prints; implies --supervise"),
@@ -24,6 +30,7 @@ OPTIONS = (
     ("--config", "config", "PATH", "the configuration to use with --direct"),
 )
 RESTARTS = ("no", "on-failure", "always")
+ROTATIONS = ("", "restart", "terminate", "none", *(f"signal:{name}" for name in ("HUP", "INT", "TERM", "USR1", "USR2")))
 LISTS = ("scopes", "env_files")
 _BY_NAME = {option: (field, bool(value)) for option, field, value, _ in OPTIONS}
 
@@ -32,6 +39,7 @@ class ExecOptions:
     """What the command line asked for. ``timeout`` is seconds; an option that was not given is empty, False or None."""
 
     __slots__ = (
+        "after",
         "config",
         "direct",
         "dry_run",
@@ -39,6 +47,7 @@ class ExecOptions:
         "help",
         "job_id",
         "mask_output",
+        "on_rotate",
         "pristine",
         "purpose",
         "quiet",
@@ -65,10 +74,12 @@ class ExecOptions:
         self.direct = False
         self.dry_run = False
         self.supervise = False
+        self.on_rotate = ""
         self.restart = "no"
         self.restart_limit = (5, 60.0)  # times, seconds
         self.mask_output = False
         self.quiet = False  # what is temporary was said before
+        self.after = ""  # the release of the start before
         self.values_to = 0  # a descriptor that takes the values before they are the command's
         self.terms_to = 0  # one that takes the terms of the release, then too
         self.socket = ""
@@ -129,7 +140,11 @@ def check(options: ExecOptions) -> ExecOptions:
         raise Failure(USAGE, "--socket and --direct exclude each other; --direct asks no agent")
     if options.restart not in RESTARTS:
         raise Failure(USAGE, f"--restart takes one of {', '.join(RESTARTS)}")
-    options.supervise |= options.mask_output or options.restart != "no"
+    if options.on_rotate not in ROTATIONS:
+        raise Failure(USAGE, f"--on-rotate takes one of {', '.join(ROTATIONS[1:])}")
+    if options.on_rotate and options.direct:
+        raise Failure(USAGE, "--on-rotate and --direct exclude each other; without an agent nobody tells of a rotation")
+    options.supervise |= options.mask_output or options.restart != "no" or options.on_rotate == "restart"
     return options
 
 

@@ -2,10 +2,11 @@
 
 import _socket
 
-# What the supervisor tells: the number of a signal to pass on; to start the command, quietly or not; to end it within its grace;
-# that it runs, and the number of the last change it read.
+# What the supervisor tells: the number of a signal to pass on; to start the command, quietly or aloud, and after which release;
+# to end it within its grace; that it runs, and the number of the last change it read.
 GO = b"\xff"
 QUIET = b"q"
+ALOUD = b"a"
 STOP = b"\xfe"
 AWAKE = b"\0"
 # What it is told: the terms of the release, just before the command is one; that the command stopped, with the signal and its

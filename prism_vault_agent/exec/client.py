@@ -77,12 +77,17 @@ def _exchange(options: "ExecOptions", launch: Launch, paths: list[str], deadline
     """Ask, and become the command or tell what the agent said."""
     no_core()
     fields = [(b"scope", encoded(scope)) for scope in options.scopes]
-    for name, text in ((b"purpose", options.purpose), (b"run_ref", options.run_ref), (b"job_id", options.job_id)):
-        if text:
-            fields.append((name, encoded(text)))
+    told = (
+        (b"purpose", options.purpose),
+        (b"run_ref", options.run_ref),
+        (b"job_id", options.job_id),
+        (b"supervised", "1" if options.supervise else ""),
+        (b"on_rotate", options.on_rotate),
+        (b"after", options.after),
+    )
+    fields += [(name, encoded(text)) for name, text in told if text]
     fields += launch.sizes()
     fields += [(b"pristine", b"%d" % options.pristine), (b"dry_run", b"%d" % options.dry_run)]
-    fields += [(b"supervised", b"1")] if options.supervise else []
     fields += [(b"ref", b"%b=%b" % reference) for reference in launch.kept.references]
     status, headers, body = ask(paths, fields, deadline)
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip()

@@ -7,6 +7,7 @@ import select
 import time
 
 from prism_vault_agent.exec import AGENT_UNAVAILABLE, INTERNAL, TEMPORARY, Failure, channel, kernel, report, restarting, tree
+from prism_vault_agent.exec.orders import Orders
 
 # Who is sent one of these is asked to end; so is who waits and gets SIGHUP, which a service takes as an order to look again.
 _ASKING = (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
@@ -16,8 +17,9 @@ _LATER = (AGENT_UNAVAILABLE, TEMPORARY)
 class Supervisor:
     """The process that the caller sees. Behind ``lifeline`` is the process ``watcher``; our signals are read from ``signals``.
 
-    ``terms`` are those of the present start, once there are; ``asked`` is the signal by which it was asked to end, else 0.
-    ``waiting`` tells whether it was said that the command cannot be started for now; ``bereft`` is the status without a lifeline.
+    ``terms`` are those of the present start, once there are; ``release`` is its name, or that of the start before. ``asked`` is
+    the signal by which it was asked to end, else 0. ``ordered``: it is being ended because the agent ordered to start it anew.
+    ``waiting``: it was said that the command cannot be started for now. ``bereft`` is the status without a lifeline.
     """
 
     __slots__ = (
@@ -26,7 +28,10 @@ class Supervisor:
         "began",
         "bereft",
         "lifeline",
+        "ordered",
+        "orders",
         "poll",
+        "release",
         "restarts",
         "running",
         "signals",
@@ -35,19 +40,23 @@ class Supervisor:
         "watcher",
     )
 
-    def __init__(self, lifeline: _socket.socket, signals: int, watcher: int, restarts: restarting.Restarts) -> None:
-        """Follow what is below, and have it started again as ``restarts`` say."""
+    def __init__(
+        self, lifeline: _socket.socket, signals: int, watcher: int, restarts: restarting.Restarts, agents: list[str]
+    ) -> None:
+        """Follow what is below; it is started again as ``restarts`` say, or the agent that listens on one of ``agents``."""
         self.lifeline = lifeline
         self.signals = signals
         self.watcher = watcher
         self.restarts = restarts
         self.again = restarts.policy != "no"
         self.terms: channel.Terms | None = None
+        self.release = b""
         self.asked = 0
         self.began = 0.0
         self.bereft = 0
-        self.running = self.waiting = False
+        self.running = self.ordered = self.waiting = False
         self.poll = select.poll()
+        self.orders = Orders(agents, self.poll)
         self.poll.register(lifeline.fileno(), select.POLLIN)
         self.poll.register(signals, select.POLLIN)
 
@@ -65,13 +74,14 @@ class Supervisor:
 
     def _once(self) -> int:
         """Have the command started, and return the status of its end."""
-        self.terms, self.running = None, True
-        channel.tell(self.lifeline, channel.GO + (channel.QUIET if self.waiting else b""))
-        while True:
+        self.terms, self.running, self.ordered = None, True, False
+        channel.tell(self.lifeline, channel.GO + (channel.QUIET if self.waiting else channel.ALOUD) + self.release)
+        status = None
+        while status is None:
             status = self._step(None)
-            if status is not None:
-                self.running = False
-                return status
+        self.running = False
+        self.orders.follow(b"")
+        return status
 
     def _pause(self, status: int, *, first: bool) -> float | None:
         """Return how many seconds after this end the command is started again, None where it is not."""
@@ -85,6 +95,8 @@ class Supervisor:
                 report(Failure(0, "the command is started as soon as that is possible; until then nothing more is said"), [])
                 self.waiting = True
             return self.restarts.until_started(chance)
+        if self.ordered:
+            return 0.0
         pause = self.restarts.after(status, now - self.began, now, chance)
         if self.restarts.gave_up:
             told = f"the command was started again {self.restarts.most} times within {self.restarts.within:.0f} s and has failed"
@@ -104,12 +116,17 @@ class Supervisor:
     def _step(self, limit: float | None) -> int | None:
         """Wait for news, so many seconds at most, and act on it; return the command's status where it has ended."""
         status = None
+        limit = min((each for each in (limit, self.orders.left()) if each is not None), default=None)
         for descriptor, _ in self.poll.poll(None if limit is None else int(limit * 1000) + 1):
             if descriptor == self.signals:
                 for each in kernel.read_signals(self.signals):
                     self._pass_on(each)
-            else:
+            elif descriptor == self.lifeline.fileno():
                 status = self._told(channel.hear(self.lifeline))
+            elif self.orders.ordered(descriptor) and not self.ordered:
+                self.ordered = True
+                channel.tell(self.lifeline, channel.STOP)
+        self.orders.connect()
         return status
 
     def _told(self, told: bytes) -> int | None:
@@ -122,7 +139,11 @@ class Supervisor:
         if kind == channel.TERMS:
             self.terms = channel.Terms(what)
             self.began, self.waiting = time.monotonic(), False
+            self.release = self.terms.id
             self.restarts.started()
+            if self.terms.orders:
+                self.again = True
+                self.orders.follow(self.release)
         elif kind == channel.SENT:
             self.asked = what[0]
         elif kind == channel.CONTINUED:

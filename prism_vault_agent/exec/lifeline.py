@@ -16,7 +16,6 @@ from prism_vault_agent.exec.channel import (
     ENDED,
     GO,
     LONGEST,
-    QUIET,
     SENT,
     STOP,
     STOPPED,
@@ -102,7 +101,7 @@ class Lifeline:
         while True:
             while not (order := self._step()).startswith(GO):
                 continue
-            self._start(quiet=order[1:] == QUIET)
+            self._start(order[1:])
             while self.status is None:
                 self._step()
             if self.terms >= 0:
@@ -119,10 +118,10 @@ class Lifeline:
             self._step()  # until it has ended
         kernel.exit_now(0)
 
-    def _start(self, *, quiet: bool) -> None:
+    def _start(self, how: bytes) -> None:
         terminal_of = (self.command or self.group) if self.own_group else 0
         self.status, self.deadline, self.stopped = None, None, False
-        self.command, self.terms = self.starting.start((self.channel.fileno(), self.signals), terminal_of, quiet=quiet)
+        self.command, self.terms = self.starting.start((self.channel.fileno(), self.signals), terminal_of, how)
         if self.own_group and self.again:
             join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
         self.poll.register(self.terms, select.POLLIN)

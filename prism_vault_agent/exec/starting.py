@@ -14,18 +14,17 @@ if TYPE_CHECKING:
 class Starting:
     """How the command is started: ``become``, given when that began, turns a process into it or returns an exit status.
 
-    ``prepare`` is called before, with a descriptor that takes the terms of the release, and whether to say nothing of what is
-    temporary.
+    ``prepare`` is called before, with a descriptor that takes the terms of the release and what the supervisor says of the start.
     """
 
     __slots__ = ("become", "prepare")
 
-    def __init__(self, become: "Callable[[float], int]", prepare: "Callable[[int, bool], None]") -> None:
+    def __init__(self, become: "Callable[[float], int]", prepare: "Callable[[int, bytes], None]") -> None:
         """Keep both."""
         self.become = become
         self.prepare = prepare
 
-    def start(self, ours: tuple[int, ...], terminal_of: int, *, quiet: bool) -> tuple[int, int]:
+    def start(self, ours: tuple[int, ...], terminal_of: int, how: bytes) -> tuple[int, int]:
         """Start the command without the descriptors that are ``ours``; return its process id, and what its terms are read from.
 
         It gets a process group of its own, and the terminal where that is the group ``terminal_of``'s; not with 0.
@@ -33,11 +32,11 @@ class Starting:
         reading, writing = posix.pipe()
         command = posix.fork()
         if command == 0:
-            self._become((*ours, reading), terminal_of, writing, quiet=quiet)
+            self._become((*ours, reading), terminal_of, writing, how)
         posix.close(writing)
         return command, reading
 
-    def _become(self, ours: tuple[int, ...], terminal_of: int, terms: int, *, quiet: bool) -> "NoReturn":
+    def _become(self, ours: tuple[int, ...], terminal_of: int, terms: int, how: bytes) -> "NoReturn":
         status = INTERNAL
         try:
             begun = time.monotonic()
@@ -46,7 +45,7 @@ class Starting:
             if terminal_of:
                 posix.setpgid(0, 0)
                 give_terminal(terminal_of, posix.getpid())
-            self.prepare(terms, quiet)
+            self.prepare(terms, how)
             status = self.become(begun)
         except Exception as error:  # noqa: BLE001 - as in client.py: told in one line, without what it holds
             status = defect(error, [])

@@ -10,8 +10,10 @@ import _socket
 import posix
 
 from prism_vault_agent.exec import INTERNAL, STANDARD_ERROR, Failure, defect, kernel, lifeline, report
+from prism_vault_agent.exec.channel import QUIET
+from prism_vault_agent.exec.connection import sockets
 from prism_vault_agent.exec.following import Supervisor
-from prism_vault_agent.exec.launch import no_core
+from prism_vault_agent.exec.launch import no_core, own_variables
 from prism_vault_agent.exec.restarting import Restarts
 from prism_vault_agent.exec.starting import Starting, leave_to_command
 
@@ -54,6 +56,7 @@ def run(options: "ExecOptions", become: "Callable[[float], int]") -> int:
     returned where the kernel does not allow that, as for the first process of a container.
     """
     inherited = Inherited()
+    paths = [] if options.direct else _agents(options)
     closed = _fill_standard_descriptors()
     signals = kernel.signal_descriptor()
     kernel.adopt_orphans()
@@ -64,8 +67,8 @@ def run(options: "ExecOptions", become: "Callable[[float], int]") -> int:
     if watcher == 0:
         ours.close()
 
-        def prepare(terms: int, quiet: bool) -> None:  # noqa: FBT001 - called by position
-            options.terms_to, options.quiet = terms, quiet
+        def prepare(terms: int, how: bytes) -> None:
+            options.terms_to, options.quiet, options.after = terms, how[:1] == QUIET, how[1:].decode()
             if masker is not None:
                 masker.take_output()
                 options.values_to = masker.values
@@ -78,12 +81,19 @@ def run(options: "ExecOptions", become: "Callable[[float], int]") -> int:
         _leave_group()
     leave_to_command({ours.fileno(), signals, STANDARD_ERROR})
     try:
-        status = Supervisor(ours, signals, watcher, Restarts(options.restart, *options.restart_limit)).run()
+        status = Supervisor(ours, signals, watcher, Restarts(options.restart, *options.restart_limit), paths).run()
         if masker is not None and masker.status():
             return report(Failure(INTERNAL, "the process that masks the output was ended; part of the output is lost"), [])
         return _end_as(status)
     except Exception as error:  # noqa: BLE001 - as in client.py; the lifeline ends everything when we are gone
         return defect(error, [])
+
+
+def _agents(options: "ExecOptions") -> list[str]:
+    """Return where the agent may listen, good in any working directory."""
+    own = own_variables()
+    named = options.socket or own.get(b"PRISM_VAULT_SOCKET", b"").decode("utf-8", "surrogateescape")
+    return [path if path.startswith("/") else f"{posix.getcwd()}/{path}" for path in sockets(named, own, posix.geteuid())]
 
 
 def _masker(closed: list[int]) -> "Masker":

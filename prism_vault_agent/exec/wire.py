@@ -26,6 +26,8 @@ FIELDS = REPEATED | frozenset(
         b"pristine",
         b"dry_run",
         b"supervised",
+        b"on_rotate",
+        b"after",
     )
 )
 
@@ -34,9 +36,14 @@ def encode_request(fields: list[tuple[bytes, bytes]]) -> bytes:
     """Return the whole request, head and body. Raises ``Malformed`` where a field cannot be carried."""
     body = encode_block(fields)
     decode_request(body)
+    return request(b"/v1/exec", body)
+
+
+def request(path: bytes, body: bytes) -> bytes:
+    """Return a request to a path of the agent's."""
     return (
-        b"POST /v1/exec HTTP/1.1\r\nHost: prism-vault\r\nX-Prism-Vault: 1\r\nContent-Type: application/octet-stream\r\n"
-        b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        b"POST %b HTTP/1.1\r\nHost: prism-vault\r\nX-Prism-Vault: 1\r\nContent-Type: application/octet-stream\r\n"
+        b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (path, len(body))
     ) + body
 
 

@@ -26,16 +26,23 @@ TERMINATE: Final = Reaction("terminate")
 def at_rotation(
     scopes: Iterable[Scope], held: Iterable[Binding], changed: Collection[str], own: Reaction | None = None
 ) -> Reaction:
-    """Return the strongest of what ``scopes`` say about those of the ``held`` bindings whose path is ``changed``, or its ``own``.
+    """Return the strongest of what ``scopes`` say about those of the ``held`` bindings whose path is ``changed``.
 
+    What a process says of its ``own`` goes before what is not stronger: it asks for more than its scopes, never for less.
     A binding that names its version has no newer one. What no scope binds, as a reference of the caller's own, is of each scope.
     Return ``none`` where nothing of it is meant, and ``notify`` where nobody says anything.
     """
     meant = [each for each in held if any(read.path in changed and read.version is None for read in each.references)]
     if not meant:
         return NOTHING
-    said = [own] if own else list(_said(list(scopes), meant, "on_rotate"))
-    return strongest(said) if said else ROTATED
+    said = strongest(list(_said(list(scopes), meant, "on_rotate")) or [ROTATED])
+    return own if own and _rank(own) <= _rank(said) else said
+
+
+def may_restart(scopes: Iterable[Scope], own: Reaction | None) -> bool:
+    """Tell whether a rotation of anything that ``scopes`` give may have a process started anew that says its ``own``."""
+    said = [each for scope in scopes for each in (scope.on_rotate, *(key.on_rotate for key in scope.keys))]
+    return any(each is not None and each.does == "restart" for each in (own, *said))
 
 
 def at_revocation(scopes: Iterable[Scope], held: Iterable[Binding], paths: Collection[str] | None = None) -> Reaction:
@@ -50,7 +57,11 @@ def at_revocation(scopes: Iterable[Scope], held: Iterable[Binding], paths: Colle
 
 def strongest(reactions: Iterable[Reaction]) -> Reaction:
     """Return the strongest of several, of two signals the one that is first in the alphabet; ``none`` for none at all."""
-    return min(reactions, key=lambda each: (STRONGEST_FIRST.index(each.does), each.signal), default=NOTHING)
+    return min(reactions, key=lambda each: (_rank(each), each.signal), default=NOTHING)
+
+
+def _rank(reaction: Reaction) -> int:
+    return STRONGEST_FIRST.index(reaction.does)
 
 
 def writes_files(reaction: Reaction) -> bool:

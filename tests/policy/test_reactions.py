@@ -17,6 +17,7 @@ from prism_vault_agent.policy.reactions import (
     Holder,
     at_revocation,
     at_rotation,
+    may_restart,
     step,
     strongest,
     tells_consumers,
@@ -102,11 +103,37 @@ def test_a_revocation_is_never_weaker_than_what_is_written(scopes: list[Scope], 
     assert all(weight(found) <= weight(at_revocation(scopes, [each], paths)) for each in meant)
 
 
-def test_what_the_run_says_goes_before_its_scope():
-    """``own`` is done in place of the scope's word, and only where something of the run changed."""
-    scope = replace(SCOPE, bindings=(bound("A", "s/a"),), on_rotate=Reaction("terminate"))
-    assert at_rotation([scope], scope.bindings, {"s/a"}, Reaction("none")) == NOTHING
-    assert at_rotation([scope], scope.bindings, {"s/b"}, Reaction("restart")) == NOTHING
+@pytest.mark.parametrize(
+    ("scopes", "own", "done"),
+    [
+        ("terminate", "none", "terminate"),
+        ("terminate", "restart", "terminate"),
+        ("restart", "none", "restart"),
+        ("restart", "signal:HUP", "restart"),
+        ("restart", "terminate", "terminate"),
+        ("signal:HUP", "signal:USR1", "signal:USR1"),
+        ("signal:HUP", "restart", "restart"),
+        ("notify", "restart", "restart"),
+        ("none", "signal:HUP", "signal:HUP"),
+        ("none", "none", "none"),
+    ],
+)
+def test_a_run_asks_for_more_than_its_scope_and_never_for_less(scopes, own, done):
+    """``own`` is done in place of a scope's word that is not stronger, and only where something of the run changed."""
+    scope = replace(SCOPE, bindings=(bound("A", "s/a"),), on_rotate=Reaction.parse(scopes))
+    assert at_rotation([scope], scope.bindings, {"s/a"}, Reaction.parse(own)) == Reaction.parse(done)
+    assert at_rotation([scope], scope.bindings, {"s/b"}, Reaction.parse(own)) == NOTHING
+
+
+def test_whether_a_run_may_be_restarted():
+    """A supervisor waits for orders where the scope, a variable of it or the run itself says restart."""
+    restart = Reaction("restart")
+    scope = replace(SCOPE, bindings=(bound("A", "s/a"),), on_rotate=Reaction("none"))
+    assert not may_restart([scope], None)
+    assert not may_restart([scope], Reaction("terminate"))
+    assert may_restart([scope], restart)
+    assert may_restart([scope, replace(scope, on_rotate=restart)], None)
+    assert may_restart([replace(scope, keys=(KeyReaction("A", restart),))], Reaction("none"))
 
 
 def test_the_callers_own_references_are_of_every_scope():

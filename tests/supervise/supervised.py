@@ -15,8 +15,13 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Protocol
 
-    from tests.exec.fake_agent import FakeAgent
+    class Listening(Protocol):
+        """An agent that listens on ``path``."""
+
+        path: str
+
 
 PYTHON = [sys.executable, "-ISE", "-c"]
 CATCHABLE = sorted(set(range(1, 65)) - {signal.SIGKILL, signal.SIGSTOP, 32, 33})
@@ -39,12 +44,12 @@ class Supervised(subprocess.Popen[bytes]):
         super().__exit__(kind, error, trace)
 
 
-def words(agent: FakeAgent, *command: str, options: tuple[str, ...] = ("--supervise",)) -> list[str]:
+def words(agent: Listening, *command: str, options: tuple[str, ...] = ("--supervise",)) -> list[str]:
     """Return the command line of a supervised command, or with other ``options`` of another one."""
     return [*LAUNCHER, "exec", "--socket", agent.path, "--scope", "web", *options, "--", *command]
 
 
-def start(agent: FakeAgent, *command: str, options: tuple[str, ...] = ("--supervise",), **more: Any) -> subprocess.Popen[bytes]:
+def start(agent: Listening, *command: str, options: tuple[str, ...] = ("--supervise",), **more: Any) -> subprocess.Popen[bytes]:
     """Start a supervised command with a pipe for its output."""
     more.setdefault("env", {"PATH": "/usr/bin:/bin"})
     more.setdefault("stdout", subprocess.PIPE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from prism_vault_agent.agent.files.rendered import Rendered, recalled
-from prism_vault_agent.agent.runs.runs import released
+from prism_vault_agent.agent.runs.run import released
 from prism_vault_agent.errors import CannotCreate, Denied
 from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Render, Reservation

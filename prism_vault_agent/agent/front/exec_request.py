@@ -10,11 +10,12 @@ from prism_vault_agent.exec import Malformed
 from prism_vault_agent.exec.wire import decode_request
 from prism_vault_agent.model import Request
 from prism_vault_agent.policy.names import shown
-from prism_vault_agent.scope import Binding, Purpose, ScopeName, SecretReference
+from prism_vault_agent.scope import Binding, Purpose, Reaction, ScopeName, SecretReference
 from prism_vault_agent.worker.messages import Room
 
 LONGEST_SECONDS: Final = 3600.0
 DEFAULT_SECONDS: Final = 10.0
+LONGEST_RELEASE: Final = 64
 # What execve(2) gives to arguments and environment together: a quarter of the stack limit, within these bounds (fs/exec.c).
 SMALLEST_ROOM: Final = 128 * 1024
 LARGEST_ROOM: Final = 6 * 1024 * 1024
@@ -22,13 +23,16 @@ LARGEST_ROOM: Final = 6 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """What the thin client asked: ``seconds`` is the time that is left of its ``--timeout``."""
+    """What the thin client asked: ``seconds`` is the time that is left of its ``--timeout``.
+
+    ``after`` is the release that the command had before it was started anew, if it was.
+    """
 
     request: Request
     seconds: float
     pristine: bool
     dry_run: bool
-    supervised: bool
+    after: str | None
     inherited: Room
     clean: Room
 
@@ -65,14 +69,24 @@ def parse(body: bytes) -> ExecRequest:
             run_ref=single.get("run_ref"),
             job_id=single.get("job_id"),
             references=tuple(references),
+            supervised=single.get("supervised") == "1",
+            on_rotate=_reaction(single["on_rotate"]) if "on_rotate" in single else None,
         ),
         seconds=min(numbers["timeout_ms"] / 1000 or DEFAULT_SECONDS, LONGEST_SECONDS),
         pristine=single.get("pristine") == "1",
         dry_run=single.get("dry_run") == "1",
-        supervised=single.get("supervised") == "1",
+        after=single.get("after"),
         inherited=Room(numbers["argv_bytes"] + numbers["env_bytes"], total),
         clean=Room(numbers["argv_bytes"] + numbers["pristine_env_bytes"], total),
     )
+
+
+def release(body: bytes) -> str:
+    """Return the release that a supervisor waits for orders about. Raises ``UsageError`` for what is no name of one."""
+    name = body.decode("ascii", "replace")
+    if not 0 < len(name) <= LONGEST_RELEASE or not (name.isascii() and name.isprintable()):
+        raise _malformed("release")
+    return name
 
 
 def total_room(stack_limit: int) -> int:
@@ -90,6 +104,17 @@ def reference(text: str) -> Binding:
     if parsed.key is None:
         raise UsageError(f"the reference in {shown(name)} names no key", mend="write vault://<mount>/<path>#<key>")
     return Binding(name, parsed)
+
+
+def _reaction(text: str) -> Reaction:
+    """Return what is to be done with a process at a rotation."""
+    try:
+        reaction = Reaction.parse(text)
+    except ValueError:
+        raise _malformed("on_rotate") from None
+    if reaction.does not in ("restart", "signal", "terminate", "none"):
+        raise _malformed("on_rotate")
+    return reaction
 
 
 def _number(single: dict[str, str], name: str) -> int:

@@ -12,12 +12,12 @@ import structlog
 from prism_vault_agent.agent.delivery import SocketSink
 from prism_vault_agent.agent.front import http, json_request
 from prism_vault_agent.agent.front.accept import accept
-from prism_vault_agent.agent.front.exec_request import parse
+from prism_vault_agent.agent.front.exec_request import parse, release
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.metrics import CONTENT_TYPE
 from prism_vault_agent.agent.release import Reading, WorkerProvider, exec_job
 from prism_vault_agent.agent.trees.guards import guards_of
-from prism_vault_agent.errors import PrismVaultError, Unavailable, to_plain
+from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.credentials import credentials
 from prism_vault_agent.policy.decide import Denial, decide
@@ -25,8 +25,10 @@ from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.files.requests import FileRequests
+    from prism_vault_agent.agent.front.exec_request import ExecRequest
     from prism_vault_agent.agent.orders import Orders
     from prism_vault_agent.agent.runs.runs import Runs
+    from prism_vault_agent.agent.runs.supervisors import Supervisors
     from prism_vault_agent.agent.status import Status
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.render import AuditLog
@@ -49,6 +51,7 @@ class Front:
         runs: Runs,
         files: FileRequests,
         orders: Orders,
+        supervisors: Supervisors,
         status: Status,
     ) -> None:
         """Serve with these parts, which live as long as the agent."""
@@ -58,6 +61,7 @@ class Front:
         self._runs = runs
         self._files = files
         self._orders = orders
+        self._supervisors = supervisors
         self._status = status
 
     async def serve(self, listening: socket.socket) -> None:
@@ -112,6 +116,7 @@ class Front:
         """Render into the caller's environment: it becomes the command, and its process is watched from then on."""
         asked, since = parse(body), self._runs.revocations
         caller = self._caller(peer, asked.request)
+        self._not_taken_back(asked, caller)
         if asked.dry_run:
             lines = foretell(self.settings.scopes, caller, asked.request)
             await http.answer(connection, 200, lines.encode(), {"Content-Type": "text/plain"})
@@ -119,7 +124,7 @@ class Front:
         deadline = time.monotonic() + asked.seconds
         reading = deadline - min(TELLING_SECONDS, asked.seconds / 4)
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
-        guards = guards_of(caller.pid) if asked.supervised else ()
+        guards = guards_of(caller.pid) if asked.request.supervised else ()
         sink = SocketSink(connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper)
         provider = WorkerProvider(self._reading, exec_job(rooms), reading)
         staged = self._reading.metrics.staged("exec", self._audit, provider, sink)
@@ -142,6 +147,18 @@ class Front:
         run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree, guards=guards)
         peer.pidfd = -1
         self._runs.judge(self.settings.scopes, [run])  # which may be others since this render began
+
+    def _not_taken_back(self, asked: ExecRequest, caller: Caller) -> None:
+        """Deny on the record what is started anew after it was taken back."""
+        try:
+            self._supervisors.check(asked.after)
+        except Denied as error:
+            error.audit_id = self._audit.deny(caller, asked.request, Denial(error.reason, error.message, error.mend))
+            raise
+
+    async def _wait(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
+        """Keep the connection of a supervisor, which waits for orders about its release."""
+        await self._supervisors.wait(connection, peer.uid, release(body))
 
     def _caller(self, peer: Peer, request: Request) -> Caller:
         """Return the attested caller; one that has ended is denied on the record."""
@@ -212,6 +229,7 @@ class Front:
 READ: Final = ("/v1/status", "/metrics")
 ROUTES: Final = {
     "/v1/exec": Front._exec,  # noqa: SLF001 - the class's own table, as all below
+    "/v1/orders": Front._wait,  # noqa: SLF001
     "/v1/plan": Front._plan,  # noqa: SLF001
     "/v1/render": Front._render,  # noqa: SLF001
     "/v1/clear": Front._clear,  # noqa: SLF001

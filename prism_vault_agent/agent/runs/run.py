@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from prism_vault_agent.audit.target import Released, as_read
+
 if TYPE_CHECKING:
     from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.tree import Tree
@@ -72,3 +74,18 @@ def command(pid: int) -> str:
         return psutil.Process(pid).name()
     except psutil.Error:
         return ""
+
+
+def released(host: str, render: Render) -> Released:
+    """Return a render as a target of central's sees it."""
+    grant = render.reservation.grant
+    return Released(
+        host=host,
+        project=grant.scopes[0].project,
+        scopes=frozenset(scope.name for scope in grant.scopes),
+        run_ref=grant.request.run_ref,
+        references=as_read(
+            (each for binding in grant.bindings for each in binding.references),
+            {lease.path: lease.version for lease in render.leases},
+        ),
+    )

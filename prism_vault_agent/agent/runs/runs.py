@@ -12,9 +12,8 @@ import structlog
 
 from prism_vault_agent.agent.front.peer import open_again
 from prism_vault_agent.agent.runs.ending import end
-from prism_vault_agent.agent.runs.run import Run
+from prism_vault_agent.agent.runs.run import Run, released
 from prism_vault_agent.agent.trees.tree import swept
-from prism_vault_agent.audit.target import Released, as_read
 from prism_vault_agent.policy.reactions import TERMINATE
 from prism_vault_agent.policy.still import no_longer
 
@@ -38,21 +37,6 @@ ON_ROTATE: Final = "on_rotate"
 LEFT: Final = "it keeps what was taken back, as on_revoke = clear says; end it, or revoke with --emergency"
 
 
-def released(host: str, render: Render) -> Released:
-    """Return a render as a target of central's sees it."""
-    grant = render.reservation.grant
-    return Released(
-        host=host,
-        project=grant.scopes[0].project,
-        scopes=frozenset(scope.name for scope in grant.scopes),
-        run_ref=grant.request.run_ref,
-        references=as_read(
-            (each for binding in grant.bindings for each in binding.references),
-            {lease.path: lease.version for lease in render.leases},
-        ),
-    )
-
-
 class Runs:
     """The runs of this agent. ``cleared`` is told of each end: exited, revoked or scope_removed."""
 
@@ -62,6 +46,8 @@ class Runs:
         Processes of other users are signalled by the helper at ``helper``, where the agent may not.
         """
         self.records = records
+        # Told of each run that is ended, before it is: nobody is to start it anew.
+        self.for_good: Callable[[Run], None] = lambda _run: None
         self._helper = helper
         self._cleared = cleared
         self._revocations: list[tuple[str, Target, int | None, bool]] = []
@@ -209,6 +195,7 @@ class Runs:
         said = TERMINATE if now or why == ON_ROTATE else self.on_revoke(run, paths)
         if said.does == "clear" and not run.ended.is_set():
             return self._leave(run, why)
+        self.for_good(run)
         first = signal.Signals[f"SIG{said.signal or 'TERM'}"]
         return await end(run, why, now=now, helper=self._helper, look=self._look_at, first=first)
 

@@ -1,0 +1,124 @@
+"""The supervisors of runs (``exec --supervise``) that wait for orders, and the one order that there is: start it anew.
+
+A supervisor names the release that its command has, on a connection that stays. It makes it anew when we were away: nothing of it
+is kept. Which user's it is the kernel says, so nobody gets another user's orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from prism_vault_agent.agent.front.http import head
+from prism_vault_agent.errors import Denied, Unavailable
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from prism_vault_agent.agent.runs.run import Run
+    from prism_vault_agent.agent.runs.runs import Runs
+
+log = structlog.get_logger()
+
+RESTART: Final = b"restart\n"
+ORDERS: Final = "application/x-prism-vault-orders"
+# A command that was just started, or whose agent was away, has a supervisor that is about to come.
+COMING_SECONDS: Final = 5.0
+# Beyond the grace: the end is ordered, and then it is recorded.
+ENDING_SECONDS: Final = 5.0
+REMEMBERED: Final = 4096
+
+
+class Supervisors:
+    """The connections, by user and release. ``most`` returns how many one user may have beyond one for each run of his."""
+
+    def __init__(self, runs: Runs, most: Callable[[], int]) -> None:
+        """Order about ``runs``."""
+        self._runs = runs
+        self._most = most
+        self._waiting: dict[tuple[int, str], socket.socket] = {}
+        self._came = asyncio.Condition()
+        self._taken_back: dict[str, None] = {}
+
+    def __contains__(self, run: Run) -> bool:
+        """Tell whether the supervisor of a run waits for orders."""
+        return _key(run) in self._waiting
+
+    async def wait(self, connection: socket.socket, uid: int, release: str) -> None:
+        """Keep the connection of a user's supervisor, who waits for orders about a release. Raises ``Unavailable``."""
+        users = Counter(user for user, _ in self._waiting)
+        if users[uid] >= self._most() + sum(_key(run)[0] == uid for run in self._runs):
+            raise Unavailable("too many supervisors of this user", mend="retry", reason="busy")
+        kept, key = connection.dup(), (uid, release)
+        kept.setblocking(False)
+        self._leave(key)
+        self._waiting[key] = kept
+        asyncio.get_running_loop().add_reader(kept, self._leave, key)
+        if self._send(key, (head(200, {"Content-Type": ORDERS}) + "\r\n").encode()):
+            async with self._came:
+                self._came.notify_all()
+
+    async def restart(self, run: Run) -> None:
+        """Have a run's supervisor end it and start it anew; return when it has ended.
+
+        Raises ``Unavailable`` where nobody waits for that order, or the run does not end.
+        """
+        key = _key(run)
+        try:
+            async with asyncio.timeout(COMING_SECONDS), self._came:
+                await self._came.wait_for(lambda: key in self._waiting or run.ended.is_set())
+        except TimeoutError:
+            told = f"the supervisor of {key[1]} does not wait for orders"
+            raise Unavailable(told, mend="start it with --on-rotate restart", reason="no_supervisor") from None
+        if run.ended.is_set():
+            return
+        before, run.why = run.why, "restarted"
+        try:
+            if not self._send(key, RESTART):
+                raise Unavailable(f"the supervisor of {key[1]} has gone", mend="retry", reason="no_supervisor")
+            log.info("run.restart", audit_id=key[1], pid=run.pid)
+            async with asyncio.timeout(run.render.reservation.grant.grace + ENDING_SECONDS):
+                await run.ended.wait()
+        except (TimeoutError, Unavailable) as error:
+            run.why = before
+            if isinstance(error, Unavailable):
+                raise
+            raise Unavailable(f"the supervisor of {key[1]} has not ended it", mend="end it", reason="not_ended") from None
+
+    def taken_back(self, run: Run) -> None:
+        """Take note that a run is ended for good: who supervises it may not start it anew."""
+        self._taken_back[run.render.reservation.audit_id] = None
+        while len(self._taken_back) > REMEMBERED:
+            del self._taken_back[next(iter(self._taken_back))]
+
+    def check(self, after: str | None) -> None:
+        """Raise ``Denied`` where a command is to be started anew ``after`` a release that was taken back."""
+        if after in self._taken_back:
+            told = "what it had was taken back, so it is not started anew"
+            raise Denied(told, mend="start it by hand if it is to have secrets again", reason="taken_back")
+
+    def _send(self, key: tuple[int, str], what: bytes) -> bool:
+        """Send something to a supervisor; tell whether that was possible."""
+        connection = self._waiting.get(key)
+        try:
+            if connection is not None and connection.send(what) == len(what):
+                return True
+        except OSError:
+            pass  # as below
+        self._leave(key)
+        return False
+
+    def _leave(self, key: tuple[int, str]) -> None:
+        """Close a connection: its supervisor has ended, or has started another release."""
+        connection = self._waiting.pop(key, None)
+        if connection is not None:
+            asyncio.get_running_loop().remove_reader(connection)
+            connection.close()
+
+
+def _key(run: Run) -> tuple[int, str]:
+    return run.render.reservation.grant.caller.uid, run.render.reservation.audit_id
