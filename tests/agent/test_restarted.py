@@ -1,0 +1,110 @@
+"""A supervised command whose secret is rotated is started anew with the new value, as central pushes it, with real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.supervise.supervised import Marked
+from tests.support.files import Filed, filed
+from tests.support.signalled import order
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AT_ONCE = {"min_interval": "0s"}
+SAYS = ("sh", "-c", 'echo "$KEY"; exec sleep 600')
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Filed]:
+    """A stack whose agent looks for new versions every minute, unless it is told of a rotation."""
+    with filed(poll="60s") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def started(made: Filed, scope: str, *options: str, command: tuple[str, ...] = SAYS) -> Iterator[subprocess.Popen[str]]:
+    """Run a supervised command of a scope that says its value, and have it say the first one."""
+    marked = Marked()
+    process = made.stack.agent.spawn("--scope", scope, *options, "--", *command, env=marked.env)
+    try:
+        says(process, made.value(scope, 1))
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        marked.wait_gone()
+
+
+def says(process: subprocess.Popen[str], value: str) -> None:
+    """Fail unless the next line is this."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{value}\n"
+
+
+def rotate(made: Filed, scope: str, number: int) -> float:
+    """Write a new value, and have central tell all hosts; return when."""
+    made.stack.openbao.kv_put(f"secret/{scope}", {"key": made.value(scope, number)})
+    begun = time.monotonic()
+    order(made.stack.central, "rotations", reference=f"vault://secret/{scope}#key")
+    return begun
+
+
+def runs(made: Filed, scope: str) -> list[str]:
+    """Return the releases that a scope's processes have."""
+    return [run["id"] for run in made.stack.agent.status()["runs"] if run["scopes"] == [scope]]
+
+
+@pytest.mark.parametrize(("scopes", "options"), [("restart", ("--supervise",)), ("notify", ("--on-rotate", "restart"))])
+def test_a_rotation_that_is_pushed(made, scopes, options):
+    """Written, and told by central: the old command is ended, and the new one has the new value; the supervisor stays."""
+    scope = made.scope(f"pushed-{scopes}", on_rotate=scopes, rotate_limits=AT_ONCE, grace="2s")
+    with started(made, scope, *options) as process:
+        for number in range(2, 5):
+            (release,) = wait_until(lambda: runs(made, scope))
+            begun = rotate(made, scope, number)
+            says(process, made.value(scope, number))
+            print(f"told to the new command's first word: {time.monotonic() - begun:.2f} s")
+            assert made.ended(release) == "restarted"
+            wait_until(lambda: runs(made, scope) not in ([], [release]))  # noqa: B023 - of this turn
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+
+
+def test_an_agent_that_was_killed_meanwhile(made):
+    """The next agent adopts the run, its supervisor comes back to it, and a rotation is done."""
+    scope = made.scope("outlived", on_rotate="restart", rotate_limits=AT_ONCE, grace="2s")
+    with started(made, scope, "--supervise") as process:
+        wait_until(lambda: runs(made, scope))
+        made.stack.agent.kill()
+        made.stack.agent.start()
+        wait_until(lambda: runs(made, scope))
+        rotate(made, scope, 2)
+        says(process, made.value(scope, 2))
+
+
+def test_a_command_that_ignores_it(made):
+    """Who does not end is killed after the scope's grace, and the new one has the new value."""
+    scope = made.scope("stubborn", on_rotate="restart", rotate_limits=AT_ONCE, grace="1s")
+    command = ("sh", "-c", 'trap "" TERM; echo "$KEY"; while :; do sleep 600; done')
+    with started(made, scope, "--supervise", command=command) as process:
+        wait_until(lambda: runs(made, scope))
+        begun = rotate(made, scope, 2)
+        says(process, made.value(scope, 2))
+        print(f"grace 1 s: told to the new command's first word: {time.monotonic() - begun:.2f} s")
+
+
+def test_a_scope_that_says_terminate(made):
+    """A command that asks to be restarted is ended where its scope ends processes: it is not started again."""
+    scope = made.scope("strict", on_rotate="terminate", rotate_limits=AT_ONCE)
+    with started(made, scope, "--on-rotate", "restart", "--restart", "always") as process:
+        wait_until(lambda: runs(made, scope))
+        rotate(made, scope, 2)
+        assert process.wait(30) == 77
