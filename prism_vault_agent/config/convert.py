@@ -130,6 +130,7 @@ def _vault(section: schema.Vault, relay: str, conversion: Conversion) -> VaultSe
         timeout=seconds(section.timeout),
         poll=seconds(section.poll),
         poll_requests=section.poll_requests,
+        token_role=section.token_role or "",
         relay=relay,
     )
 

@@ -93,6 +93,11 @@ class Vault(Section):
         "15s", description="How often to look whether what was given out was deleted or destroyed, and for newer versions of it."
     )
     poll_requests: int = Field(100, ge=1, le=10_000, description="Requests a second at most that looking takes, of all scopes.")
+    token_role: Name | None = Field(
+        None,
+        description="Token role by which the child tokens of leased releases are made. Where it says `orphan=true` they and "
+        "their leases outlive the agent's login. Default: none, they are children of the login's token and end with it.",
+    )
     auth: AnyAuth = Field(description="How the agent logs in.")
 
 

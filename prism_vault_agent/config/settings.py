@@ -52,6 +52,7 @@ class AuthSettings:
 class VaultSettings:
     """Where the secrets live. ``timeout`` is seconds for one request, ``poll`` between looks at what was given out.
 
+    ``token_role`` is what child tokens are made with; empty for children of the login's token.
     ``relay`` is the directory of sockets that lead to servers (see ``relay.py``); empty where we have a network.
     """
 
@@ -62,6 +63,7 @@ class VaultSettings:
     timeout: float = 5.0
     poll: float = 15.0
     poll_requests: int = 100
+    token_role: str = ""
     relay: str = ""
 
 

@@ -21,40 +21,47 @@ GONE = 0
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A child token; ``seconds`` is its life. ``value`` is never shown, and never leaves the worker that reads with it."""
+    """A child token; ``seconds`` is its life. ``value`` is never shown, and never leaves the worker that reads with it.
+
+    ``orphan``: it does not end with the token that it was made with.
+    """
 
     value: str = field(repr=False)
     accessor: str
     seconds: int
+    orphan: bool = False
 
 
-def make(transport: Transport, token: str, wanted: Mapping[str, Any], deadline: float) -> Child:
+def make(transport: Transport, token: str, wanted: Mapping[str, Any], deadline: float, role: str = "") -> Child:
     """Make a child of ``token`` as ``wanted`` says: ``policies``, ``seconds``, ``at_most`` (0 for no such bound), ``meta``.
 
-    It has the policies that are named and not the default one, so it can read and nothing else. Raises :class:`ConfigError`
-    where the server refuses it, ``Denied`` or ``TokenExpired`` for a 403, and as ``Transport.request``.
+    It has the policies that are named and not the default one, so it can read and nothing else; with a token ``role`` those
+    that the role allows. Raises :class:`ConfigError` where the server refuses it, ``Denied`` or ``TokenExpired`` for a 403, and
+    as ``Transport.request``.
     """
+    path = f"auth/token/create/{role}" if role else "auth/token/create"
     body = {
         "no_default_policy": True,
         "ttl": f"{wanted['seconds']}s",
         "renewable": True,
         "meta": wanted["meta"],
         "display_name": f"prism-vault-{wanted['meta']['audit_id']}",  # SSH certificates and users are named after it
-        **({"policies": wanted["policies"]} if wanted["policies"] else {}),
+        **({"policies": wanted["policies"]} if wanted["policies"] and not role else {}),
         **({"explicit_max_ttl": f"{wanted['at_most']}s"} if wanted["at_most"] else {}),
     }
-    answer = transport.request("POST", "auth/token/create", token=token, body=body, deadline=deadline)
+    answer = transport.request("POST", path, token=token, body=body, deadline=deadline)
     if answer.status == 403:
-        mend = "grant update on auth/token/create to the agent's role; see docs/leases.md"
-        raise refusal(transport, token, "auth/token/create", deadline=deadline, mend=mend)
+        mend = f"grant update on {path} to the agent's role; see docs/leases.md"
+        raise refusal(transport, token, path, deadline=deadline, mend=mend)
     if not answer.ok:
         raise ConfigError(
-            f"{transport.address} makes no child of our token ({answer.status})",
-            mend="see docs/leases.md",
+            f"{transport.address} makes no child of our token by {path} ({answer.status})",
+            mend=(f"check the token role {role}, and " if role else "check ") + "that the agent's tokens have no number of uses",
             reason="no_child_token",
         )
     auth = fields.mapping(answer.data, "auth")
-    child = Child(fields.text(auth, "client_token"), fields.text(auth, "accessor", ""), fields.seconds(auth, "lease_duration"))
+    value, accessor = fields.text(auth, "client_token"), fields.text(auth, "accessor", "")
+    child = Child(value, accessor, fields.seconds(auth, "lease_duration"), fields.flag(auth, "orphan"))
     if not child.accessor or not child.seconds or not child.value.isascii() or not child.value.isprintable():
         raise ProtocolError("the answer's field auth is not that of a service token with an end", reason="malformed_answer")
     return child

@@ -95,7 +95,7 @@ class Worker:
         def make() -> str:
             """Make a child token, once, and read with it as soon as the front has its accessor durably."""
             if not made:
-                made.append(child.make(self.transport, job["token"], job["child"], job["deadline"]))
+                made.append(child.make(self.transport, job["token"], job["child"], job["deadline"], self.settings.token_role))
                 self._announce(made[0], job)
             return made[0].value
 
@@ -112,7 +112,7 @@ class Worker:
     def _announce(self, made: child.Child, job: Message) -> None:
         """Tell the front of a child token and wait for its word; one that nobody waits for is revoked by us."""
         try:
-            send(self.front, {"child": {"accessor": made.accessor, "seconds": made.seconds}})
+            send(self.front, {"child": {"accessor": made.accessor, "seconds": made.seconds, "orphan": made.orphan}})
             word = receive(self.front)
         except (BrokenPipeError, ConnectionResetError):
             word = None

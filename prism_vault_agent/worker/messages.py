@@ -31,7 +31,7 @@ job             fields                                                      answ
 ==============  ==========================================================  ==========================================
 
 Where ``resolve`` or ``stage`` are about to read a path that may give a lease, they first answer ``{"child": {"accessor",
-"seconds"}}``: what the lease will hang on. The front keeps that durably, says ``{"do": "go"}``, and gets the answer.
+"seconds", "orphan"}}``: what the lease will hang on. The front keeps that durably, says ``{"do": "go"}``, and gets the answer.
 
 ``deadline`` is CLOCK_MONOTONIC seconds, which all processes of a host share. A failed job answers ``{"error": ...}`` as
 ``errors.to_plain`` describes it.

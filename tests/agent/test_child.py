@@ -91,6 +91,6 @@ def test_a_record_that_lacks_something_is_none(field):
 def test_no_secret_is_in_a_record():
     """There are accessors and ids in it, and neither a value nor a token."""
     assert set(child(LEASE).record()) == {
-        "event_id", "parent", "seconds", "boot", "since", "leases", "reservation", "audit_id", "scopes", "kind", "purpose",
-        "run_ref", "job_id", "mode", "supervised", "on_rotate", "references", "caller", "bindings",
+        "event_id", "parent", "orphan", "seconds", "boot", "since", "leases", "reservation", "audit_id", "scopes", "kind",
+        "purpose", "run_ref", "job_id", "mode", "supervised", "on_rotate", "references", "caller", "bindings",
     }  # fmt: skip

@@ -160,6 +160,20 @@ def test_a_role_that_may_make_no_child_token_is_told_which_right_it_lacks(made):
         made.openbao.policy("prism-vault", POLICY + LEASES)
 
 
+def test_a_login_whose_tokens_have_a_number_of_uses_is_told(made):
+    """A token that may be used so many times only makes no children: nothing is asked for, and the error says why."""
+    name = made.scope("numbered")
+    made.openbao.must("POST", "auth/approle/role/server1", {"token_num_uses": 500})
+    made.openbao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+    try:
+        line = fails(made, name, 78, "no_child_token")
+        assert "check that the agent's tokens have no number of uses" in line
+        assert made.leases(name) == []
+    finally:
+        made.openbao.must("POST", "auth/approle/role/server1", {"token_num_uses": 0})
+        made.openbao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+
+
 def test_direct_mode_refuses_what_nobody_would_give_back(made):
     """``exec --direct`` reads no leased secret: nobody would watch its process and end its lease."""
     name = made.scope("direct")

@@ -47,7 +47,7 @@ class Child:
     each ends. ``due`` is when it is looked after next, ``replace_at`` when files get another in place of what cannot be renewed.
     ``ending``: it is to be revoked, not before ``revoke_at``; ``error`` is why that has not been possible. ``replaced``: a newer
     generation of files is there, of which its consumers are told before. ``confirmed`` is when the provider last said that it
-    lives.
+    lives. ``orphan``: it has no parent, and does not end with a login.
     """
 
     accessor: str
@@ -62,6 +62,7 @@ class Child:
     since: float = 0.0
     renewed: int = 0
     confirmed: float = 0.0
+    orphan: bool = False
     capped: bool = False
     ending: bool = False
     revoke_at: float = 0.0
@@ -150,6 +151,7 @@ class Child:
         return {
             "event_id": self.accessor,
             "parent": self.parent,
+            "orphan": self.orphan,
             "seconds": self.seconds,
             "boot": self.boot,
             "since": self.since,
@@ -186,6 +188,7 @@ def recall(plain: Mapping[str, Any]) -> Child:
     reservation = reservations.recall(plain)
     leases = tuple(Lease(**lease) for lease in plain["leases"])
     found = Child(str(plain["event_id"]), str(plain["parent"]), reservation, int(plain["seconds"]), str(plain["boot"]), leases)
+    found.orphan = bool(plain.get("orphan"))
     if found.boot == boot():
         found.since = float(plain["since"])
         found.ends = {key(lease): found.since + lease.seconds for lease in leases if not lease.renewable}

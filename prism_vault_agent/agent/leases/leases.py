@@ -69,7 +69,10 @@ class Leases:
 
     async def intend(self, reservation: Reservation, parent: str, told: Message) -> Child:
         """Keep durably that leases are about to be made with a child token. Raises ``CannotCreate``."""
-        child = Child(str(told["accessor"]), parent, reservation, int(told["seconds"]), self._boot)
+        orphan = bool(told["orphan"])
+        child = Child(
+            str(told["accessor"]), "" if orphan else parent, reservation, int(told["seconds"]), self._boot, orphan=orphan
+        )
         self._children[child.accessor] = child  # before the disk: where that fails, it is given back too
         await self._journal.keep(child.record())
         return child

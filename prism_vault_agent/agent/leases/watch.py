@@ -160,7 +160,8 @@ class LeaseWatch:
     def _replace_parent(self, child: Child, holder: Run | Rendered | None) -> None:
         """Have files rendered anew whose leases hang on a token that is not the agent's any more."""
         current = self._reading.session.accessor
-        if isinstance(holder, Rendered) and current and child.parent != current and not (holder.stale or holder.outdated):
+        another = bool(current) and child.parent != current and not child.orphan
+        if isinstance(holder, Rendered) and another and not (holder.stale or holder.outdated):
             holder.outdated |= leased(holder.render, "login")
             self._renders.look()
 
