@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from docs_tools import agent_metrics, commands, configuration, metrics, names, openapi, outputs, problems, statuses
+from docs_tools import agent_metrics, commands, configuration, faults, metrics, names, openapi, outputs, problems, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/exit-statuses.md": statuses.page,
     "docs/reference/environment-names.md": names.page,
     "docs/reference/problems.md": problems.page,
+    "docs/reference/faults.md": faults.page,
     "docs/reference/metrics.md": metrics.page,
     "docs/reference/agent-metrics.md": agent_metrics.page,
     "docs/reference/openapi.json": openapi.document,

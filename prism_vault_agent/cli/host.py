@@ -49,6 +49,7 @@ def checks(*, units: bool = False, proc: Path = Path("/proc"), cgroup: Path = Pa
         _trees(),
         core(_text(proc / "sys/kernel/core_pattern"), can_limit=bool(_in_child(_limit_core))),
         swap(_text(proc / "swaps"), locked=bool(hardening & _LOCKED)),
+        hibernation(_text(Path("/sys/power/disk")), _text(proc / "swaps")),
         ptrace(_text(proc / "sys/kernel/yama/ptrace_scope")),
         visible(proc),
         control_groups(cgroup, needed=units),
@@ -123,6 +124,20 @@ def swap(swaps: str, *, locked: bool) -> Check:
         return judge(name, "G4", holds=True, why="the agent's memory can be locked; that of your commands is theirs", mend="")
     why = f"swap is on ({', '.join(on)}) and memory cannot be locked"
     return judge(name, "G4", holds=False, why=why, mend="set LimitMEMLOCK=infinity for the agent, or encrypt the swap")
+
+
+def hibernation(disk: str, swaps: str) -> Check:
+    """Return whether the host cannot write all of its memory to a disk: locked memory and a tmpfs without swap go there too.
+
+    ``disk`` is how it hibernates (``/sys/power/disk``; empty where the kernel cannot, ``[disabled]`` where it may not).
+    """
+    name = "memory is not written to a disk as a whole"
+    if not disk.strip() or "[disabled]" in disk:
+        return judge(name, "G4", holds=True, why="the host does not hibernate", mend="")
+    if len(swaps.splitlines()) < 2:
+        return judge(name, "G4", holds=True, why="there is no swap to hibernate to", mend="")
+    mend = "systemctl mask hibernate.target hybrid-sleep.target suspend-then-hibernate.target, or encrypt the swap"
+    return judge(name, "G4", holds=False, why="the host can hibernate, with locked memory and rendered files", mend=mend)
 
 
 def ptrace(scope: str) -> Check:

@@ -43,6 +43,22 @@ def test_looking_at_the_host_changes_nothing_in_us():
 
 
 @pytest.mark.parametrize(
+    ("disk", "swaps", "state"),
+    [
+        ("", SWAPS, "holds"),
+        ("[disabled]\n", SWAPS, "holds"),
+        ("[platform] shutdown reboot suspend\n", SWAPS.partition("\n")[0], "holds"),
+        ("[platform] shutdown reboot suspend\n", SWAPS, "does not hold"),
+    ],
+)
+def test_f101_a_host_that_can_hibernate_is_told(disk: str, swaps: str, state: str):
+    """Where the host can hibernate to swap doctor warns and says what to mask; the agent works all the same."""
+    check = host.hibernation(disk, swaps)
+    assert (check.state, check.needed) == (state, False)
+    assert state == "holds" or "hibernate.target" in check.mend
+
+
+@pytest.mark.parametrize(
     ("pattern", "can_limit", "state"),
     [
         ("core", True, "holds"),
