@@ -17,7 +17,7 @@ from prism_vault_agent.agent.parts import Parts
 from prism_vault_agent.agent.reload import tell_relays
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.capabilities import OF_AGENT, keep
-from prism_vault_agent.config.load import load
+from prism_vault_agent.config.apart import Configuration
 from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.process import harden, require_proc
 
@@ -31,7 +31,8 @@ HEARTBEAT_SECONDS: Final = 30.0
 
 def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     """Be the agent until SIGTERM or SIGINT, for ``sidecar`` too; return the exit status. Raises what keeps it from serving."""
-    settings = load(config, os.environ)
+    configuration = Configuration(config, os.environ)
+    settings = configuration.load()
     notifier = Notifier(os.environ)
     logs.configure(settings.agent.log_format, settings.agent.log_level)
     require_proc()
@@ -45,7 +46,7 @@ def run(config: str | None, sidecar: Sidecar | None = None) -> int:
     tell_relays(settings)
     listeners = listen(settings.agent, os.environ)
     try:
-        asyncio.run(serve(Parts.make(settings, listeners, hardening, config, sidecar), notifier))
+        asyncio.run(serve(Parts.make(settings, listeners, hardening, configuration, sidecar), notifier))
     except BaseExceptionGroup as group:
         ours = group.subgroup(PrismVaultError)
         if ours is None:

@@ -45,7 +45,6 @@ from prism_vault_agent.audit.outbox import Outbox
 from prism_vault_agent.audit.replicas import Replicas
 from prism_vault_agent.audit.stream import SignalStream
 from prism_vault_agent.audit.witness import Unwitnessed, Witness
-from prism_vault_agent.config.load import load
 from prism_vault_agent.proof.keys import VerifyingKey
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.sidecar import Sidecar
     from prism_vault_agent.agent.front.listener import Listeners
     from prism_vault_agent.audit.http import Credential
+    from prism_vault_agent.config.apart import Configuration
     from prism_vault_agent.config.settings import CentralSettings, Settings
     from prism_vault_agent.process import Hardening
 
@@ -116,9 +116,9 @@ class Parts:
 
     @classmethod
     def make(
-        cls, settings: Settings, listeners: Listeners, hardening: Hardening, config: str | None, sidecar: Sidecar | None
+        cls, settings: Settings, listeners: Listeners, hardening: Hardening, configuration: Configuration, sidecar: Sidecar | None
     ) -> Self:  # fmt: skip
-        """Make them for ``settings``, which were read from ``config``, and for ``sidecar`` where the agent is one."""
+        """Make them for ``settings``, which were read from ``configuration``, and for ``sidecar`` where the agent is one."""
         workers = Workers(settings.vault, settings.agent.workers)
         session = Session(workers, settings.vault.auth)
         ours = Log.make(settings, session)
@@ -167,7 +167,7 @@ class Parts:
         )  # fmt: skip
         status.sidecar = sidecar
         reload = Reload(
-            lambda: load(config, os.environ), front=front, runs=runs, files=files, renders=renders, rotation=rotation,
+            configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation,
             status=status, note=audit.note,
         )  # fmt: skip
         return cls(

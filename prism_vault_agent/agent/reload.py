@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
+    from prism_vault_agent.config.apart import Configuration
     from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ class Reload:
 
     def __init__(
         self,
-        load: Callable[[], Settings],
+        configuration: Configuration,
         *,
         front: Front,
         runs: Runs,
@@ -47,8 +48,8 @@ class Reload:
         status: Status,
         note: Callable[[str, str], None],
     ) -> None:
-        """Read with ``load`` and apply to ``front``; ``note`` records it, with a stable word and a sentence."""
-        self._load = load
+        """Read ``configuration`` and apply it to ``front``; ``note`` records it, with a stable word and a sentence."""
+        self._configuration = configuration
         self._note = note
         self._front = front
         self._runs = runs
@@ -59,9 +60,12 @@ class Reload:
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, directories: Iterable[str]) -> None:
-        """Reload soon after the start, and when a file in these directories changes (editors and mounts replace files)."""
+        """Reload when a file in these directories changes (editors and mounts replace files), or has changed since the start."""
+        started = False
         async for _ in changes(directories, _matters):
-            await self.now()
+            if started or not self._configuration.unchanged(self._front.settings.scopes):
+                await self.now()
+            started = True
 
     async def now(self) -> None:
         """Read the configuration and apply what changed."""
@@ -70,7 +74,7 @@ class Reload:
 
     async def _apply(self) -> None:
         try:
-            settings = await asyncio.to_thread(self._load)
+            settings = await asyncio.to_thread(self._configuration.load, self._front.settings.scopes)
         except PrismVaultError as error:
             self._status.config_error = error.message
             log.error("config.refused", message=error.message, mend=error.mend)

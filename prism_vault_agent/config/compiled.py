@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.config.sources import Source
 
 # Every variable that a load may look at.
-_VARIABLES: Final = (
+VARIABLES: Final = (
     *("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME"),
     *(
         f"{product}_{name}"
@@ -68,7 +68,7 @@ def load_fast(path: str | None, environ: Mapping[str, str], own: tuple[int, int]
 def _key(files: tuple[Source, ...], environ: Mapping[str, str], own: tuple[int, int]) -> str:
     """Return what the settings depend on, as one hash; each part follows its length, so parts cannot run together."""
     parts = [__version__, os.uname().nodename, str(os.geteuid()), str(os.getegid()), f"{own[0]}:{own[1]}"]
-    parts += [f"{name}={environ[name]}" for name in _VARIABLES if name in environ]
+    parts += [f"{name}={environ[name]}" for name in VARIABLES if name in environ]
     made_from = hashlib.sha256()
     for part in (
         *map(os.fsencode, parts),

@@ -30,12 +30,12 @@ from prism_vault_agent.wanted import wanted_of
 Plain = dict[str, Any]
 
 
-def to_plain(settings: Settings) -> Plain:
-    """Return settings as JSON-ready values; a set becomes a sorted list, and a template's text is left out."""
+def to_plain(settings: Settings, *, texts: bool = False) -> Plain:
+    """Return settings as JSON-ready values; a set becomes a sorted list, and a template's text is left out without ``texts``."""
     plain = dataclasses.asdict(settings)
     for scope in plain["scopes"].values():
         scope["allow_names"] = sorted(scope["allow_names"])
-        for file in (*scope["files"], *(each["file"] for each in scope["credentials"] if each["file"])):
+        for file in () if texts else (*scope["files"], *(each["file"] for each in scope["credentials"] if each["file"])):
             del file["text"]  # its digest says which it is
     return plain
 
@@ -54,12 +54,13 @@ def from_plain(plain: Plain) -> Settings:
                 "log_keys": tuple(central["log_keys"]),
             }
         ),
-        scopes={name: _scope(scope) for name, scope in plain["scopes"].items()},
+        scopes={name: scope_of(scope) for name, scope in plain["scopes"].items()},
         files=tuple(plain["files"]),
     )
 
 
-def _scope(plain: Plain) -> Scope:
+def scope_of(plain: Plain) -> Scope:
+    """Return the scope that a part of :func:`to_plain` described."""
     return Scope(
         **{
             **plain,

@@ -30,6 +30,7 @@ from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.trees import hierarchy
 from prism_vault_agent.audit import journal
 from prism_vault_agent.audit.target import ANY, Target
+from prism_vault_agent.config.apart import Configuration
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.model import Request
@@ -45,6 +46,7 @@ from tests.model.workers import SimulatedWorkers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+    from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.worker.messages import Message
 
 GRACE: Final = 5
@@ -100,6 +102,14 @@ class Out:
     scopes: frozenset[str]
     run_ref: str | None
     versions: dict[str, int]
+
+
+class Here(Configuration):
+    """A configuration that is read in this process: another one takes time of which the simulated clock knows nothing."""
+
+    def load(self, _before: object = None) -> Settings:
+        """Return the settings."""
+        return load(self._main, {})
 
 
 class World:
@@ -178,7 +188,7 @@ class World:
         self._listening = Listener(listening, str(self.socket), (found.st_dev, found.st_ino), -1, ours_to_unlink=False)
         self.loop = Loop(self.clock, self._each_turn)
         settings = load(str(self.config), {})
-        self.parts = parts.Parts.make(settings, (self._listening, None), Hardening(True, True), str(self.config), None)
+        self.parts = parts.Parts.make(settings, (self._listening, None), Hardening(True, True), Here(str(self.config), {}), None)
         self._main = self.loop.create_task(agent.serve(self.parts, Notifier({})))
         self.run(0.2)
 
