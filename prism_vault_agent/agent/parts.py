@@ -155,7 +155,7 @@ class Parts:
         session.refused = orders.take_back
         requests = FileRequests(files, renders, status)
         supervisors = Supervisors(runs, lambda: front.settings.agent.connections_per_user)
-        runs.for_good, rotation.restart = supervisors.taken_back, supervisors.restart
+        runs.for_good, rotation.restart = supervisors.ending, supervisors.restart
         front = Front(
             settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
             status=status,

@@ -12,15 +12,15 @@ _MARKS = b"*#=.-_~^@"
 _STARS = 8
 UNSEEN = 4  # bytes of the beginning of a form that are never shown, however long nothing more comes
 _GRAM = 4
-_FEW = 8  # forms that are searched for one by one as fast
-# Looked at are blocks of so many bytes, so far apart: one of them is within any form of the length that stands first.
-_LEVELS = ((39, 8, 32), (23, 8, 16), (15, 8, 8), (7, 4, 4))
+# Blocks that are looked at: so many bytes of them, so far apart. Short ones stand in ordinary text more often.
+_BLOCKS = (*((8, apart) for apart in range(128, 0, -8)), (4, 8), (4, 4))
+_LOOKUP = 185  # what it costs to look up blocks of all bytes, as many times as to search for one form
 
 
 class Mask:
     """The forms of some values, and what is printed instead."""
 
-    __slots__ = ("beginnings", "few", "forms", "having", "longest", "mark", "sizes", "starts", "wanted")
+    __slots__ = ("beginnings", "few", "forms", "grams", "having", "longest", "mark", "sizes", "starts", "wanted")
 
     def __init__(self, values: list[bytes]) -> None:
         """Make the forms; values that are too short have none."""
@@ -31,10 +31,10 @@ class Mask:
         self.starts: dict[bytes, list[bytes]] = {}
         for form in self.forms:
             self.starts.setdefault(form[:_GRAM], []).append(form)
-        least, *self.sizes = next(level for level in _LEVELS if sum(len(form) < level[0] for form in self.forms) <= _FEW)
-        self.few = {form for form in self.forms if len(form) < least}
+        self.grams = [slice(at, at + _GRAM) for at in range(self.longest - _GRAM)]
+        self.sizes = size, apart = cheapest([len(form) for form in self.forms])
+        self.few = {form for form in self.forms if len(form) < size + apart - 1}
         self.having: dict[int, list[bytes]] = {}
-        size, apart = self.sizes
         for form in self.forms - self.few:
             for block in {form[at : at + size] for at in range(apart)}:
                 self.having.setdefault(int.from_bytes(block, sys.byteorder), []).append(form)
@@ -71,11 +71,22 @@ class Mask:
     def begun(self, text: bytes) -> int:
         """Return where the longest end of ``text`` starts with which a form may begin that is not all there."""
         length = len(text)
-        for at in range(max(length - self.longest + 1, 0), length - _GRAM + 1):
-            for form in self.starts.get(text[at : at + _GRAM], ()):
-                if len(form) > length - at and form.startswith(text[at:]):
-                    return at
+        first = max(length - self.longest + 1, 0)
+        # Nearly always there is none: that is found out in one go.
+        if any(map(self.starts.__contains__, map(text[first:].__getitem__, self.grams))):
+            for at in range(first, length - _GRAM + 1):
+                for form in self.starts.get(text[at : at + _GRAM], ()):
+                    if len(form) > length - at and form.startswith(text[at:]):
+                        return at
         return next((at for at in range(max(length - _GRAM + 1, 0), length) if text[at:] in self.beginnings), length)
+
+
+def cheapest(lengths: list[int]) -> tuple[int, int]:
+    """Return of how many bytes the blocks are that are looked at, and how far apart, for forms of these lengths.
+
+    One of the blocks is within any form of at least both lengths together, less one. Shorter forms are searched for one by one.
+    """
+    return min(_BLOCKS, key=lambda each: sum(length < sum(each) - 1 for length in lengths) + _LOOKUP / each[1])
 
 
 class Stream:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from prism_vault_agent.agent.runs.run import Run
+from prism_vault_agent.agent.runs.supervisors import Supervisors
+from prism_vault_agent.agent.trees.tree import swept
+from prism_vault_agent.errors import Denied
 from prism_vault_agent.exec.wire import request
+from prism_vault_agent.model import Render
 from tests.agent.asking import eventually, last_audit_id, rows
+from tests.audit.nouns import reservation
 from tests.supervise.supervised import Marked
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from prism_vault_agent.agent.runs.runs import Runs
 
 CANARY = "canary-5b1d77e0"
 
@@ -128,3 +138,30 @@ def test_names_that_are_none(running, release):
     connection, head = ask(running, release)
     connection.close()
     assert head.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("why", "is_denied"),
+    [
+        ("revoked", True),
+        ("secret_deleted", True),
+        ("scope_removed", True),
+        ("on_rotate", True),
+        ("lease_revoked", True),
+        ("lease_expired", False),
+        ("stale", False),
+        ("exited", False),
+    ],
+)
+def test_what_is_merely_too_old_may_be_had_anew(why, is_denied):
+    """What was taken back is not released to a further start; what has merely come to its end is."""
+
+    async def asked() -> None:
+        supervisors, held = Supervisors(cast("Runs", []), lambda: 1), reservation()
+        supervisors.ending(Run(Render(held, (), ()), -1, 0.0, swept(held.grant.caller, None)), why)
+        supervisors.check(None)
+        supervisors.check("pva_other")
+        supervisors.check(held.audit_id)
+
+    with pytest.raises(Denied) if is_denied else contextlib.nullcontext():
+        asyncio.run(asked())

@@ -46,8 +46,8 @@ class Runs:
         Processes of other users are signalled by the helper at ``helper``, where the agent may not.
         """
         self.records = records
-        # Told of each run that is ended, before it is: nobody is to start it anew.
-        self.for_good: Callable[[Run], None] = lambda _run: None
+        # Told of each run that is ended, and why, before it is.
+        self.for_good: Callable[[Run, str], None] = lambda _run, _why: None
         self._helper = helper
         self._cleared = cleared
         self._revocations: list[tuple[str, Target, int | None, bool]] = []
@@ -195,7 +195,7 @@ class Runs:
         said = TERMINATE if now or why == ON_ROTATE else self.on_revoke(run, paths)
         if said.does == "clear" and not run.ended.is_set():
             return self._leave(run, why)
-        self.for_good(run)
+        self.for_good(run, why)
         first = signal.Signals[f"SIG{said.signal or 'TERM'}"]
         return await end(run, why, now=now, helper=self._helper, look=self._look_at, first=first)
 

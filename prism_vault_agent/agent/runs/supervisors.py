@@ -31,6 +31,8 @@ COMING_SECONDS: Final = 5.0
 # Beyond the grace: the end is ordered, and then it is recorded.
 ENDING_SECONDS: Final = 5.0
 REMEMBERED: Final = 4096
+# Why runs are ended that may have the same secrets anew.
+TOO_OLD: Final = ("exited", "lease_expired", "stale")
 
 
 class Supervisors:
@@ -43,10 +45,6 @@ class Supervisors:
         self._waiting: dict[tuple[int, str], socket.socket] = {}
         self._came = asyncio.Condition()
         self._taken_back: dict[str, None] = {}
-
-    def __contains__(self, run: Run) -> bool:
-        """Tell whether the supervisor of a run waits for orders."""
-        return _key(run) in self._waiting
 
     async def wait(self, connection: socket.socket, uid: int, release: str) -> None:
         """Keep the connection of a user's supervisor, who waits for orders about a release. Raises ``Unavailable``."""
@@ -89,8 +87,10 @@ class Supervisors:
                 raise
             raise Unavailable(f"the supervisor of {key[1]} has not ended it", mend="end it", reason="not_ended") from None
 
-    def taken_back(self, run: Run) -> None:
-        """Take note that a run is ended for good: who supervises it may not start it anew."""
+    def ending(self, run: Run, why: str) -> None:
+        """Take note that a run is ended: unless what it has is merely too old, who supervises it may not start it anew."""
+        if why in TOO_OLD:
+            return
         self._taken_back[run.render.reservation.audit_id] = None
         while len(self._taken_back) > REMEMBERED:
             del self._taken_back[next(iter(self._taken_back))]
