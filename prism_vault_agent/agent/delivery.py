@@ -16,7 +16,7 @@ from prism_vault_agent.agent.front.peer import PeerGone
 from prism_vault_agent.agent.release import worker_of
 from prism_vault_agent.agent.runs.ending import NOT_OURS
 from prism_vault_agent.agent.runs.signalling import signal_all
-from prism_vault_agent.agent.trees.tree import entered, kept, planned
+from prism_vault_agent.agent.trees.tree import entered, kept
 from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProviderUnavailable
 from prism_vault_agent.model import Receipt, Render, Reservation
 from prism_vault_agent.policy.reactions import may_restart
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.front.peer import Peer
     from prism_vault_agent.agent.runs.records import RunRecords
+    from prism_vault_agent.agent.trees.group import Group
     from prism_vault_agent.agent.trees.guards import Guard
+    from prism_vault_agent.agent.trees.sweep import Sweep
     from prism_vault_agent.agent.trees.tree import Tree
-    from prism_vault_agent.model import Caller, Grant
+    from prism_vault_agent.model import Caller, Grant, Resolution
+    from prism_vault_agent.render import Provider
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()
@@ -52,6 +55,19 @@ class SocketSink:
     guards: tuple[Guard, ...] = ()
     helper: str = ""
     tree: Tree | None = None
+    _preparing: asyncio.Task[Group | Sweep] | None = None
+
+    def prepare(self, reservation: Reservation) -> asyncio.Task[Group | Sweep]:
+        """Begin to make sure that all that the caller starts will be found again."""
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(entered(self.caller, reservation.id, self.guards, self.peer.check))
+        return self._preparing
+
+    async def leave(self) -> None:
+        """Take that back: the caller was given nothing."""
+        if self._preparing is not None:
+            with contextlib.suppress(PrismVaultError):
+                await asyncio.to_thread((await self._preparing).leave)
 
     def check(self) -> None:
         """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
@@ -62,7 +78,7 @@ class SocketSink:
             raise PeerGone("the caller stopped waiting", mend="raise --timeout")
 
     async def deliver(self, receipt: Receipt) -> Render:
-        """Have the worker write the block, once all that the caller starts will be found again; the worker ends with that.
+        """Have the worker write the block, once the caller is prepared for that; the worker ends with it.
 
         A caller that may have all of it, and nobody knows, is ended.
         """
@@ -75,15 +91,13 @@ class SocketSink:
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
             "X-Prism-Vault-Orders": str(int(_may_restart(reservation.grant))),
         }
-        tree = planned(self.caller, reservation.id, self.guards)
+        self.tree = tree = await asyncio.shield(self.prepare(reservation))
         self.records.keep(receipt.resolution, tree=kept(tree), guards=self.guards)
-        self.tree = tree = await entered(tree, self.caller, self.peer.check)
         try:
             return await written(receipt, self.connection, head(200, headers), self.deadline)
         except BaseException as error:
             if not isinstance(error, PrismVaultError) or error.reason == UNTOLD:
                 await self._end(tree, reservation.audit_id)
-            tree.leave()
             raise
 
     async def _end(self, tree: Tree, audit_id: str) -> None:
@@ -98,6 +112,23 @@ class SocketSink:
         if refused is not None:
             why = refused.line() if isinstance(refused, CannotCreate) else NOT_OURS
             log.critical("delivery.not_ended", audit_id=audit_id, pid=self.caller.pid, why=why)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """A provider during whose reading the caller is prepared: the kernel takes as long for that."""
+
+    provider: Provider
+    sink: SocketSink
+
+    async def resolve(self, reservation: Reservation) -> Resolution:
+        """Begin to prepare the caller, whose reservation is on the log, and read."""
+        self.sink.prepare(reservation)
+        return await self.provider.resolve(reservation)
+
+    def drop(self, resolution: Resolution) -> None:
+        """Forget the values."""
+        self.provider.drop(resolution)
 
 
 async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:

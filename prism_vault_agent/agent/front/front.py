@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.agent.delivery import SocketSink
+from prism_vault_agent.agent.delivery import Preparing, SocketSink
 from prism_vault_agent.agent.front import http, json_request
 from prism_vault_agent.agent.front.accept import accept
 from prism_vault_agent.agent.front.exec_request import parse, release
@@ -126,14 +126,17 @@ class Front:
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
         guards = guards_of(caller.pid) if asked.request.supervised else ()
         sink = SocketSink(connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper)
-        provider = WorkerProvider(self._reading, exec_job(rooms), reading)
+        provider = Preparing(WorkerProvider(self._reading, exec_job(rooms), reading), sink)
         staged = self._reading.metrics.staged("exec", self._audit, provider, sink)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
                     self.settings.scopes, caller, asked.request, audit=staged, provider=staged, sink=staged
                 )  # fmt: skip
-        except TimeoutError:
+        except BaseException as error:
+            await sink.leave()
+            if not isinstance(error, TimeoutError):
+                raise
             names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))
             told = f"it took longer than {asked.seconds:.1f} s"
             raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=names) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 NAME: Final = "prism-vault-"
 _ROUNDS: Final = 100
+_PAUSE: Final = 0.01
 
 
 @dataclass(slots=True)
@@ -47,15 +49,15 @@ class Group:
             raise
 
     def leave(self) -> None:
-        """Put whoever is there back to where it was, and take the group away."""
+        """Put whoever is there back to where it was, and take the group away; blocks while any of them is about to end."""
         above = os.path.dirname(self.directory)
         for _ in range(_ROUNDS):
-            pids = list(members(self.directory))
-            if not pids:
-                break
-            for pid in pids:
+            for pid in members(self.directory):
                 with contextlib.suppress(OSError):
                     _write(f"{above}/cgroup.procs", str(pid))
+            if self._removed() is None:
+                return
+            time.sleep(_PAUSE)
         self.remove()
 
     def left(self) -> bool:
@@ -84,12 +86,17 @@ class Group:
 
     def remove(self) -> None:
         """Take it away, with what its processes have made below it."""
-        for directory, _, _ in os.walk(self.directory, topdown=False):
-            try:
+        if (why := self._removed()) is not None:
+            log.warning("tree.not_removed", directory=self.directory, why=why)
+
+    def _removed(self) -> str | None:
+        """Take it away, and return why it could not be."""
+        try:
+            for directory, _, _ in os.walk(self.directory, topdown=False):
                 os.rmdir(directory)
-            except OSError as error:
-                log.warning("tree.not_removed", directory=directory, why=error.strerror)
-                return
+        except OSError as error:
+            return error.strerror
+        return None
 
     def _has(self, pid: int) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -47,8 +48,9 @@ def hierarchies(mountinfo: str) -> list[Hierarchy]:
     return sorted(found, key=lambda each: not each.unified)
 
 
+@functools.cache
 def mounted() -> list[Hierarchy]:
-    """Return the hierarchies that this process sees."""
+    """Return the hierarchies that this process sees, as they were when it first looked."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return hierarchies(file.read())
 

@@ -53,25 +53,24 @@ def planned(caller: Caller, name: str, guards: tuple[Guard, ...] = ()) -> Group 
     return swept(caller, directory if means is Means.PLACE else None, guards)
 
 
-async def entered(tree: Group | Sweep, caller: Caller, check: Callable[[], None]) -> Group | Sweep:
-    """Return the tree that the process is from now on: the one that was planned, or the next best where that is refused.
+async def entered(caller: Caller, name: str, guards: tuple[Guard, ...], check: Callable[[], None]) -> Group | Sweep:
+    """Return the tree that a process is from now on: the one that is :func:`planned`, or the next best where that is refused.
 
-    Raises what ``check`` does, which tells whether it is still the process that it was.
+    Raises what ``check`` does, which tells whether it is still the process that it was; nothing is changed then.
     """
+    tree = planned(caller, name, guards)
     if isinstance(tree, Sweep):
         return tree
-    # The kernel may have to wait for all processors before it moves a process.
-    entering = asyncio.create_task(asyncio.to_thread(tree.enter, caller.pid))
     try:
-        await asyncio.shield(entering)
-        check()
+        # The kernel may have to wait for all processors before it moves a process.
+        await asyncio.to_thread(tree.enter, caller.pid)
     except OSError as error:
         log.warning("tree.no_group", directory=tree.directory, why=error.strerror)
         return swept(caller)
+    try:
+        check()
     except BaseException:
-        await asyncio.wait((entering,))
-        if entering.exception() is None:
-            tree.leave()
+        await asyncio.to_thread(tree.leave)
         raise
     return tree
 
