@@ -125,10 +125,10 @@ class Parts:
         audit, chain = ours.audit, ours.chain
         mounts = Mounts()
         runs = Runs(audit.clear, RunRecords(str(Path(settings.agent.state) / "runs"), mounts.known), settings.agent.helper)
-        audit.forget = runs.records.drop
         status = Status(session, ours.outbox, ours.witness, workers, runs, *listeners, hardening)
         consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
+        audit.forget = runs.records.drop, files.ends.forget
         leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
         audit.leases, session.in_use = leases, leases.in_use
         reading = Reading(workers, session, mounts, leases, Metrics())

@@ -54,8 +54,8 @@ class CentralLog:
         self._witness = witness
         self._seconds = seconds * PATIENCE
         self.leases: Takings = _Nothing()
-        # Is told of each release whose end can no longer be lost; and those whose end an earlier agent has kept.
-        self.forget: Callable[[str], None] = lambda _reservation: None
+        # Are told of each release whose end can no longer be lost; and those whose end an earlier agent has kept.
+        self.forget: tuple[Callable[[str], None], ...] = ()
         self._ends_kept: set[str] = set()
 
     async def reserve(self, grant: Grant) -> Reservation:
@@ -132,8 +132,12 @@ class CentralLog:
         """Record that a release is no longer out there; what is known of it is forgotten when that can no longer be lost."""
         log.info("render.cleared", audit_id=reservation.audit_id, reason=reason)
         if reservation.id in self._ends_kept:
-            self.forget(reservation.id)
+            self._forget(reservation.id)
         else:
-            safe = partial(self.forget, reservation.id)
+            safe = partial(self._forget, reservation.id)
             self._outbox.tell(rows.cleared(reservation, reason, signal), durable=reason != "exited", safe=safe)
         self.leases.ended(reservation, reason)
+
+    def _forget(self, reservation: str) -> None:
+        for forget in self.forget:
+            forget(reservation)

@@ -5,6 +5,7 @@
     /run/prism-vault/files/       0711; a tmpfs of our own where we may mount one
       .lock                       held by the agent that serves
       .staged/                    0700; what is not visible yet, or no longer
+      .ended/                     0700; what ended and is not safely recorded yet (see ``agent/files/ends.py``)
       web/                        0755; the visible generation of scope web
         .generation               0600; what it is (see ``record.py``)
         web.env                   owner and mode as the scope says

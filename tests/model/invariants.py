@@ -50,6 +50,7 @@ class Invariants:
     owed: list[Owed] = field(default_factory=list)
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
     orphans: dict[str, float] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     served: bool = False
     told: int = 0
     logged: int = 0
@@ -91,6 +92,7 @@ class Invariants:
     def check(self) -> None:
         """Fail where anything does not hold."""
         out = self.world.out()
+        self.seen |= {each.reservation for each in out}
         assert not self.world.defects, self.world.defects
         self._released(out)
         self._rows()
@@ -205,16 +207,16 @@ class Invariants:
         """Once all has ended and everybody answers, nothing is left anywhere, and the log is whole."""
         world = self.world
         world.mend()
+        self._wait(lambda: not world.outdated())
+        assert not world.outdated(), f"the newest version is not taken over: {world.outdated()}"
         for scope in FILES:
             world.clear(scope)
         world.run(1.0)
         for client in world.processes.all:
             client.end()
-        for _ in range(800):
-            world.run(5.0)
-            if not world.provider.leases and not world.journalled("leases") and not world.central.open():
-                break
+        self._wait(lambda: not (world.provider.leases or world.journalled("leases") or world.central.open()))
         self.check()
+        assert not list((world.files / ".staged").iterdir()), "something is left staged"
         world.stop()
         world.run(4000.0)
         assert not world.out()
@@ -224,6 +226,14 @@ class Invariants:
             assert not world.journalled(name), f"the {name} keeps {world.journalled(name)}"
         events = [{"fields": row, "body": text} for row, text in zip(world.central.rows, world.central.texts, strict=True)]
         history.check(events)
+        lost = [name for name in self.seen if "cleared" not in world.central.of(name)]
+        assert not lost, f"G8: {lost} were out there, and their end is not on the log"
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        for _ in range(800):
+            if condition():
+                return
+            self.world.run(5.0)
 
 
 def _running(world: World) -> bool:

@@ -1,6 +1,6 @@
 """A provider in memory, as its HTTP API shows it: KV version 2, an engine that leases, tokens with their children, and faults.
 
-Times are CLOCK_BOOTTIME of the simulated host. What goes wrong is said by the fields of :class:`Provider` that a test sets.
+Times are CLOCK_BOOTTIME of the simulated host. What goes wrong is said by fields of :class:`Provider` that a test sets.
 """
 
 from __future__ import annotations
@@ -71,12 +71,16 @@ class Leased:
 
 @dataclass
 class Provider:
-    """The server. ``read`` is told of every value that is handed out: (path, version or None, accessor of the token)."""
+    """The server: so many answers are lost (``losing``), and so many workers end before they have told theirs (``dying``).
+
+    ``read`` is told of every value that is handed out: (path, version or None, accessor of the token).
+    """
 
     clock: Clock
     read: Callable[[str, int | None, str], None] = lambda *_: None
     away: bool = False
     losing: int = 0
+    dying: int = 0
     refusing: bool = False
     engine_down: bool = False
     lagging: bool = False

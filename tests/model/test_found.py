@@ -39,3 +39,31 @@ def test_an_agent_that_comes_back_goes_back_to_no_older_version(world):
     assert files.versions["secret/web"] == 2
     holds.end()
     assert "stale_read" in world.log.read_text()
+
+
+@pytest.mark.parametrize("how", ["cleared", "rotated", "no longer allowed"])
+def test_the_end_of_files_is_on_the_log_whenever_the_agent_is_killed(world, how):
+    """Files that are gone, or replaced, leave their end to the next agent, at whichever turn of its loop the agent crashes."""
+    for turns in range(12):
+        holds = Invariants(world)
+        world.render("web")
+        world.run(1.0)
+        holds.check()
+        if how == "cleared":
+            world.clear("web")
+            world.burn(turns)
+        elif how == "rotated":
+            world.order("rotation", {"scope": "web"})
+            world.burn(turns * 4)
+        else:
+            world.crash()
+            world.reload_to("without web")
+            world.start(turns * 3)
+        world.run(1.0)
+        if world.loop is None:
+            world.start()
+        world.clear("web")
+        world.run(5.0)
+        assert holds.seen
+        assert all(world.central.of(each).count("cleared") == 1 for each in holds.seen)
+        world.mend()

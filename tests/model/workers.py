@@ -70,6 +70,7 @@ class SimulatedWorker(Worker):
         ours, theirs = socket.socketpair()
         super().__init__(ours)
         self.transport = MemoryTransport(provider)
+        self._provider = provider
         self._before = before
         self._defects = defects
         self._thread = threading.Thread(target=self._serve, args=(theirs, settings), daemon=True)
@@ -95,6 +96,9 @@ class SimulatedWorker(Worker):
             if frame[sent:]:  # an empty send would fail where the worker has answered and ended already
                 self._end.sendall(frame[sent:])
             received = receive(self._end)
+            if self._provider.dying and received is not None:
+                self._provider.dying -= 1
+                received = None  # it was killed after its deed, and its answer with it
         except OSError:
             received = None
         finally:

@@ -71,6 +71,8 @@ _DB: Final = {
 _BOTH: Final = {
     "env": {"OTHER": "vault://secret/other#key", "PASSWORD": "vault://database/creds/db#password"},
     "ttl": "30m",
+    "on_rotate": "terminate",
+    "rotate_limits": {"max_per_hour": 1000},
 }
 CONFIGURATIONS: Final[dict[str, dict[str, Any] | None]] = {
     "all": {"web": _WEB, "db": _DB, "both": _BOTH},
@@ -88,8 +90,8 @@ CONFIGURATIONS: Final[dict[str, dict[str, Any] | None]] = {
 
 # What may be wrong with the two services; the last one ends it all.
 TROUBLE: Final = (
-    "provider away", "provider back", "provider refuses", "engine down", "replica behind", "provider loses answers",
-    "central away", "central back", "central denies", "central loses answers", "all well",
+    "provider away", "provider back", "provider refuses", "provider loses answers", "engine down", "replica behind",
+    "central away", "central back", "central denies", "central loses answers", "workers lost", "all well",
 )  # fmt: skip
 
 
@@ -171,8 +173,8 @@ class World:
         self._connections.append(connection)
         return self.processes.attest(connection, self._pidfds)
 
-    def start(self) -> None:
-        """Start an agent, as ``agent/agent.py`` does."""
+    def start(self, fuse: int | None = None) -> None:
+        """Start an agent, as ``agent/agent.py`` does; it crashes after so many turns of its loop, where that is said."""
         assert self.loop is None
         self.counts["starts"] += 1
         if self.configured == "broken":
@@ -187,6 +189,7 @@ class World:
         found = os.lstat(self.socket)
         self._listening = Listener(listening, str(self.socket), (found.st_dev, found.st_ino), -1, ours_to_unlink=False)
         self.loop = Loop(self.clock, self._each_turn)
+        self.loop.turns.fuse = fuse
         settings = load(str(self.config), {})
         self.parts = parts.Parts.make(settings, (self._listening, None), Hardening(True, True), Here(str(self.config), {}), None)
         self._main = self.loop.create_task(agent.serve(self.parts, Notifier({})))
@@ -344,13 +347,14 @@ class World:
         provider.engine_down |= what == "engine down"
         provider.lagging |= what == "replica behind"
         provider.losing = 2 if what == "provider loses answers" else provider.losing
+        provider.dying = 2 if what == "workers lost" else provider.dying
         central.losing = 2 if what == "central loses answers" else central.losing
         central.denied = frozenset(("web", "both")) if what == "central denies" else central.denied
         if central.away:
             central.lose()
         if what == "all well":
             provider.away = provider.refusing = provider.engine_down = provider.lagging = central.away = False
-            provider.losing = central.losing = 0
+            provider.losing = provider.dying = central.losing = 0
             central.denied = frozenset()
 
     def mend(self) -> None:
@@ -410,6 +414,16 @@ class World:
             for number, version in enumerate(versions, 1)
             if version.value in values.values()
         }
+
+    def outdated(self) -> list[Out]:
+        """Return what is out there and is to be replaced or ended, because the provider has a newer version that stands."""
+        newest = {path: len(versions) for path, versions in self.provider.kv.items() if versions[-1].stands}
+        return [
+            each
+            for each in self.out()
+            if (each.what.startswith("files") or "both" in each.scopes)
+            and any(number < newest.get(path, 0) for path, number in each.versions.items())
+        ]
 
     def journalled(self, name: str) -> dict[str, Any]:
         """Return what a journal of the agent's says, as the next agent will read it."""

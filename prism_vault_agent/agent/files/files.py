@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from prism_vault_agent.agent.files.ends import Ends
 from prism_vault_agent.agent.files.rendered import Rendered, recalled
 from prism_vault_agent.agent.runs.run import released
 from prism_vault_agent.errors import CannotCreate, Denied
 from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Render, Reservation
-from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.scope import ScopeName
 from prism_vault_agent.sink import generation, record
 from prism_vault_agent.sink.place import STAGED, Place, cannot, open_place
@@ -50,6 +50,7 @@ class Files:
         self._settings = settings
         self._cleared = cleared
         self._note = note
+        self.ends = Ends()
         self._place: Place | None = None
         self._rendered: dict[ScopeName, Rendered] = {}
         self._numbers: dict[ScopeName, int] = {}
@@ -77,6 +78,7 @@ class Files:
                 raise CannotCreate("there is no directory for files, since XDG_RUNTIME_DIR is not set", mend="set [agent] files")
             with asking(self.helper) as helper:
                 self._place = open_place(self._settings.files, self._settings.files_risks, helper.mount if helper else None)
+            self.ends.place = self._place.descriptor
             told = log.info if self._place.memory == "noswap" else log.warning
             told("files.place", path=self._place.path, memory=self._place.memory)
         else:
@@ -92,12 +94,17 @@ class Files:
         if not left and not any(scope.files for scope in scopes.values()):
             return {}
         place = self.place()
+        ended = {end[0].id: end for end in self.ends.left()}
         for name in os.listdir(place.descriptor):
             found = None if name.startswith(".") else record.read(place.descriptor, name)
             if found is None:
                 continue
             with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-                self._adopt(name, recalled(*found), scopes)
+                rendered = recalled(*found)
+                ended.pop(rendered.render.reservation.id, None)  # it is there: its end has not come
+                self._adopt(name, rendered, scopes)
+        for end in ended.values():
+            self._cleared(*end)
         with asking(self.helper) as owners:
             for name in generation.sweep(place.descriptor, self._rendered, owners):
                 log.warning("files.swept", name=name)
@@ -106,17 +113,21 @@ class Files:
 
     def _adopt(self, name: str, rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> None:
         """Look after a generation that is still allowed; the end of one that is not is recorded, and the sweep clears it."""
-        if rendered.scope.name != name or (why := _no_longer(rendered, scopes)):
-            self._cleared(rendered.render.reservation, why if rendered.scope.name == name else "moved", None)
+        reservation = rendered.render.reservation
+        why = rendered.no_longer(scopes) if rendered.scope.name == name else "moved"
+        if why:
+            self.ends.note(reservation, why)
+            self._cleared(reservation, why, None)
             return
+        self.ends.forget(reservation.id)
         self._rendered[rendered.scope.name] = rendered
         self._numbers[rendered.scope.name] = rendered.number
-        log.info("files.adopted", scope=name, generation=rendered.number, audit_id=rendered.render.reservation.audit_id)
+        log.info("files.adopted", scope=name, generation=rendered.number, audit_id=reservation.audit_id)
 
     def apply(self, scopes: Mapping[ScopeName, Scope]) -> None:
         """Clear what a new configuration no longer allows; what it defines otherwise is stale from now on."""
         for rendered in self:
-            if why := _no_longer(rendered, scopes):
+            if why := rendered.no_longer(scopes):
                 self.clear(rendered, why)
         self._consumers.look()
 
@@ -140,12 +151,12 @@ class Files:
         """
         resolution = receipt.resolution
         scope = resolution.reservation.grant.scopes[0]
-        place = self.place()
+        place, before = self.place(), self._rendered.get(scope.name)
         try:
-            generation.switch(place.descriptor, scope.name, staged)
+            with self.ends.coming(before.render if before else None, "rotated"):
+                generation.switch(place.descriptor, scope.name, staged)
         except OSError as error:
             raise cannot(f"{place.path}/{scope.name}", error) from None
-        before = self._rendered.get(scope.name)
         render = Render(resolution.reservation, resolution.names, resolution.leases)
         self._rendered[scope.name] = Rendered(render, number, staged.files, time.time())
         if before is not None:
@@ -166,7 +177,7 @@ class Files:
         if self._rendered.get(name) is not rendered or self._place is None:
             return ""
         try:
-            with asking(self.helper) as owners:
+            with self.ends.coming(rendered.render, why, signal), asking(self.helper) as owners:
                 generation.clear(self._place.descriptor, name, owners)
         except (OSError, CannotCreate) as error:
             why = error.message if isinstance(error, CannotCreate) else os.strerror(error.errno or 0)
@@ -236,16 +247,3 @@ class Files:
         """Return what ``status`` shows, as it is now."""
         self.look()
         return [{**each.describe(), "consumers": self._consumers.describe(each.scope.name)} for each in self]
-
-
-def _no_longer(rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> str:
-    """Return why a generation may not stay under these scopes; empty where it may, and then it is stale where they differ."""
-    grant = rendered.render.reservation.grant
-    if rendered.scope.name not in scopes or not scopes[rendered.scope.name].files:
-        return "scope_removed"
-    decision = decide(scopes, grant.caller, grant.request)
-    if isinstance(decision, Denial):
-        return "no_longer_allowed"
-    if (decision.bindings, decision.scopes[0].files) != (grant.bindings, rendered.scope.files):
-        rendered.stale, rendered.retry_at = True, 0.0
-    return ""

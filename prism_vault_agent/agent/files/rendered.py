@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.agent import reservations
 from prism_vault_agent.model import Lease, Render
+from prism_vault_agent.policy.decide import Denial, decide
 from prism_vault_agent.scope import File
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prism_vault_agent.agent.outdated import Marks
     from prism_vault_agent.model import Reservation
-    from prism_vault_agent.scope import Scope
+    from prism_vault_agent.scope import Scope, ScopeName
     from prism_vault_agent.sink.record import Written
 
 Told = dict[str, Any]
@@ -51,6 +54,18 @@ class Rendered:
         self.error = why
         self.pause = min(max(first, self.pause * 2), longest)
         self.retry_at = time.monotonic() + self.pause
+
+    def no_longer(self, scopes: Mapping[ScopeName, Scope]) -> str:
+        """Return why it may not stay under these scopes; empty where it may, and then it is stale where they differ."""
+        grant = self.render.reservation.grant
+        if self.scope.name not in scopes or not scopes[self.scope.name].files:
+            return "scope_removed"
+        decision = decide(scopes, grant.caller, grant.request)
+        if isinstance(decision, Denial):
+            return "no_longer_allowed"
+        if (decision.bindings, decision.scopes[0].files) != (grant.bindings, self.scope.files):
+            self.stale, self.retry_at = True, 0.0
+        return ""
 
     def describe(self) -> Told:
         """Return what ``status`` shows."""
