@@ -17,6 +17,7 @@ from prism_vault_agent.cli import host, reach, show, socket
 from prism_vault_agent.cli.agent import add_config
 from prism_vault_agent.cli.checks import Check, judge
 from prism_vault_agent.cli.main import COMMANDS
+from prism_vault_agent.cli.rights import rights
 from prism_vault_agent.config.places import HOST_HELPER
 from prism_vault_agent.errors import ConfigError, PrismVaultError
 from prism_vault_agent.relay import DIRECTORY
@@ -42,11 +43,13 @@ def run(args: argparse.Namespace) -> int:
     settings, config = configuration(args.config)
     rules = [rule for scope in settings.scopes.values() for rule in scope.callers] if settings else []
     found = [*host.checks(units=any(rule.unit or rule.container for rule in rules)), config]
-    status, serves = agent(args.socket or (settings.agent.socket if settings else None))
+    place = args.socket or (settings.agent.socket if settings else None)
+    status, serves = agent(place)
     if settings is not None:
         relay = relays(settings, status)
         found += files(settings)
         found += reach.vault(dataclasses.replace(settings.vault, relay=relay))
+        found += rights(place, status)
         found += reach.central(dataclasses.replace(settings.central, relay=relay))
     found += [*([proved(settings.central, status), helper(settings, status)] if settings else []), serves]
     if args.json:

@@ -14,7 +14,7 @@ from prism_vault_agent.dialects.contents import contents as write
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, ProviderUnavailable, SecretNotFound, TokenExpired, to_plain
 from prism_vault_agent.policy.names import shown
 from prism_vault_agent.scope import Binding, File, SecretReference
-from prism_vault_agent.vault import child, login, reading, standing
+from prism_vault_agent.vault import child, login, reading, rights, standing
 from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.wanted import wanted_of
@@ -169,6 +169,14 @@ class Worker:
         """Revoke a child token; tell which of its leases the server has not ended yet."""
         return {"remaining": child.revoke(self.transport, job["token"], job["accessor"], job["leases"], job["deadline"])}
 
+    def rights(self, job: Message) -> Message:
+        """Tell which rights our token lacks for what the scopes bind, and how many that takes."""
+        bindings = [Binding(name, SecretReference.parse(ref), wanted_of(wanted)) for name, ref, wanted in job["bindings"]]
+        lacking, count = rights.missing(
+            self.transport, job["token"], bindings, job["mounts"], role=self.settings.token_role, deadline=job["deadline"]
+        )
+        return {"missing": [dataclasses.asdict(right) for right in lacking], "count": count}
+
     def health(self, job: Message) -> Message:
         """Ask whether the provider would serve: no token is needed for it."""
         query = {"standbyok": "true", "perfstandbyok": "true"}
@@ -205,6 +213,7 @@ JOBS: Final[dict[str, Callable[[Worker, Message], Message]]] = {
     "left": Worker.left,
     "extend": Worker.extend,
     "give_back": Worker.give_back,
+    "rights": Worker.rights,
     "health": Worker.health,
     "revoke": Worker.revoke,
 }

@@ -26,6 +26,7 @@ job             fields                                                      answ
 ``left``        token, accessors, leases (lists), deadline                  left {accessor or lease: seconds}
 ``extend``      token, accessors, leases {each: seconds}, deadline          left, as above
 ``give_back``   token, accessor, leases, deadline                           remaining (leases)
+``rights``      token, bindings as in resolve, mounts, deadline             missing (each a ``Right``), count
 ``health``      deadline                                                    nothing
 ``revoke``      token, deadline                                             nothing
 ==============  ==========================================================  ==========================================

@@ -16,6 +16,7 @@ from prism_vault_agent.agent.front.exec_request import parse, release
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.metrics import CONTENT_TYPE
 from prism_vault_agent.agent.release import Reading, WorkerProvider, exec_job
+from prism_vault_agent.agent.rights import rights
 from prism_vault_agent.agent.trees.guards import guards_of
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
@@ -228,6 +229,10 @@ class Front:
         """Take back what the caller's user has; root and the agent's user may take back anything."""
         await http.answer_json(connection, 200, await self._orders.revoke(peer.uid, json_request.target(body)))
 
+    async def _rights(self, connection: socket.socket, peer: Peer, _body: bytes) -> None:
+        """Tell which rights the role lacks."""
+        await http.answer_json(connection, 200, await rights(self._reading, self.settings, self._status, peer.uid))
+
 
 READ: Final = ("/v1/status", "/metrics")
 ROUTES: Final = {
@@ -238,4 +243,5 @@ ROUTES: Final = {
     "/v1/clear": Front._clear,  # noqa: SLF001
     "/v1/rotate": Front._rotate,  # noqa: SLF001
     "/v1/revoke": Front._revoke,  # noqa: SLF001
+    "/v1/rights": Front._rights,  # noqa: SLF001
 }
