@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     changed = installer.install(files, parts)
     if names is not None:
         changed |= Relays(installer.system, print, dry=args.dry_run).settle(names)
+    if not changed:
+        print("nothing to do")
     if not args.dry_run:
         print(f"next: {following(parts, installer.system, configured=names is not None, changed=changed)}")
     return 0

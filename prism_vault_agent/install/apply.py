@@ -45,14 +45,12 @@ class Installer:
                 wanted.append(file)
             elif there != file.content:
                 self.tell(f"kept {file.path}: it is not as it was installed")
-        if not wanted and not gone:
-            self.tell("nothing to do")
-        elif self.dry:
+        if self.dry:
             for file in wanted:
                 self.tell(f"would write {file.path}")
             for path in gone:
                 self._take(path, known)
-        else:
+        elif wanted or gone:
             self._write(wanted, gone, known)
         return bool(wanted or gone)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -66,9 +67,11 @@ class Relays:
             self._keep(name, there=True)  # first, so that whatever ends us leaves word of it
             try:
                 self.system.enable(unit_of(name))
-            except CannotCreate:
+            except CannotCreate as error:
+                with contextlib.suppress(CannotCreate):
+                    self.system.disable(unit_of(name), unit_of(name, "service"))
                 self._keep(name, there=False)
-                raise
+                raise CannotCreate(error.message, mend="mend that, and install again; the units are in place") from None
         self.tell(f"{'would enable' if self.dry else 'enabled'} {unit_of(name)}")
 
     def _disable(self, name: str) -> None:

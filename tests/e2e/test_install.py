@@ -180,8 +180,13 @@ def test_the_relays_are_those_of_the_configuration(bare):
     told = install(bare, "--dry-run")
     assert [line for line in told if "would enable" in line] == [f"would enable {relay}" for relay in (VAULT, CENTRAL, SECOND)]
     assert listing(bare) == before
+    bare.run("mkdir", "-p", "/run/prism-vault/relay/central.lan:443")
+    told = install(bare, status=73)
+    assert (CENTRAL in told[-1], told[-1].endswith("; mend that, and install again; the units are in place")) == (True, True)
+    assert listening(bare) == {VAULT}, "what fails is not half enabled"
+    bare.run("rmdir", "/run/prism-vault/relay/central.lan:443")
     told = install(bare)
-    assert [line for line in told if "enabled" in line] == [f"enabled {relay}" for relay in (VAULT, CENTRAL, SECOND)]
+    assert [line for line in told if "enabled" in line] == [f"enabled {relay}" for relay in (CENTRAL, SECOND)]
     assert told[-1] == "next: systemctl enable --now prism-vault-agent.service"
     assert listening(bare) == {VAULT, CENTRAL, SECOND}
     assert install(bare)[:-1] == ["nothing to do"]
