@@ -128,26 +128,38 @@ class Leased:
 
     def logs_in(self, user: str, password: str) -> bool:
         """Tell whether PostgreSQL lets somebody in by password."""
-        try:
-            psycopg.connect(host="127.0.0.1", port=self.postgres.port, user=user, password=password, dbname="audit").close()
-        except psycopg.OperationalError:
-            return False
-        return True
+        return logs_in(self.postgres, user, password)
+
+
+def logs_in(postgres: PostgresServer, user: str, password: str) -> bool:
+    """Tell whether a PostgreSQL lets somebody in by password."""
+    try:
+        psycopg.connect(host="127.0.0.1", port=postgres.port, user=user, password=password, dbname="audit").close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def database(openbao: OpenBao, postgres: PostgresServer) -> None:
+    """Have a PostgreSQL ask everybody but its administrator for a password, and OpenBao make users in it."""
+    rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+    (postgres.data / "pg_hba.conf").write_text(rules)
+    with psycopg.connect(postgres.url("postgres", "postgres"), autocommit=True) as admin:
+        admin.execute("SELECT pg_reload_conf()")
+    openbao.must("POST", "sys/mounts/database", {"type": "database"})
+    url = f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{postgres.port}/postgres?sslmode=disable"
+    connection = {"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": url}
+    openbao.must("POST", "database/config/app", {**connection, "username": "postgres", "password": "unused"})
 
 
 @contextlib.contextmanager
 def leased(*, poll: str = "1s", **options: Any) -> Iterator[Leased]:
     """Run a stack, and a PostgreSQL that asks everybody but its administrator for a password."""
-    with tempfile.TemporaryDirectory(prefix="pv-") as directory, PostgresServer(Path(directory)) as postgres:
-        rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-        (postgres.data / "pg_hba.conf").write_text(rules)
-        with psycopg.connect(postgres.url("postgres", "postgres"), autocommit=True) as admin:
-            admin.execute("SELECT pg_reload_conf()")
-        with filed(poll=poll, **options) as made:
-            openbao = made.stack.openbao
-            openbao.policy("prism-vault", POLICY + LEASES)
-            openbao.must("POST", "sys/mounts/database", {"type": "database"})
-            url = f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{postgres.port}/postgres?sslmode=disable"
-            connection = {"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": url}
-            openbao.must("POST", "database/config/app", {**connection, "username": "postgres", "password": "unused"})
-            yield Leased(made, postgres)
+    with (
+        tempfile.TemporaryDirectory(prefix="pv-") as directory,
+        PostgresServer(Path(directory)) as postgres,
+        filed(poll=poll, **options) as made,
+    ):
+        made.stack.openbao.policy("prism-vault", POLICY + LEASES)
+        database(made.stack.openbao, postgres)
+        yield Leased(made, postgres)

@@ -53,9 +53,9 @@ class PostgresServer:
         if os.geteuid() == 0:
             self._rights = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
             os.chown(self._place, NOBODY, NOBODY)
-        self._run(
-            "initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-instructions"
-        )
+        # What is not synced here is synced by the server's first checkpoint: it takes half the time.
+        words = ("--auth=trust", "-E", "UTF8", "--locale=C", "--no-instructions", "--no-sync")
+        self._run("initdb", "-D", str(self.data), "-U", "postgres", *words)
 
     def __enter__(self) -> Self:
         return self.start()
