@@ -80,6 +80,16 @@ def test_it_becomes_the_command(stacked: Stack) -> None:
     assert listed.stdout.split() == ["0", "1", "2", "3"], listed  # 3 is the directory that ls reads
 
 
+def test_it_is_started_again(stacked: Stack, tmp_path: Path) -> None:
+    """A command that fails is started again, each time with values that were read for it, and rows of its own."""
+    before = len(stacked.central.events())
+    script = f'echo "$CANARY" >> {tmp_path}/starts; [ $(wc -l < {tmp_path}/starts) -ge 2 ]'
+    done = stacked.direct("--restart", "on-failure", "--", "/bin/sh", "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "starts").read_text() == f"{stacked.canary}\n" * 2
+    assert [row["kind"] for row in _rows(stacked, before)].count("success") == 2
+
+
 def test_the_rows_say_direct(stacked: Stack) -> None:
     """Reserved and success are on the log, by this process, with ``mode: direct``, in a chain of their own."""
     before = len(stacked.settle())

@@ -19,6 +19,8 @@ SENT = b"g"
 ENDED = b"e"
 LONGEST = 128
 
+GRACE = 10.0  # seconds, where nobody has told another
+
 
 class Terms:
     """What a release says to who supervises: the scope's ``grace`` in seconds, whether to wait for ``orders``, and its ``id``."""
@@ -28,7 +30,7 @@ class Terms:
     def __init__(self, told: bytes) -> None:
         """Read what :func:`terms` wrote."""
         grace, orders, self.id = told.split(b" ", 2)
-        self.grace = int(grace) / 1000 if grace else None
+        self.grace = int(grace) / 1000 if grace else GRACE
         self.orders = orders == b"1"
 
 

@@ -18,13 +18,15 @@ class Supervisor:
     """The process that the caller sees. Behind ``lifeline`` is the process ``watcher``; our signals are read from ``signals``.
 
     ``terms`` are those of the present start, once there are; ``release`` is its name, or that of the start before. ``asked`` is
-    the signal by which it was asked to end, else 0. ``ordered``: it is being ended because the agent ordered to start it anew.
-    ``waiting``: it was said that the command cannot be started for now. ``bereft`` is the status without a lifeline.
+    the signal by which it was last asked to end, else 0, and ``asked_at`` when. ``ordered``: it is being ended because the agent
+    ordered to start it anew. ``waiting``: it was said that the command cannot be started for now. ``bereft`` is the status
+    without a lifeline.
     """
 
     __slots__ = (
         "again",
         "asked",
+        "asked_at",
         "began",
         "bereft",
         "lifeline",
@@ -52,7 +54,7 @@ class Supervisor:
         self.terms: channel.Terms | None = None
         self.release = b""
         self.asked = 0
-        self.began = 0.0
+        self.asked_at = self.began = 0.0
         self.bereft = 0
         self.running = self.ordered = self.waiting = False
         self.poll = select.poll()
@@ -85,9 +87,9 @@ class Supervisor:
 
     def _pause(self, status: int, *, first: bool) -> float | None:
         """Return how many seconds after this end the command is started again, None where it is not."""
-        if not self.again or self.asked or self.bereft:
-            return None
         now, chance = time.monotonic(), posix.urandom(1)[0] / 255
+        if not self.again or self.bereft or self._over(now):
+            return None
         if self.terms is None:
             if first or not posix.WIFEXITED(status) or posix.WEXITSTATUS(status) not in _LATER:
                 return None
@@ -103,9 +105,18 @@ class Supervisor:
             report(Failure(0, f"{told}; it is left at that (--restart-limit)"), [])
         return pause
 
+    def _over(self, now: float) -> bool:
+        """Tell whether the command ended because we were asked to: by SIGTERM at any time, by another signal within the grace.
+
+        A command has its own use for Ctrl-C, and may end of something else much later.
+        """
+        grace = self.terms.grace if self.terms else channel.GRACE
+        return self.asked == _signal.SIGTERM or (self.asked != 0 and now - self.asked_at <= grace)
+
     def _ends_within(self, seconds: float) -> bool:
         """Wait so long, without a command; tell whether we are asked to end meanwhile."""
         until = time.monotonic() + seconds
+        self.asked = 0
         while not self.asked and not self.bereft:
             left = until - time.monotonic()
             if left <= 0:
@@ -125,6 +136,7 @@ class Supervisor:
                 status = self._told(channel.hear(self.lifeline))
             elif self.orders.ordered(descriptor) and not self.ordered:
                 self.ordered = True
+                self.asked = 0 if self.asked != _signal.SIGTERM else self.asked
                 channel.tell(self.lifeline, channel.STOP)
         self.orders.connect()
         return status
@@ -145,7 +157,7 @@ class Supervisor:
                 self.again = True
                 self.orders.follow(self.release)
         elif kind == channel.SENT:
-            self.asked = what[0]
+            self.asked, self.asked_at = what[0], time.monotonic()
         elif kind == channel.CONTINUED:
             channel.tell(self.lifeline, channel.AWAKE + what)
         elif tree.is_stopped(command := int.from_bytes(what[1:], "little")):
@@ -163,7 +175,7 @@ class Supervisor:
                     posix.kill(self.watcher, _signal.SIGCONT)
         elif each.number != _signal.SIGCONT or each.sender != self.watcher:
             if each.number in _ASKING or (each.number == _signal.SIGHUP and not self.running):
-                self.asked = each.number
+                self.asked, self.asked_at = each.number, time.monotonic()
             channel.tell(self.lifeline, bytes([each.number]))
 
     def _stop_beside(self, stopped: int, number: int) -> tuple[bool, bool]:

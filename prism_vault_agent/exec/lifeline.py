@@ -15,6 +15,7 @@ from prism_vault_agent.exec.channel import (
     CONTINUED,
     ENDED,
     GO,
+    GRACE,
     LONGEST,
     SENT,
     STOP,
@@ -30,7 +31,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-GRACE = 10.0  # seconds, where nobody has told another
 NUDGE = 5  # milliseconds between two tries to wake the supervisor
 _ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
 _NAME = b"prism-lifeline"  # so that a killall of the supervisor does not mean this process too
@@ -107,12 +107,11 @@ class Lifeline:
             if self.terms >= 0:
                 self._read_terms()
             self._end_the_rest(self.status)
-            if not self.again:
-                break
-            if self.stopped:
+            if self.again and self.stopped:
                 self._continued()
             tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
-        tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
+            if not self.again:
+                break
         self.waking |= self.stopped
         while self.waking:
             self._step()  # until it has ended
@@ -137,7 +136,7 @@ class Lifeline:
         self.terms = -1
         if told:
             terms = Terms(told)
-            self.grace = GRACE if terms.grace is None else terms.grace
+            self.grace = terms.grace
             self.again |= terms.orders
             tell(self.channel, TERMS + told)
         if not self.again:

@@ -93,7 +93,11 @@ def _agents(options: "ExecOptions") -> list[str]:
     """Return where the agent may listen, good in any working directory."""
     own = own_variables()
     named = options.socket or own.get(b"PRISM_VAULT_SOCKET", b"").decode("utf-8", "surrogateescape")
-    return [path if path.startswith("/") else f"{posix.getcwd()}/{path}" for path in sockets(named, own, posix.geteuid())]
+    try:
+        here = posix.getcwd()
+    except OSError:
+        here = ""  # it was removed, so what is named from there is not there either
+    return [path if path.startswith("/") else f"{here}/{path}" for path in sockets(named, own, posix.geteuid())]
 
 
 def _masker(closed: list[int]) -> "Masker":

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from prism_vault_agent.exec.lifeline import GRACE as LIFELINE_GRACE
+from prism_vault_agent.exec.channel import GRACE as LIFELINE_GRACE
 from tests.beside.contenders import GRACE, OUR_ROLE, POLL, Contender, Ours, Place, Theirs
 from tests.support.signalled import order
 from tests.support.waiting import wait_until

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 
+import pytest
+
 from tests.exec.fake_agent import answer, error
 from tests.supervise.ordering import OrderingAgent
-from tests.supervise.supervised import PYTHON, Marked, line, start
+from tests.supervise.supervised import PYTHON, Marked, line, start, words
+from tests.supervise.test_terminal import PROMPT, shell
 from tests.support.soak import count
+from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 ROTATE = ("--on-rotate", "restart")
@@ -157,6 +162,24 @@ def test_an_agent_that_comes_back(tmp_path):
         assert second.asked == ["pva_1", "pva_2", "pva_3"]
 
 
+def test_a_signal_that_the_command_had_a_use_for(tmp_path):
+    """Who was typed Ctrl-C before, and went on, is started anew when it is ordered."""
+    code = (
+        "import _signal, posix\n"
+        "_signal.signal(2, lambda *_: posix.write(1, b'got it\\n'))\n"
+        "posix.write(1, posix.environ[b'DB'] + b'\\n')\n"
+        "while True: _signal.pause()\n"
+    )
+    with OrderingAgent(tmp_path) as agent, start(agent, *PYTHON, code, options=ROTATE) as process:
+        assert line(process) == "1"
+        process.send_signal(signal.SIGINT)
+        assert line(process) == "got it"
+        agent.order(1)
+        assert line(process) == "2"
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+
+
 def test_asked_to_end_while_it_is_ended(tmp_path):
     """Who is asked to end while the command is ended for a new start ends with it: nothing is started."""
     with OrderingAgent(tmp_path, grace=1) as agent, start(agent, *PYTHON, IGNORES, options=ROTATE) as process:
@@ -166,6 +189,34 @@ def test_asked_to_end_while_it_is_ended(tmp_path):
         process.terminate()
         assert process.wait(30) == -signal.SIGKILL
         assert agent.starts == 1
+
+
+@pytest.mark.parametrize("in_a_shell", [False, True])
+def test_on_a_terminal(tmp_path, in_a_shell):
+    """The new command has the terminal as the old one had: it reads from it, and Ctrl-C reaches it."""
+    code = (
+        "import posix; posix.write(1, b'[start ' + posix.environ[b'DB'] + b']'); "
+        "[posix.write(1, b'[' + posix.read(0, 100).strip() + b']') for _ in range(9)]"
+    )
+    with OrderingAgent(tmp_path) as agent:
+        command = words(agent, *PYTHON, code, options=ROTATE)
+        with shell(Marked()) if in_a_shell else Terminal(command, Marked().env) as terminal:
+            if in_a_shell:
+                terminal.type(shlex.join(command).encode() + b"\n")
+            for turn in range(1, 4):
+                terminal.expect(f"[start {turn}]".encode())
+                terminal.type(f"line {turn}\n".encode())
+                terminal.expect(f"[line {turn}]".encode())
+                agent.order(turn)
+            terminal.expect(b"[start 4]")
+            terminal.type(b"\x03")
+            if in_a_shell:
+                terminal.expect(PROMPT)
+                terminal.type(b"echo $?\n")
+                terminal.expect(b"130\r\n")
+            else:
+                assert terminal.wait() == -signal.SIGINT
+        assert agent.starts == 4
 
 
 def test_without_orders_nobody_is_asked(tmp_path):

@@ -139,6 +139,30 @@ def test_who_is_asked_to_end_is_not_started_again(tmp_path, number):
         assert len(agent.requests) == 1
 
 
+def test_a_signal_that_the_command_had_a_use_for(tmp_path):
+    """Who was typed Ctrl-C and went on for longer than the grace, and fails then, is started again."""
+    code = IMPORTS + (
+        "_signal.signal(2, lambda *_: posix.write(1, b'got it\\n'))\n"
+        "posix.write(1, b'ready\\n')\n"
+        "posix.read(0, 1); posix._exit(1)\n"
+    )
+    with (
+        FakeAgent(tmp_path, values("1", grace=100)) as agent,
+        start(agent, *PYTHON, code, options=ALWAYS, stdin=-1) as process,
+    ):
+        assert process.stdin is not None
+        assert line(process) == "ready"
+        process.send_signal(signal.SIGINT)
+        assert line(process) == "got it"
+        deadline = time.monotonic() + 0.3
+        wait_until(lambda: time.monotonic() > deadline)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert line(process) == "ready"
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+
+
 def test_a_hangup_is_passed_on(tmp_path):
     """SIGHUP reaches the command, which may look at its configuration again; a failure after it is one."""
     code = (
