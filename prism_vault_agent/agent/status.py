@@ -12,6 +12,7 @@ import psutil
 import prism_vault_agent
 from prism_vault_agent.agent.figures import figures
 from prism_vault_agent.agent.metrics import Metrics
+from prism_vault_agent.agent.trees.tree import may_divide
 from prism_vault_agent.errors import IntegrityError
 from prism_vault_agent.model import Caller
 from prism_vault_agent.policy.decide import admits
@@ -114,6 +115,7 @@ class Status:
                 "memory_bytes": psutil.Process().memory_info().rss,
                 "not_dumpable": self.hardening.not_dumpable,
                 "memory_locked": self.hardening.memory_locked,
+                "divides_groups": may_divide(),
             },
         }
 

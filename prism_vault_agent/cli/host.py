@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.agent.trees import hierarchy
-from prism_vault_agent.agent.trees.choice import Facts, Means, choose
-from prism_vault_agent.agent.trees.group import NAME
-from prism_vault_agent.agent.trees.tree import facts
 from prism_vault_agent.cli.checks import Check, judge
 from prism_vault_agent.exec import kernel, tree
 
@@ -46,7 +41,6 @@ def checks(*, units: bool = False, proc: Path = Path("/proc"), cgroup: Path = Pa
             needed=True,
         ),
         supervision(adopts=bool(_in_child(_adopt)), lists=tree.has_lists()),
-        _trees(),
         core(_text(proc / "sys/kernel/core_pattern"), can_limit=bool(_in_child(_limit_core))),
         swap(_text(proc / "swaps"), locked=bool(hardening & _LOCKED)),
         hibernation(_text(Path("/sys/power/disk")), _text(proc / "swaps")),
@@ -81,21 +75,6 @@ def supervision(*, adopts: bool, lists: bool) -> Check:
     why += ", but found among all processes, which takes longer: the kernel has no CONFIG_PROC_CHILDREN" if not lists else ""
     mend = "allow prctl in the sandbox that this runs in"
     return judge("what a supervised command starts ends with it", "G6", holds=adopts, why=why, mend=mend)
-
-
-def whole_trees(group: Facts, *, kills: bool) -> Check:
-    """Return whether all that a command has started is found and ended, as whoever runs this would do it.
-
-    ``kills``: the kernel ends a control group whole.
-    """
-    name = "what a command starts can be ended whole"
-    if choose(group) is Means.GROUP:
-        how = "the kernel ends at once (cgroup.kill)" if kills else "is ended process by process (no cgroup.kill)"
-        return judge(name, "G6", holds=True, why=f"each run gets a control group of its own, which {how}", mend="")
-    why = "may not be divided by this user" if group.seen else "are not mounted here"
-    why = f"control groups {why}; found is what can be told to be a descendant, and not a daemon that has left parent and session"
-    mend = "run the agent (and doctor) as root, or commands with exec --supervise" if group.seen else "mount cgroup v2"
-    return judge(name, "G6", holds=False, why=why, mend=mend)
 
 
 def core(pattern: str, *, can_limit: bool) -> Check:
@@ -167,22 +146,6 @@ def control_groups(cgroup: Path, *, needed: bool) -> Check:
     why = f"{cgroup} is cgroup v2" if there else f"{cgroup} is not cgroup v2"
     mend = "mount cgroup v2; until then callers with unit or container match nobody"
     return judge("units and containers are told apart", "G6", holds=there, why=why, mend=mend, needed=needed)
-
-
-def _trees() -> Check:
-    """Try it in the control group that we are in."""
-    directory = hierarchy.where(os.getpid())
-    found = facts(directory, os.getpid())
-    probe = Path(f"{directory}/{NAME}doctor-{os.getpid()}")
-    kills = False
-    if found.divisible:
-        try:
-            probe.mkdir()
-            kills = (probe / "cgroup.kill").exists()
-            probe.rmdir()
-        except OSError:
-            found = dataclasses.replace(found, divisible=False)
-    return whole_trees(found, kills=kills)
 
 
 def _hidepid(mountinfo: str, mount: str) -> str:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from prism_vault_agent.agent.trees.choice import Facts
-from prism_vault_agent.cli import doctor, host, reach
+from prism_vault_agent.cli import doctor, host, reach, whole
 from prism_vault_agent.cli.checks import PROMISES, Check
 from prism_vault_agent.config.settings import AuthSettings, CentralSettings, TlsFiles, VaultSettings
 from prism_vault_agent.scope import File, Scope, ScopeName
@@ -97,12 +97,20 @@ def test_how_a_supervised_tree_is_found():
 def test_by_what_a_tree_is_ended():
     """Where a control group can be made it holds, with what ends it; where not, what is found then is told, and what to do."""
     divisible = Facts(seen=True, divisible=True, alone=False)
-    assert "cgroup.kill" in host.whole_trees(divisible, kills=True).why
-    assert "process by process" in host.whole_trees(divisible, kills=False).why
-    for seen, mend in ((True, "as root"), (False, "mount cgroup v2")):
-        check = host.whole_trees(Facts(seen=seen, divisible=False, alone=False), kills=False)
+    assert "cgroup.kill" in whole.judged(divisible, kills=True).why
+    assert "process by process" in whole.judged(divisible, kills=False).why
+    for seen, mend in ((True, "exec --supervise"), (False, "mount cgroup v2")):
+        check = whole.judged(Facts(seen=seen, divisible=False, alone=False), kills=False)
         assert (check.state, check.needed) == ("does not hold", False)
         assert "descendant" in check.why and mend in check.mend
+        assert ("unit or container to itself" in check.why) == seen
+
+
+@pytest.mark.root
+def test_what_the_agent_may_counts_and_not_what_we_may():
+    """Run by root, the check tells what the agent says of itself; without an agent, what root may on this host."""
+    assert whole.trees({}).state == "holds"
+    assert whole.trees({"process": {"divides_groups": False}}).state == "does not hold"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import threading
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,17 +117,17 @@ def test_a_place_of_ones_own(tmp_path):
         wait_until(lambda: marked.alive() == [])
 
 
-def test_the_threads_of_this_process_are_no_tree_of_their_own():
-    """A look at ourselves finds what we have started, and no thread of ours."""
-    own = sweep.look(os.getpid())
-    assert own is not None
-    threads = [threading.Thread(target=threading.Event().wait, args=(0.2,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    tree = Sweep(os.getpid(), own.started)
-    with subprocess.Popen(["sleep", "600"]) as child:
-        assert sum(1 for _ in tree.descriptors()) >= 2
-        assert child.pid in tree.known and not {thread.native_id for thread in threads} & tree.known.keys()
-        child.kill()
-    for thread in threads:
-        thread.join()
+def test_who_looks_is_none_of_the_tree():
+    """A process that belongs to the session of a tree, and looks at it, finds the others and not itself."""
+    code = (
+        "import os, subprocess; from prism_vault_agent.agent.trees import sweep\n"
+        "leader, other = os.getpid(), subprocess.Popen(['sleep', '600'])\n"
+        "if (looking := os.fork()) == 0:\n"
+        "    tree = sweep.Sweep(leader, sweep.look(leader).started)\n"
+        "    found = sum(1 for _ in tree.descriptors())\n"
+        "    print(found, sorted(tree.known) == sorted((leader, other.pid)), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(looking, 0); other.kill(); other.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True, check=False)
+    assert done.stdout == "2 True\n", done

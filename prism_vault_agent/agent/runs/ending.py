@@ -109,5 +109,5 @@ async def _over(run: Run, seconds: float | None, look: Callable[[Run], None], ki
                     return True
                 if killing is not None:
                     await kill(run.tree, killing)
-                    pause = min(2 * pause, LONGEST_LOOK)
+                pause = min(2 * pause, LONGEST_LOOK)
     return run.ended.is_set()

@@ -19,7 +19,7 @@ class Facts:
     """What is known of the control group in which a process is.
 
     ``seen``: its directory is mounted here. ``divisible``: we may make a group below it and put its processes there.
-    ``alone``: no other process is in it, and it is not the one that has all processes which are in no other.
+    ``alone``: no other process is in it, and it is not the one of all processes that are in no other; asked where not divisible.
     """
 
     seen: bool

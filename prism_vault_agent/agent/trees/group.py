@@ -64,7 +64,7 @@ class Group:
         """Tell whether a process is in it."""
         try:
             return b"populated 1" in _read(f"{self.directory}/cgroup.events")
-        except FileNotFoundError:  # cgroup v1 has no such file, and a group that is gone no file at all
+        except OSError:  # cgroup v1 has no such file, and a group that is gone no file at all
             return next(members(self.directory), None) is not None
 
     def descriptors(self) -> Iterator[int]:

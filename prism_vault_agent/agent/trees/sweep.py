@@ -100,7 +100,7 @@ class Sweep:
 
     def _look(self) -> None:
         """Add to what is known whatever it has started."""
-        found = {pid: process for pid in processes() if (process := look(pid)) is not None}
+        found = {pid: process for pid in processes() if pid != os.getpid() and (process := look(pid)) is not None}
         alive = {pid for pid, started in self.known.items() if pid in found and found[pid].started == started}
         new = found.keys() & self.place.members() if self.place is not None else set()
         while True:

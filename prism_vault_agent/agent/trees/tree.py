@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,11 +87,22 @@ def swept(caller: Caller, directory: str | None = None, guards: tuple[Guard, ...
 
 def facts(directory: str | None, pid: int, guards: tuple[Guard, ...] = ()) -> Facts:
     """Return what decides by which means a process in the group at ``directory`` is found and ended."""
+    nothing = Facts(seen=False, divisible=False, alone=False)
     if directory is None:
-        return Facts(seen=False, divisible=False, alone=False)
+        return nothing
+    try:
+        top = os.stat(directory).st_dev != os.stat(os.path.dirname(directory)).st_dev
+    except FileNotFoundError:  # the process has ended, or is elsewhere by now
+        return nothing
     may = all(os.access(path, os.W_OK, effective_ids=True) for path in (directory, f"{directory}/cgroup.procs"))
-    top = os.stat(directory).st_dev != os.stat(os.path.dirname(directory)).st_dev
-    return Facts(seen=True, divisible=may, alone=not top and beside(set(members(directory)) - {pid}, guards) is not None)
+    alone = not (may or top) and beside(set(members(directory)) - {pid}, guards) is not None
+    return Facts(seen=True, divisible=may, alone=alone)
+
+
+@functools.cache
+def may_divide() -> bool:
+    """Tell whether this process may make a control group below its own."""
+    return facts(hierarchy.where(os.getpid()), os.getpid()).divisible
 
 
 def kept(tree: Group | Sweep) -> list[Any] | None:
