@@ -21,8 +21,8 @@ class Post(Protocol):
 class Journal(Protocol):
     """Where events wait durably while central is away."""
 
-    async def keep(self, fields: Fields) -> None:
-        """Keep one event until it is dropped."""
+    async def keep(self, *fields: Fields) -> None:
+        """Keep these events until they are dropped."""
 
-    async def drop(self, event_id: str) -> None:
-        """Forget an event that central has."""
+    async def drop(self, *event_ids: str) -> None:
+        """Forget events that central has."""

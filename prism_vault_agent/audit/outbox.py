@@ -21,6 +21,7 @@ import structlog
 from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.answers import NOT_ATTEMPTED, WRONG, against, not_taken, of_central
 from prism_vault_agent.audit.batch import ENDLESS, Batch, Entry, full, seal
+from prism_vault_agent.audit.kept import Kept
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
@@ -47,12 +48,16 @@ class Outbox:
     journal: Journal
     trouble: PrismVaultError | None = None
     lost: int = 0
-    _unkept: bool = False
+    _kept: Kept = field(init=False)
     _waiting: deque[Entry] = field(default_factory=deque)
     _in_doubt: Batch | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Keep what waits in the journal."""
+        self._kept = Kept(self.journal)
 
     @property
     def reachable(self) -> bool:
@@ -69,7 +74,7 @@ class Outbox:
         """Why nothing more may be reserved, and so released: too much waits, or the disk does not keep what waits."""
         if full(self._waiting):
             return AuditUnavailable("too many audit records are waiting for central", mend="retry when central is up")
-        if self._unkept:
+        if self._kept.failed:
             told = "audit records that wait for central cannot be kept on this host"
             return AuditUnavailable(told, mend="make room where the agent keeps its state; its log says why")
         return None
@@ -123,7 +128,7 @@ class Outbox:
         """Ship events until cancelled."""
         pause = PAUSE_FIRST
         while True:
-            await self._keep([entry for entry in self._waiting if entry.durable])
+            await self._kept.keep(entry for entry in self._waiting if entry.durable)
             batch = self._in_doubt or seal(self.chain, self._waiting)
             if batch is None:
                 await self._wait()
@@ -196,37 +201,7 @@ class Outbox:
         await self._keep_all()
 
     async def _keep_all(self) -> None:
-        await self._keep([*(self._in_doubt[0] if self._in_doubt else []), *self._waiting])
-
-    async def _keep(self, entries: list[Entry]) -> bool:
-        """Keep durably what nobody waits for, up to the first that the disk does not take; tell whether it takes all."""
-        left = [entry for entry in entries if entry.answer is None and not entry.kept]
-        if not left:
-            return True
-        try:
-            await self.journal.keep(*(entry.fields for entry in left))
-        except PrismVaultError as error:
-            if len(left) > 1:  # what is free may do for some of them
-                half = len(left) // 2
-                return await self._keep(left[:half]) and await self._keep(left[half:])
-            self._unkept = True
-            told, fields = f"{error.message}; if the agent ends before central is back, records of ends are lost", left[0].fields
-            log.critical("journal.failed", message=told, kind=fields["kind"], reservation=fields["reservation"])
-            return False
-        for entry in left:
-            entry.kept = True
-            entry.is_safe()
-        self._unkept = False
-        return True
-
-    async def _drop(self, entries: list[Entry]) -> None:
-        """Forget the events among these that are kept."""
-        kept = [str(entry.fields["event_id"]) for entry in entries if entry.kept]
-        try:
-            if kept:
-                await self.journal.drop(*kept)
-        except PrismVaultError as error:
-            log.error("journal.failed", message=error.message)
+        await self._kept.keep((*(self._in_doubt[0] if self._in_doubt else []), *self._waiting))
 
     async def _settle(self, entries: list[Entry], bodies: list[bytes], answers: list[Answer]) -> None:
         """Move the chain over what was appended, tell who waits, and queue again what was not attempted."""
@@ -241,7 +216,7 @@ class Outbox:
             if answer.get("reason") == "chain":
                 told = "central's log does not continue ours: nothing is released until a restart"
                 log.critical("audit.chain_broken", message=told)
-                await self._keep([entry])
+                await self._kept.keep([entry])
             else:
                 if (said := against(entry.fields, answer)) is not None:
                     log.warning(said[0], **said[1])
@@ -252,7 +227,7 @@ class Outbox:
             if entry.then is not None:
                 entry.then(answer)
         self._waiting.extendleft(reversed(again))
-        await self._drop(settled)
-        self._unkept = self._unkept and bool(self._waiting)
+        await self._kept.drop(settled)
+        self._kept.failed = self._kept.failed and bool(self._waiting)
         if not full(self._waiting):
             self._tell_lost()
