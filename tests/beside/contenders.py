@@ -140,18 +140,17 @@ class _Given:
 
 
 class Ours(_Given):
-    """prism-vault: one agent, and ``exec --supervise``."""
+    """prism-vault: one agent, and ``exec --supervise``, whose command is started anew at a rotation."""
 
     name = "prism-vault"
 
-    def __init__(self, at: Place, *, deaf: bool = False, poll: str = "1s", options: tuple[str, ...] = ("--supervise",)) -> None:
-        """Make the scope, which is looked after every ``poll``; ``options`` are those of ``exec``."""
+    def __init__(self, at: Place, *, deaf: bool = False, poll: str = "1s") -> None:
+        """Make the scope, which is looked after every ``poll``."""
         super().__init__(at, "ours", deaf=deaf)
         self.file = at.files / self.path / "web.env"
-        self._options = options
         at.agent.scope(
             self.path, {"KEY": f"vault://secret/{self.path}#key"}, grace=f"{GRACE:.0f}s", poll=poll,
-            files=[{"path": "web.env", "format": "systemd"}],
+            files=[{"path": "web.env", "format": "systemd"}], on_rotate="restart", rotate_limits={"min_interval": "0s"},
         )  # fmt: skip
         self.supervisor: subprocess.Popen[str] | None = None
 
@@ -160,7 +159,7 @@ class Ours(_Given):
         agent.hang_up()
         wait_until(lambda: self.path in [scope["name"] for scope in agent.status()["scopes"]])
         assert agent.http("POST", "/v1/render", f'{{"scopes": ["{self.path}"]}}'.encode())[0] == 200
-        self.supervisor = agent.spawn("--scope", self.path, *self._options, "--", "/bin/sh", "-c", self.script)
+        self.supervisor = agent.spawn("--scope", self.path, "--supervise", "--", "/bin/sh", "-c", self.script)
         wait_until(lambda: self.rendered(self.file) and self.told())
         wait_until(lambda: any(self.path in run["scopes"] for run in agent.status()["runs"]))
         return self
