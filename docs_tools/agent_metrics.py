@@ -16,6 +16,7 @@ _ALARMS: Final = (
     ("ready == 0", "nothing is released on this host"),
     ('files{state="failed"} > 0', "a rotation was noticed and cannot be rendered; `status` says why"),
     ('consumers{state="failed"} > 0', "a service goes on with an old value, since it could not be told of the new one"),
+    ("unconfirmed > 0", "the provider is away, and what `stale_ok` bounds is about to be taken back"),
     ("signals_connected == 0", "the kill switch does not reach this host at once, only when it is back"),
     ("log_refused == 1", "central's log is not the one that this host knows"),
     ('histogram_quantile(0.99, rate(rotation_seconds_bucket{stage="released"}[1h])) > 5', "rotations take long"),

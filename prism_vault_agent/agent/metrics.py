@@ -12,7 +12,7 @@ from bisect import bisect_left
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from prism_vault_agent.agent.stages import STAGES, Rotations, Staged
+from prism_vault_agent.agent.stages import STAGES, RotationTimes, Timed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,6 +68,9 @@ LOOKED_UP: Final = (
     Described("records_lost", "gauge", (), "Denials and reloads that are only counted on the log, since there was no room."),
     Described("workers_idle", "gauge", (), "Workers that wait for a render."),
     Described("runs", "gauge", (("state", ("own", "adopted")),), "Runs that hold values; adopted: given out by an agent before."),
+    Described("runs_outdated", "gauge", (), "Runs that hold an older version than the newest."),
+    Described("runs_left", "gauge", (), "Runs that hold what was taken back, since on_revoke leaves them."),
+    Described("unconfirmed", "gauge", (), "Runs and files that stale_ok bounds, and that the provider confirms no more."),
     Described("files", "gauge", (("state", ("fresh", "stale", "failed")),), "Scopes with files; failed: stale, and not renewed."),
     Described("files_drifted", "gauge", (), "Scopes whose files somebody else has changed."),
     Described("files_oldest_seconds", "gauge", (), "Age of the oldest generation of files; 0 without any."),
@@ -102,7 +105,7 @@ class Metrics:
         self._renders = dict.fromkeys(_series(COUNTED[0].labels), 0)
         self._stages = {values: Histogram() for values in _series(MEASURED[0].labels)}
         self._rotations = {values: Histogram() for values in _series(MEASURED[1].labels)}
-        self.rotations = Rotations(lambda stage, seconds: self._rotations[stage,].observe(seconds))
+        self.rotations = RotationTimes(lambda stage, seconds: self._rotations[stage,].observe(seconds))
 
     def ended(self, mode: Mode, outcome: Outcome) -> None:
         """Count a render."""
@@ -112,9 +115,9 @@ class Metrics:
         """Count how long a stage of a render took."""
         self._stages[mode, stage].observe(seconds)
 
-    def staged(self, mode: Mode, audit: AuditLog, provider: Provider, sink: Sink) -> Staged:
+    def timed(self, mode: Mode, audit: AuditLog, provider: Provider, sink: Sink) -> Timed:
         """Return the adapters of a render that is counted here."""
-        return Staged(audit, provider, sink, partial(self.stage, mode), partial(self.ended, mode))
+        return Timed(audit, provider, sink, partial(self.stage, mode), partial(self.ended, mode))
 
     def exposition(self, now: Mapping[str, float | Mapping[str, float]]) -> str:
         """Return every metric; ``now`` has the figures of ``LOOKED_UP``, by name, those with a label by its values."""

@@ -22,7 +22,7 @@ Outcome = Literal["released", "denied", "failed"]
 STAGES: Final[tuple[Stage, ...]] = ("reserved", "read", "recorded", "released", "told")
 
 
-class Staged:
+class Timed:
     """The three adapters of one render as one, with a note of when each step was done and of how it ended.
 
     ``mark`` is told each stage with its seconds since the one before, ``ended`` the outcome, once. ``at`` has when each was done,
@@ -107,7 +107,7 @@ def outcome(error: BaseException) -> Outcome:
 
 
 @dataclass(slots=True)
-class Rotation:
+class RotationTime:
     """One rotation of a scope's files: when it was noticed (CLOCK_MONOTONIC), when it was over, and its stages in seconds."""
 
     noticed: float
@@ -120,19 +120,19 @@ class Rotation:
         return self.stages[stage]
 
 
-class Rotations:
+class RotationTimes:
     """The last rotation of each scope, and those that are under way. ``took`` is told each stage of each, with its seconds."""
 
     def __init__(self, took: Callable[[Stage, float], None]) -> None:
         """Know of none yet."""
         self._took = took
-        self._noticed: dict[ScopeName, Rotation] = {}
-        self._last: dict[ScopeName, Rotation] = {}
+        self._noticed: dict[ScopeName, RotationTime] = {}
+        self._last: dict[ScopeName, RotationTime] = {}
 
     def noticed(self, stale: Iterable[ScopeName]) -> None:
         """Note which scopes are to be rendered anew; one that was noticed before is not noticed again."""
         now = time.monotonic()
-        self._noticed = {name: self._noticed.get(name) or Rotation(now) for name in stale}
+        self._noticed = {name: self._noticed.get(name) or RotationTime(now) for name in stale}
 
     def rendered(self, name: ScopeName, stages: dict[Stage, float]) -> None:
         """Note that a scope was rendered anew in these stages, which were done at those times of CLOCK_MONOTONIC."""

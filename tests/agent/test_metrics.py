@@ -129,6 +129,8 @@ def test_what_an_agent_before_gave_out_is_told_as_adopted(made):
         assert run["adopted"] and run["versions"] == {"secret/web": 1} and made.told(name)["adopted"]
         assert (now(made)[key("runs", state="own")], now(made)[key("runs", state="adopted")]) == (0, 1)
         assert ", adopted" in made.command("status").stdout
+        made.stack.openbao.kv_put("secret/web", {"canary": made.stack.canary})
+        wait_until(lambda: now(made)[key("runs_outdated")] == 1)
         child.kill()
         status_of(child)
 

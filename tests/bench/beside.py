@@ -47,7 +47,8 @@ def main() -> None:
             row(each)
         print(f"{'a command that ignores SIGTERM':46}{told(failures.deaf(at)):>18}{told(failures.deaf_peer(at)):>18}", end="")
         print(f"  (goal: {GRACE:.0f} s, the scope's grace, and half a second)")
-        row(failures.server_down(at))
+        for each in failures.server_down(at):
+            row(each)
 
 
 def latencies(at: Place, rounds: int) -> None:

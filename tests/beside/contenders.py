@@ -144,13 +144,13 @@ class Ours(_Given):
 
     name = "prism-vault"
 
-    def __init__(self, at: Place, *, deaf: bool = False, poll: str = "1s") -> None:
-        """Make the scope, which is looked after every ``poll``."""
+    def __init__(self, at: Place, *, deaf: bool = False, poll: str = "1s", **more: str) -> None:
+        """Make the scope, which is looked after every ``poll``; ``more`` are keys of it."""
         super().__init__(at, "ours", deaf=deaf)
         self.file = at.files / self.path / "web.env"
         at.agent.scope(
             self.path, {"KEY": f"vault://secret/{self.path}#key"}, grace=f"{GRACE:.0f}s", poll=poll,
-            files=[{"path": "web.env", "format": "systemd"}], on_rotate="restart", rotate_limits={"min_interval": "0s"},
+            files=[{"path": "web.env", "format": "systemd"}], on_rotate="restart", rotate_limits={"min_interval": "0s"}, **more,
         )  # fmt: skip
         self.supervisor: subprocess.Popen[str] | None = None
 

@@ -73,8 +73,9 @@ def test_a_command_that_ignores_sigterm_is_killed_after_its_grace(at):
     nothing(found, GRACE + 0.5)
 
 
-def test_without_a_server_what_runs_goes_on_and_a_revocation_ends_it(at):
-    """While the server is away nothing is taken from what runs, as documented; a revocation by central needs no server."""
-    found = failures.server_down(at)
-    nothing(found.ours, GRACE)
-    assert found.note.startswith("2 processes, 1 file go on by choice")
+def test_without_a_server_what_is_bounded_goes_and_a_revocation_ends_the_rest(at):
+    """While the server is away a scope's bound takes back what it bounds; a revocation by central needs no server."""
+    bounded, revoked = failures.server_down(at)
+    nothing(bounded.ours, failures.STALE + GRACE)
+    nothing(revoked.ours, GRACE)
+    assert revoked.note == "until then 2 processes, 1 file stay by choice"

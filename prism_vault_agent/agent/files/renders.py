@@ -68,12 +68,12 @@ class FileRenders:
                 begun = self._files.begin(name)
                 provider = FileProvider(self._reading, self._files, together, begun[0], deadline)
                 sink = FileSink(self._files, self._settings().agent.host, begun, quiet=quiet)
-                staged = self._reading.metrics.staged("file", self._audit, provider, sink)
+                timed = self._reading.metrics.timed("file", self._audit, provider, sink)
                 done = await render(
                     self._settings().scopes, caller, replace(request, mode="file"),
-                    audit=staged, provider=staged, sink=staged,
+                    audit=timed, provider=timed, sink=timed,
                 )  # fmt: skip
-                self._reading.metrics.rotations.rendered(name, staged.at)
+                self._reading.metrics.rotations.rendered(name, timed.at)
         except TimeoutError:
             raise Unavailable(f"it took longer than {SECONDS:.0f} s", mend="see prism-vault status", reason="timeout") from None
         (rendered,) = self._files.of_scopes([name])

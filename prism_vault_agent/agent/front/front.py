@@ -128,11 +128,11 @@ class Front:
         guards = guards_of(caller.pid) if asked.request.supervised else ()
         sink = SocketSink(connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper)
         provider = Preparing(WorkerProvider(self._reading, exec_job(rooms), reading), sink)
-        staged = self._reading.metrics.staged("exec", self._audit, provider, sink)
+        timed = self._reading.metrics.timed("exec", self._audit, provider, sink)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
-                    self.settings.scopes, caller, asked.request, audit=staged, provider=staged, sink=staged
+                    self.settings.scopes, caller, asked.request, audit=timed, provider=timed, sink=timed
                 )  # fmt: skip
         except BaseException as error:
             await sink.leave()

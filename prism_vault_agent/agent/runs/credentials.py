@@ -124,12 +124,12 @@ class Credentials:
             deadline = time.monotonic() + SECONDS
             provider = WorkerProvider(self._reading, lambda _: _job(credential), deadline)
             sink = CredentialSink(connection, peer, caller, deadline, self._runs.records, held)
-            staged = self._reading.metrics.staged("credential", self._audit, provider, sink)
+            timed = self._reading.metrics.timed("credential", self._audit, provider, sink)
             try:
                 async with asyncio.timeout_at(deadline):
                     done = await render(
                         {scope.name: scope}, caller, Request((scope.name,), mode="credential"),
-                        audit=staged, provider=staged, sink=staged,
+                        audit=timed, provider=timed, sink=timed,
                     )  # fmt: skip
             except TimeoutError:
                 told = f"it took longer than {SECONDS:.0f} s"
