@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -27,8 +27,6 @@ OUR_ROLE = "ours"
 # It says what value it has, and leaves a daemon that has it too; the second ignores SIGTERM.
 COMMAND = 'setsid sleep 1000 & echo "$KEY" >> {}; exec sleep 1000'
 DEAF = 'trap "" TERM; echo "$KEY" >> {}; while :; do sleep 1; done'
-
-_numbers = itertools.count(1)
 
 
 class Place:
@@ -99,7 +97,7 @@ class _Given:
     def __init__(self, at: Place, kind: str, *, deaf: bool = False) -> None:
         """Store a first value; ``deaf`` is for a command that ignores SIGTERM."""
         self.at = at
-        self.path = f"{kind}-{next(_numbers)}"
+        self.path = f"{kind}-{secrets.token_hex(4)}"  # in every value: what another run of the tests has is not ours to end
         self.said = at.directory / f"{self.path}.said"
         self.script = (DEAF if deaf else COMMAND).format(self.said)
         self.values: list[str] = []
@@ -150,7 +148,7 @@ class Ours(_Given):
         self.file = at.files / self.path / "web.env"
         at.agent.scope(
             self.path, {"KEY": f"vault://secret/{self.path}#key"}, grace=f"{GRACE:.0f}s", poll=poll,
-            files=[{"path": "web.env", "format": "systemd"}], on_rotate="restart", rotate_limits={"min_interval": "0s"}, **more,
+            files=[{"path": "web.env", "format": "systemd"}], on_rotate="restart", rotate_limits={"min_interval": "0s", "max_per_hour": 3600}, **more,
         )  # fmt: skip
         self.supervisor: subprocess.Popen[str] | None = None
 
