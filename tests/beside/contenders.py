@@ -148,7 +148,8 @@ class Ours(_Given):
         self.file = at.files / self.path / "web.env"
         at.agent.scope(
             self.path, {"KEY": f"vault://secret/{self.path}#key"}, grace=f"{GRACE:.0f}s", poll=poll,
-            files=[{"path": "web.env", "format": "systemd"}], on_rotate="restart", rotate_limits={"min_interval": "0s", "max_per_hour": 3600}, **more,
+            files=[{"path": "web.env", "format": "systemd"}],
+            on_rotate="restart", rotate_limits={"min_interval": "0s", "max_per_hour": 3600}, **more,
         )  # fmt: skip
         self.supervisor: subprocess.Popen[str] | None = None
 
