@@ -108,6 +108,11 @@ class Central:
                 found.pop(row["reservation"], None)
         return found
 
+    def reserved(self) -> list[dict[str, Any]]:
+        """Return the rows of the reservations that their agent has not ended; central may have, whose agent does not know it."""
+        over = {row["reservation"] for row in self.rows if row["kind"] in ("success", "denied", "failure")}
+        return [row for row in self.rows if row["kind"] == "reserved" and row["reservation"] not in over]
+
     def of(self, reservation: str) -> list[str]:
         """Return the kinds of a reservation's rows, in order."""
         return [row["kind"] for row in self.rows if row["reservation"] == reservation]

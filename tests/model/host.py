@@ -152,13 +152,11 @@ class Processes:
         """Iterate over those that live and hold values."""
         return (client for client in self.all if client.values and client.alive)
 
-    def attest(self, connection: socket.socket, pidfds: list[int]) -> Peer:
+    def attest(self, connection: socket.socket) -> Peer:
         """Return who is at the other end, as ``front/peer.py`` does for one that connected itself."""
         name = connection.getpeername()
         client = next(each for each in self.all if each.name.encode() == name)
-        pidfd = os.pidfd_open(client.pid)
-        pidfds.append(pidfd)
-        return Peer(os.geteuid(), os.getegid(), client.pid, pidfd, guaranteed=True)
+        return Peer(os.geteuid(), os.getegid(), client.pid, os.pidfd_open(client.pid), guaranteed=True)
 
     def end(self) -> None:
         """End all."""

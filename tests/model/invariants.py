@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.sink import record
 from tests.model.central import ENDS
-from tests.model.provider import TOKEN, VALUE
-from tests.model.world import FILES, GRACE, Out, World
+from tests.model.configuration import FILES
+from tests.model.kept import TOKEN, VALUE
+from tests.model.owed import NOTICED, SOON, Owed, connected, running, serving
+from tests.model.seen import Out
+from tests.model.world import World
 from tests.support import history
 
 if TYPE_CHECKING:
@@ -18,28 +21,8 @@ if TYPE_CHECKING:
 
 SECRET: Final = (VALUE, TOKEN, "s3cr3t-")
 MODES: Final = {"web.env": 0o440, "web.json": 0o400, "db.env": 0o400}
-# In which, of uninterrupted service, a poll notices, and what nobody holds is given back.
-NOTICED: Final = 200.0
-# In which files are gone, and processes have ended.
-SOON: Final = GRACE + 3.0
 # In which what was given to a process is looked after by the agent that gave it.
 SETTLED: Final = 1.0
-
-
-@dataclass(eq=False)
-class Owed:
-    """Something that is to be taken back within ``limit`` seconds in which all that ``needs`` served without a break.
-
-    ``meant`` tells whether it is that. ``lasting``: a crash of the agent does not let it be forgotten.
-    """
-
-    what: str
-    meant: Callable[[Out], bool]
-    needs: Callable[[World], bool]
-    limit: float
-    lasting: bool = True
-    served: float = 0.0
-    serving: bool = False
 
 
 @dataclass
@@ -58,13 +41,13 @@ class Invariants:
     def passed(self, seconds: float) -> None:
         """Take note that time has passed as the world is now."""
         for owed in self.owed:
-            serving = owed.needs(self.world)
-            owed.served = owed.served + seconds if serving and owed.serving else 0.0
-            owed.serving = serving
-        serving = _serving(self.world) and not self.world.provider.engine_down
+            ready = owed.needs(self.world)
+            owed.served = owed.served + seconds if ready and owed.ready else 0.0
+            owed.ready = ready
+        served = serving(self.world) and not self.world.provider.engine_down
         for name in self.orphans:
-            self.orphans[name] = self.orphans[name] + seconds if serving and self.served else 0.0
-        self.served = serving
+            self.orphans[name] = self.orphans[name] + seconds if served and self.served else 0.0
+        self.served = served
 
     def crashed(self) -> None:
         """Take note that the agent has ended."""
@@ -73,7 +56,7 @@ class Invariants:
     def revoked(self, meant: Callable[[Out], bool], *, central: bool) -> None:
         """Take note of a revocation of what is on central's log by now."""
         known = {row["reservation"] for row in self.world.central.rows}
-        needs: Callable[[World], bool] = _connected if central else _running
+        needs: Callable[[World], bool] = connected if central else running
         self.owed.append(Owed("revoked", lambda out: out.reservation in known and meant(out), needs, SOON, lasting=central))
 
     def withdrawn(self, path: str, number: int) -> None:
@@ -83,11 +66,13 @@ class Invariants:
         def meant(out: Out) -> bool:
             return not version.stands and out.versions.get(path) == number
 
-        self.owed.append(Owed("withdrawn", meant, _serving, NOTICED))
+        self.owed.append(Owed("withdrawn", meant, serving, NOTICED))
 
     def removed(self, scope: str) -> None:
         """Take note that the configuration has a scope no longer."""
-        self.owed.append(Owed("removed", lambda out: scope in out.scopes and self.world.lacks(scope), _running, SOON))
+        self.owed.append(
+            Owed("removed", lambda out: scope in out.scopes and self.world.configuration.lacks(scope), running, SOON)
+        )
 
     def check(self) -> None:
         """Fail where anything does not hold."""
@@ -234,20 +219,6 @@ class Invariants:
             if condition():
                 return
             self.world.run(5.0)
-
-
-def _running(world: World) -> bool:
-    return world.loop is not None
-
-
-def _connected(world: World) -> bool:
-    return world.parts is not None and not world.central.away and world.parts.signals.connected
-
-
-def _serving(world: World) -> bool:
-    provider = world.provider
-    troubled = provider.away or provider.refusing or provider.losing
-    return world.parts is not None and not troubled and world.parts.session.state == "logged_in"
 
 
 def _values(text: str) -> set[str]:

@@ -13,60 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.errors import ProviderUnavailable
 from prism_vault_agent.vault.transport import Answer
+from tests.model.kept import TOKEN, VALUE, Leased, Token, Version, auth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tests.model.clock import Clock
 
-# What every value and every token begins with, so that it is found wherever it should not be.
-VALUE: Final = "v4lu3-"
-TOKEN: Final = "t0k3n-"
 DEAD: Final = Answer(403, {"errors": ["permission denied"]})
 UNKNOWN: Final = Answer(400, {"errors": ["invalid accessor"]})
 LOGIN_SECONDS: Final = 1800
 LOGIN_LONGEST: Final = 7200
 LEASE_SECONDS: Final = 600
 LEASE_LONGEST: Final = 3000
-
-
-@dataclass(slots=True)
-class Version:
-    """One version of a KV secret."""
-
-    value: str
-    created: str
-    deleted: str = ""
-    destroyed: bool = False
-
-    @property
-    def stands(self) -> bool:
-        """Whether it can be read."""
-        return not self.deleted and not self.destroyed
-
-
-@dataclass(slots=True, eq=False)
-class Token:
-    """A token that lives; ``longest`` is when no renewal helps any more."""
-
-    value: str
-    accessor: str
-    parent: Token | None
-    seconds: int
-    ends: float
-    longest: float
-
-
-@dataclass(slots=True, eq=False)
-class Leased:
-    """A lease that lives; ``stuck`` is one that was revoked while the engine's database was down."""
-
-    lease_id: str
-    value: str
-    token: Token
-    ends: float
-    longest: float
-    stuck: bool = False
 
 
 @dataclass
@@ -148,8 +107,8 @@ class Provider:
 
     def _login(self) -> Answer:
         token = self._make(None, LOGIN_SECONDS, LOGIN_LONGEST)
-        auth = {**_auth(token), "policies": ["default", "prism-vault"], "entity_id": "e", "orphan": True}
-        return Answer(200, {"auth": auth})
+        told = {**auth(token), "policies": ["default", "prism-vault"], "entity_id": "e", "orphan": True}
+        return Answer(200, {"auth": told})
 
     def _mount(self, path: str, _token: Token, _said: Mapping[str, Any]) -> Answer:
         mount = path.partition("/")[0]
@@ -167,7 +126,7 @@ class Provider:
 
     def _create(self, _path: str, token: Token, said: Mapping[str, Any]) -> Answer:
         at_most = int(str(said.get("explicit_max_ttl", "0s")).removesuffix("s")) or math.inf
-        return Answer(200, {"auth": _auth(self._make(token, int(str(said["ttl"]).removesuffix("s")), at_most))})
+        return Answer(200, {"auth": auth(self._make(token, int(str(said["ttl"]).removesuffix("s")), at_most))})
 
     def _lookup_accessor(self, _path: str, _token: Token, said: Mapping[str, Any]) -> Answer:
         if (meant := self._by_accessor(said)) is None:
@@ -262,11 +221,6 @@ class Provider:
 
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self.clock.wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _auth(token: Token) -> dict[str, Any]:
-    life = {"lease_duration": token.seconds, "renewable": True, "token_type": "service"}
-    return {"client_token": token.value, "accessor": token.accessor, **life}
 
 
 # What is asked for after which beginning of a path; longer ones first where one begins another.
