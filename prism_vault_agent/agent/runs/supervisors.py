@@ -81,11 +81,11 @@ class Supervisors:
             log.info("run.restart", audit_id=key[1], pid=run.pid)
             async with asyncio.timeout(run.render.reservation.grant.grace + ENDING_SECONDS):
                 await run.ended.wait()
-        except (TimeoutError, Unavailable) as error:
-            run.why = before
-            if isinstance(error, Unavailable):
-                raise
+        except TimeoutError:
             raise Unavailable(f"the supervisor of {key[1]} has not ended it", mend="end it", reason="not_ended") from None
+        finally:
+            if not run.ended.is_set() and run.why == "restarted":  # nobody has taken it back meanwhile
+                run.why = before
 
     def ending(self, run: Run, why: str) -> None:
         """Take note that a run is ended: unless what it has is merely too old, who supervises it may not start it anew."""
