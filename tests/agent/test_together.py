@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from prism_vault_agent.agent.files.together import MOST, Together
+from prism_vault_agent.agent.files.together import LARGEST, MOST, Together
 from prism_vault_agent.errors import CannotCreate, Denied, ProviderUnavailable, to_plain
 from tests.support.agent import POLICY
 from tests.support.fault_proxy import Fault, always, with_kind
@@ -151,6 +151,11 @@ class Front:
         self.answers[at].set_result({"each": list(each)})
 
 
+def job(*, size: int = 2, **more: Any) -> dict[str, Any]:
+    """Return a job of so many variables and files."""
+    return {"bindings": [0] * (size - 1), "files": [0], **more}
+
+
 def staged(name: str) -> dict[str, Any]:
     return {"staged": {"name": name, "files": []}}
 
@@ -170,14 +175,46 @@ def test_as_many_as_one_worker_takes_and_no_more():
         front = Front()
         async with front.together() as together:
             tokens = ["a"] * (MOST + 2) + ["b"] * 2
-            waiting = [asyncio.ensure_future(together.stage({"n": n}, token, 9.0)) for n, token in enumerate(tokens)]
+            waiting = [asyncio.ensure_future(together.stage(job(n=n), token, 9.0)) for n, token in enumerate(tokens)]
             await front.until_asked(3)
-            assert sorted(len(job["each"]) for job in front.asked) == [2, 2, MOST]
-            for at, job in enumerate(front.asked):
-                front.answer(at, *(staged(str(each["n"])) for each in job["each"]))
+            assert sorted(len(asked["each"]) for asked in front.asked) == [2, 2, MOST]
+            for at, asked in enumerate(front.asked):
+                front.answer(at, *(staged(str(each["n"])) for each in asked["each"]))
             found = await asyncio.gather(*waiting)
         assert [each["staged"]["name"] for each in found if each] == [str(n) for n in range(MOST + 4)]
         assert front.ended == 3
+
+    play(script)
+
+
+def test_what_is_large_is_shared_by_several_workers():
+    """Scopes of many variables or files go by fewer to a worker, and one that is larger than the bound goes alone."""
+
+    async def script() -> None:
+        front = Front()
+        async with front.together() as together:
+            sizes = [LARGEST // 2, LARGEST // 2, 1, LARGEST + 1, 1, 1]
+            waiting = [asyncio.ensure_future(together.stage(job(size=size), "a", 9.0)) for size in sizes]
+            await front.until_asked(2)
+            assert [len(asked["each"]) for asked in front.asked] == [2, 2]
+            for at in range(2):
+                front.answer(at, staged("x"), staged("y"))
+            found = await asyncio.gather(*waiting)
+        assert [each is None for each in found] == [False, False, True, True, False, False]
+
+    play(script)
+
+
+def test_a_defect_is_told_to_each_and_ends_nobody():
+    """Where a worker answers what nobody understands each render fails; none is taken for cancelled."""
+
+    async def script() -> None:
+        front = Front()
+        async with front.together() as together:
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(2)]
+            await front.until_asked()
+            front.answers[0].set_result({})
+            assert all(isinstance(each, KeyError) for each in await asyncio.gather(*waiting, return_exceptions=True))
 
     play(script)
 
@@ -188,9 +225,9 @@ def test_one_by_itself_and_what_cannot_be_read_together_are_told_to_go_alone():
     async def script() -> None:
         front = Front()
         async with front.together() as together:
-            assert await together.stage({}, "a", 9.0) is None
+            assert await together.stage(job(), "a", 9.0) is None
             assert front.asked == []
-            waiting = [asyncio.ensure_future(together.stage({}, "a", 9.0)) for _ in range(3)]
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(3)]
             await front.until_asked()
             front.answers[0].set_result({"alone": True})
             assert await asyncio.gather(*waiting) == [None] * 3
@@ -204,12 +241,12 @@ def test_an_error_is_its_scopes_own_and_one_of_all_is_another_object_for_each():
     async def script() -> None:
         front = Front()
         async with front.together() as together:
-            waiting = [asyncio.ensure_future(together.stage({}, "a", 9.0)) for _ in range(2)]
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(2)]
             await front.until_asked()
             front.answer(0, {"error": to_plain(CannotCreate("no room"))}, staged("second"))
             first, second = await asyncio.gather(*waiting, return_exceptions=True)
             assert isinstance(first, CannotCreate) and second == staged("second")
-            waiting = [asyncio.ensure_future(together.stage({}, "a", 9.0)) for _ in range(2)]
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(2)]
             await front.until_asked()
             front.answers[1].set_exception(ProviderUnavailable("away"))
             errors = await asyncio.gather(*waiting, return_exceptions=True)
@@ -225,7 +262,7 @@ def test_what_nobody_waits_for_any_more_is_removed():
     async def script() -> None:
         front = Front()
         async with front.together() as together:
-            waiting = [asyncio.ensure_future(together.stage({}, "a", 9.0)) for _ in range(2)]
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(2)]
             await front.until_asked()
             waiting[0].cancel()
             await asyncio.sleep(0)
@@ -242,7 +279,7 @@ def test_the_end_lets_every_worker_go():
     async def script() -> None:
         front = Front()
         async with front.together() as together:
-            waiting = [asyncio.ensure_future(together.stage({}, "a", 9.0)) for _ in range(2)]
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(2)]
             await front.until_asked()
         assert front.ended == 1
         assert all(isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*waiting, return_exceptions=True))
@@ -256,7 +293,7 @@ def test_a_denial_is_no_matter_of_the_session():
     async def script() -> None:
         front = Front()
         async with front.together() as together:
-            waiting = [asyncio.ensure_future(together.stage({}, "a", 9.0)) for _ in range(2)]
+            waiting = [asyncio.ensure_future(together.stage(job(), "a", 9.0)) for _ in range(2)]
             await front.until_asked()
             front.answers[0].set_exception(Denied("no"))
             assert all(isinstance(each, Denied) for each in await asyncio.gather(*waiting, return_exceptions=True))

@@ -86,11 +86,10 @@ class Rendered:
 
 
 def told(reservation: Reservation, number: int) -> Told:
-    """Return what the record of a generation says of its render; the worker adds names, leases and mounts."""
+    """Return what the record of a generation says of its render; the worker adds files, names, leases and mounts."""
     return {
         "number": number,
         "at": time.time(),
-        "files": [{**dataclasses.asdict(file), "text": ""} for file in reservation.grant.scopes[0].files],
         **reservations.plain(reservation),
     }
 

@@ -13,7 +13,7 @@ from prism_vault_agent.agent.files.staging import staged_of
 from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, from_plain, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from typing import Self
 
     from prism_vault_agent.agent.files.files import Files
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # So many scopes' values are in one process at the most, for well under a second.
 MOST: Final = 32
+# And so many variables and files of them: a worker's message is bounded, and what is much is better shared by several.
+LARGEST: Final = 2_000
 
 
 @dataclass(slots=True, eq=False)
@@ -71,19 +73,19 @@ class Together:
         waiting, self._waiting = self._waiting, []
         for token in {each.token for each in waiting}:
             same = [each for each in waiting if each.token == token]
-            for first in range(0, len(same), MOST):
-                self._begin(self._stage(same[first : first + MOST]))
+            for several in _portions(same):
+                self._begin(self._stage(several))
 
     async def _stage(self, several: list[_Waiting]) -> None:
         """Have several staged, and tell each what became of it; what nobody waits for any more is removed."""
         try:
             answers = await self._ask(several) if len(several) > 1 else [None]
-        except PrismVaultError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, each that waits has to know
             for each in several:
                 if not each.answer.done():
-                    each.answer.set_exception(from_plain(to_plain(error)))
+                    each.answer.set_exception(from_plain(to_plain(error)) if isinstance(error, PrismVaultError) else error)
             return
-        except BaseException:
+        except asyncio.CancelledError:
             for each in several:
                 each.answer.cancel()
             raise
@@ -121,3 +123,17 @@ class Together:
             worker.end()
         each: list[Message | None] = [None] * len(several) if answer.get("alone") else answer["each"]
         return each
+
+
+def _portions(waiting: list[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Yield them in portions that one worker takes."""
+    portion: list[_Waiting] = []
+    size = 0
+    for each in waiting:
+        its = len(each.job["bindings"]) + len(each.job["files"])
+        if portion and (len(portion) == MOST or size + its > LARGEST):
+            yield portion
+            portion, size = [], 0
+        portion.append(each)
+        size += its
+    yield portion
