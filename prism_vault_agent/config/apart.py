@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.scope import Scope, ScopeName
 
-INTERRUPTED: Final = 130
 _MAIN: Final = os.path.join(os.path.dirname(__file__), "__main__.py")
 
 
@@ -49,7 +48,11 @@ class Configuration:
         self._seen = self._digest()
         words = [sys.executable, "-I", _MAIN, self._main]
         try:
-            done = subprocess.run(words, env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+            # Whatever else it may say is no line of a log of ours, and why it cannot do it is told by its command.
+            done = subprocess.run(
+                words, env=self._environ, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
         except OSError as error:
             told = f"no process can be started to read the configuration: {os.strerror(error.errno or 0)}"
             raise Unavailable(told, mend="see the limits of this host and user") from None
@@ -93,8 +96,6 @@ def answer(path: str, environ: Mapping[str, str]) -> int:
     except PrismVaultError as error:
         print(json.dumps({"error": plain_error(error)}))
         return 0
-    except KeyboardInterrupt:  # meant for whoever waits, who tells it
-        return INTERRUPTED
     scopes = plain.pop("scopes")
     print(json.dumps({"settings": {**plain, "scopes": {}}}))
     for scope in scopes.values():

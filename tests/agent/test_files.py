@@ -168,6 +168,7 @@ def test_a_withdrawn_secret_is_cleared_within_a_poll(made, how, reason):
     with (made.top / name / "web.env").open() as reader:
         made.stack.openbao.must("DELETE", f"secret/{how}/{name}")
         wait_until(lambda: made.file(name) is None, 30)
+        wait_until(lambda: os.fstat(reader.fileno()).st_size == 0)  # it is hidden a moment before it is emptied
         assert reader.read() == "", "who has it open reads nothing more"
     assert made.ended(audit_id) == reason
     assert (made.told(name), made.residue()) == (None, [])

@@ -120,6 +120,17 @@ def test_a_process_that_cannot_do_it_is_temporary(tmp_path: Path, monkeypatch, p
         Configuration(write(tmp_path, BASE), environment(tmp_path)).load()
 
 
+def test_a_defect_there_says_nothing_here(tmp_path: Path, monkeypatch, capfd):
+    """What goes wrong in that process, or that nobody waits for it any more, leaves no trace on our standard error."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho Traceback >&2\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(Unavailable):
+        Configuration(write(tmp_path, BASE), environment(tmp_path)).load()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_validates_stays_away(tmp_path: Path):
     """Who has it read loads neither pydantic nor a TOML parser."""
     path = write(tmp_path, BASE + SCOPE)
