@@ -167,8 +167,7 @@ class Parts:
         )  # fmt: skip
         status.sidecar = sidecar
         reload = Reload(
-            configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation,
-            status=status, note=audit.note,
+            configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation, status=status, note=audit.note
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
