@@ -169,6 +169,15 @@ class Credential:
     file: File | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How new files are judged ``within`` seconds: by a ``command`` that ends with 0, by ``units`` that stay active."""
+
+    within: float
+    command: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+
+
 ROTATED: Final = Reaction("notify")
 REVOKED: Final = Reaction("terminate")
 
@@ -201,6 +210,7 @@ class Scope:
     keys: tuple[KeyReaction, ...] = ()
     rotate_limits: Limits = Limits()
     stale_ok: float | None = None
+    health: Health | None = None
 
     @property
     def restartable(self) -> tuple[str, ...]:

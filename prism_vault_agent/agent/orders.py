@@ -62,7 +62,7 @@ class Orders:
             raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
         log.warning("order.revocation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
         if self.status.may_revoke(asker, -1):
-            self.files.bar(target)
+            self.files.under_way.bar(target)
             self.runs.revoked(self.host, target, None, now=False)
         told: dict[str, Any] = {"ended": [], **self.files.clear_each(files, "revoked")}
         for end in await self.runs.revoke_all(runs, "revoked", paths=target.paths):

@@ -12,6 +12,7 @@ from prism_vault_agent.agent.credential import credential_of
 from prism_vault_agent.agent.drops import Drops
 from prism_vault_agent.agent.files.consumers import Consumers
 from prism_vault_agent.agent.files.files import Files
+from prism_vault_agent.agent.files.health import Health
 from prism_vault_agent.agent.files.renders import FileRenders
 from prism_vault_agent.agent.files.requests import FileRequests
 from prism_vault_agent.agent.files.standings import Standings
@@ -100,6 +101,7 @@ class Parts:
     consumers: Consumers
     files: Files
     renders: FileRenders
+    health: Health
     rotation: Rotation
     watch: Watch
     freshness: Freshness
@@ -137,7 +139,9 @@ class Parts:
         runs.on_revoke = lambda run, paths: revocation(front.settings.scopes, run.render, paths)
         runs.note = audit.note
         turns = Turns(str(Path(settings.agent.state) / "rotation"))
+        health = Health(lambda: front.settings, files, consumers, audit.note, str(Path(settings.agent.state) / "health"))
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
+        rotation.unjudged, health.switching, health.rolled_back = health.unjudged, rotation.signalling, rotation.back
         budget = Budget(lambda: front.settings.vault.poll_requests)
         freshness = status.freshness = Freshness(
             runs, files, leases, lambda: front.settings, note=audit.note, path=str(Path(settings.agent.state) / "answered")
@@ -171,7 +175,8 @@ class Parts:
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
-            consumers=consumers, renders=renders, rotation=rotation, watch=watch, freshness=freshness, lease_watch=lease_watch,
+            consumers=consumers, renders=renders, health=health, rotation=rotation, watch=watch, freshness=freshness,
+            lease_watch=lease_watch,
             orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
             status=status, listeners=listeners, requests=requests, sidecar=sidecar,
         )  # fmt: skip
@@ -185,7 +190,8 @@ class Parts:
         mounts.known.update(self.files.start(scopes))
         mounts.known.update(adopt(self.runs, scopes, self.log.audit.clear))
         self.rotation.start()
-        renders = [each.render for each in (*self.runs, *self.files)]
+        self.health.start()
+        renders = [each.render for each in (*self.runs, *self.files.held)]
         leases.adopt({render.reservation.id for render in renders})
         for render in renders:
             mounts.recall(render.reservation.grant, render.leases)
@@ -200,7 +206,8 @@ class Parts:
         return (
             self.session.run(), self.session.probe(), self.front.serve(self.listeners[0].socket), self.watch.run(),
             self.lease_watch.run(), self.freshness.run(), self.renders.run(), self.consumers.run(), self.rotation.run(),
-            self.signals.run(), self.reload.watch(directories), self.log.witness.run(), self.credentials.serve(self.listeners[1]),
+            self.health.run(), self.signals.run(), self.reload.watch(directories), self.log.witness.run(),
+            self.credentials.serve(self.listeners[1]),
             Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 

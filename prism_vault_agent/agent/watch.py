@@ -115,7 +115,7 @@ class Watch:
     def _held_by_path(self) -> dict[str, dict[int, list[Run | Rendered]]]:
         """Return the versions that are out there, and with whom, by path."""
         held: dict[str, dict[int, list[Run | Rendered]]] = {}
-        for each in (*self._runs, *self._files):
+        for each in (*self._runs, *self._files.held):
             for lease in each.render.leases:
                 if lease.version is not None:
                     held.setdefault(lease.path, {}).setdefault(lease.version, []).append(each)

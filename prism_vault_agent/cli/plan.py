@@ -53,16 +53,25 @@ def page(plan: Json) -> str:
         ],
     )
     if not plan.get("allowed"):
-        return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}{_credentials(plan)}"
+        return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}{_credentials(plan)}{_reactions(plan)}"
     environment = "only a few of your own variables" if plan.get("pristine") else "your own variables"
     head = f"allowed for a caller of kind {show.text(plan.get('kind'))}, purpose {show.text(plan.get('purpose'))}"
-    return f"{head}; the command gets {environment} and:\n{bindings}{_credentials(plan)}{_differences(plan)}"
+    return f"{head}; the command gets {environment} and:\n{bindings}{_credentials(plan)}{_reactions(plan)}{_differences(plan)}"
 
 
 def _credentials(plan: Json) -> str:
     """Return what systemd is given for which units; nothing where that is nothing."""
     rows = [[each.get("unit"), each.get("name"), each.get("of")] for each in plan.get("credentials", [])]
     return "credentials:\n" + show.table(("UNIT", "NAME", "OF"), rows) if rows else ""
+
+
+def _reactions(plan: Json) -> str:
+    """Return what is done when secrets are rotated or revoked."""
+    rows = [
+        [each.get("scope"), each.get("name") or "all", each.get("on_rotate"), each.get("on_revoke")]
+        for each in plan.get("reactions", [])
+    ]
+    return "later:\n" + show.table(("SCOPE", "OF", "ON ROTATE", "ON REVOKE"), rows) if rows else ""
 
 
 def _differences(plan: Json) -> str:

@@ -38,6 +38,10 @@ def of_run(run: Json) -> str:
 
 def of_files(each: Json) -> str:
     """Return why a generation is not the newest there is."""
+    if each.get("judging"):
+        return "is being judged; the generation before is kept"
+    if each.get("rolled_back"):
+        return f"ROLLED BACK: {show.text(each['rolled_back'])}"
     if not each.get("stale"):
         return "none"
     if each.get("on_rotate") == "none":

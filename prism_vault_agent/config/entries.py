@@ -14,6 +14,7 @@ from prism_vault_agent.config.certificates import CertificateEntry
 from prism_vault_agent.config.ciphertexts import CiphertextEntry
 from prism_vault_agent.config.credentials import CredentialEntry
 from prism_vault_agent.config.fields import Duration, FileMode, FileName, Id, Name, Path, Section, Template, Text, Timeout, Ttl
+from prism_vault_agent.config.health import HealthEntry
 from prism_vault_agent.config.notify import NotifyEntry
 from prism_vault_agent.config.reactions import KeyEntry, LimitsEntry, OnRevoke, OnRotate
 from prism_vault_agent.config.ssh import SshEntry
@@ -121,3 +122,6 @@ class ScopeEntry(Section):
         default_factory=dict, description="`on_rotate`, `on_revoke` and `stale_ok` of single variables."
     )
     rotate_limits: LimitsEntry | None = Field(None, description="How often and when `on_rotate` is done to processes.")
+    health: HealthEntry | None = Field(
+        None, description="How new files are judged, else they are taken back. Default: not at all."
+    )

@@ -18,6 +18,7 @@ from prism_vault_agent.scope import (
     CallerRule,
     Credential,
     File,
+    Health,
     KeyReaction,
     Limits,
     Notify,
@@ -81,6 +82,7 @@ def scope_of(plain: Plain) -> Scope:
                 Credential(each["name"], each["variable"], File(**each["file"]) if each["file"] else None)
                 for each in plain["credentials"]
             ),
+            "health": _health(plain["health"]),
             "on_rotate": Reaction(**plain["on_rotate"]),
             "on_revoke": Reaction(**plain["on_revoke"]),
             "keys": tuple(
@@ -94,3 +96,7 @@ def scope_of(plain: Plain) -> Scope:
 
 def _reaction(plain: Plain | None) -> Reaction | None:
     return None if plain is None else Reaction(**plain)
+
+
+def _health(plain: Plain | None) -> Health | None:
+    return None if plain is None else Health(plain["within"], tuple(plain["command"]), tuple(plain["units"]))

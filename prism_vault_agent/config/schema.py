@@ -26,6 +26,7 @@ from prism_vault_agent.config.fields import (
     Timeout,
     Url,
 )
+from prism_vault_agent.config.health import HealthEntry
 from prism_vault_agent.config.notify import NotifyEntry
 from prism_vault_agent.config.reactions import KeyEntry, LimitsEntry
 from prism_vault_agent.config.ssh import SshEntry
@@ -174,4 +175,5 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("scopes", "*", "credentials", "*"): CredentialEntry,
     ("scopes", "*", "keys", "*"): KeyEntry,
     ("scopes", "*", "rotate_limits"): LimitsEntry,
+    ("scopes", "*", "health"): HealthEntry,
 }

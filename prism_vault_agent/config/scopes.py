@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prism_vault_agent.config import certificates, ciphertexts
 from prism_vault_agent.config.credentials import credential
+from prism_vault_agent.config.health import health
 from prism_vault_agent.config.notify import consumers
 from prism_vault_agent.config.problems import Problem
 from prism_vault_agent.config.reactions import key_reactions, limits
@@ -33,6 +34,7 @@ def scope(name: str, entry: entries.ScopeEntry, accounts: Accounts, templates: T
         if (why := fault(allowed)) is not None:
             problems.append(Problem((*here, "allow_names", index), f"names a variable that {why}", "write its exact name"))
     _check_names(entry, here, problems)
+    notify = consumers(entry.files, (*here, "files"), problems)
     bindings = (*_named(entry, here, problems), *_whole(entry, here, problems))
     named: dict[str, set[str | None]] = {}
     for binding in bindings:
@@ -58,7 +60,8 @@ def scope(name: str, entry: entries.ScopeEntry, accounts: Accounts, templates: T
             _file(file, (*here, "files", index), entry, accounts=accounts, templates=templates, problems=problems)
             for index, file in enumerate(entry.files)
         ),
-        notify=consumers(entry.files, (*here, "files"), problems),
+        notify=notify,
+        health=health(entry, here, notify, problems),
         credentials=tuple(
             credential(given, (*here, "credentials", index), entry, templates=templates, problems=problems)
             for index, given in enumerate(entry.credentials)

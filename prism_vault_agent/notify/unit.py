@@ -55,6 +55,15 @@ async def tell(notify: Notify, occasion: Occasion) -> str:
     raise not_told(f"{VERBS[notify.how]} failed: {why}", f"see systemctl status {unit}")
 
 
+async def standing(unit: str) -> tuple[str, str]:
+    """Return the state of a unit (``active``, ``failed``, ...) and which start of it that is. Raises ``Unavailable``."""
+    status, told = await _systemctl("show", "--property=ActiveState,InvocationID", "--", unit)
+    if status != 0:
+        raise not_told(f"systemd cannot be asked: {one_line(told)}", "run the agent where systemd is, or judge by a command")
+    found = dict(line.split("=", 1) for line in told.decode("utf-8", "replace").splitlines() if "=" in line)
+    return one_line(found.get("ActiveState", "unknown").encode()), found.get("InvocationID", "")
+
+
 def _ours(unit: str) -> bool:
     """Tell whether we are in a unit: each is a control group, or one below another (see cgroups(7))."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as groups:

@@ -55,6 +55,15 @@ def at_revocation(scopes: Iterable[Scope], held: Iterable[Binding], paths: Colle
     return strongest(said) if said else TERMINATE
 
 
+def reactions(scope: Scope) -> list[dict[str, str]]:
+    """Return what a scope says (without a ``name``), and each variable of it that says its own, as ``plan`` shows it."""
+    own = [(key.name, key.on_rotate or scope.on_rotate, key.on_revoke or scope.on_revoke) for key in scope.keys]
+    return [
+        {"scope": scope.name, "name": name, "on_rotate": str(rotate), "on_revoke": str(revoke)}
+        for name, rotate, revoke in [("", scope.on_rotate, scope.on_revoke), *own]
+    ]
+
+
 def strongest(reactions: Iterable[Reaction]) -> Reaction:
     """Return the strongest of several, of two signals the one that is first in the alphabet; ``none`` for none at all."""
     return min(reactions, key=lambda each: (_rank(each), each.signal), default=NOTHING)

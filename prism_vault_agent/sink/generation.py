@@ -80,15 +80,30 @@ def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any],
     return Staged(name, written)
 
 
-def switch(place: int, scope: str, staged: Staged) -> None:
-    """Make a staged generation the visible one, in one step, and discard the one before. Not done where it raises ``OSError``."""
+def switch(place: int, scope: str, staged: Staged, keep: str = "") -> bool:
+    """Make a staged generation the visible one, in one step, and discard the one before, or ``keep`` it as what is staged there.
+
+    Tell whether it is kept. Not done where it raises ``OSError``.
+    """
     try:
         linux.rename_below(place, staged.name, scope, linux.RENAME_NOREPLACE)
     except FileExistsError:
         linux.rename_below(place, staged.name, scope, linux.RENAME_EXCHANGE)
+        if keep:
+            with contextlib.suppress(OSError):
+                linux.rename_below(place, staged.name, keep, linux.RENAME_NOREPLACE)
+                return True
         # What is left of the old one is not visible, and swept at the next start.
         with contextlib.suppress(OSError):
             _remove(place, staged.name, None, truncate=False)
+    return False
+
+
+def bring_back(place: int, scope: str, kept: str, owners: Owners | None = None) -> None:
+    """Make a kept generation the visible one again, in one step, and discard the other. Not done where it raises ``OSError``."""
+    linux.rename_below(place, kept, scope, linux.RENAME_EXCHANGE)
+    with contextlib.suppress(OSError, CannotCreate):
+        discard(place, kept, owners)
 
 
 def discard(place: int, name: str, owners: Owners | None = None) -> None:
@@ -112,14 +127,17 @@ def clear(place: int, scope: str, owners: Owners | None = None) -> bool:
     return True
 
 
-def sweep(place: int, keep: Iterable[str], owners: Owners | None = None) -> list[str]:
-    """Clear everything that is staged, and every visible entry but those to ``keep``; return the names of the latter cleared."""
-    staged = linux.open_below(place, STAGED, _DIRECTORY)
+def sweep(place: int, keep: Iterable[str], owners: Owners | None = None, staged: Iterable[str] = ()) -> list[str]:
+    """Clear all that is staged but ``staged``, and every visible entry but those to ``keep``; return the names of the latter.
+
+    All names are below ``place``.
+    """
+    directory = linux.open_below(place, STAGED, _DIRECTORY)
     try:
-        for name in os.listdir(staged):
-            discard(place, f"{STAGED}/{name}", owners)
+        for name in {f"{STAGED}/{name}" for name in os.listdir(directory)} - set(staged):
+            discard(place, name, owners)
     finally:
-        os.close(staged)
+        os.close(directory)
     strangers = [name for name in os.listdir(place) if not name.startswith(".") and name not in set(keep)]
     for name in strangers:
         clear(place, name, owners)

@@ -81,6 +81,7 @@ def test_a_process_gets_its_signal_once_for_each_version(made):
         wait_until(lambda: running.told.get("rotated"), 30)
         told = running.told
         assert (told["stale"], told["rotated"]["what"], told["pending"]) == ([f"secret/{name}"], "signal", False)
+        wait_until(lambda: noted(made, "run_rotated", running.told["id"]), 30)
         made.stack.agent.kill()
         made.stack.agent.start()
         stale(running)
@@ -183,3 +184,11 @@ def test_readers_of_a_file_that_is_only_rewritten_are_not_told(made, tmp_path):
     wait_until(seen.exists, 30)
     wait_until(lambda: noted(made, "notified", f"{name}: "), 30)
     assert [each.partition(",")[0] for each in noted(made, "notified", f"{name}: ")] == [f"{name}: generation 3"]
+
+
+def test_plan_tells_what_is_done_later(made):
+    """Before anything is given out ``plan`` says what a rotation and a revocation will do, by scope and by variable."""
+    made.scope("planned", on_rotate="restart", keys={"KEY": {"on_revoke": "signal:INT"}})
+    page = made.command("plan", "planned").stdout
+    rows = [line.split() for line in page.partition("later:\n")[2].splitlines()]
+    assert rows[1:] == [["planned", "all", "restart", "terminate"], ["planned", "KEY", "restart", "signal:INT"]]

@@ -174,6 +174,33 @@ def test_what_is_stopped_stays_stopped(consumers, action):
     assert not consumers.host.active(f"{name}.service")
 
 
+def test_a_unit_that_fails_with_new_files_has_the_old_ones_back(consumers):
+    """One that ends with the new file gets the old one back, and systemd starts it with that; a newer one is tried."""
+    consumers.permit("judged")
+    name = consumers.unit("judged", "restart")
+    service = f"{name}.service"
+    picky = "ExecStart=/bin/sh -c 'case $KEY in *-2) exit 1;; esac; exec sleep infinity'\nRestart=on-failure\nRestartSec=1s\n"
+    consumers.host.unit(service, UNIT.format(name=name, files=FILES).replace("ExecStart=/bin/sleep infinity\n", picky))
+    applied = consumers.host.booted.journal(AGENT).count("config.applied")
+    consumers.rewrite(name, "[[scopes", '[scopes.judged.health]\nwithin = "20s"\n[[scopes')
+    wait_until(lambda: consumers.host.booted.journal(AGENT).count("config.applied") > applied, 60)
+    consumers.host.systemctl("restart", service)
+    consumers.host.rotate(name, 2)
+    wait_until(lambda: consumers.noted("files_rolled_back", name), 90)
+    assert consumers.noted("files_rolled_back", name)[0].startswith(f"{name}: generation 2: ")
+    assert consumers.host.holds(name, 1)
+    wait_until(lambda: consumers.host.active(service), 60)
+    consumers.numbers[name] = 2
+    consumers.rotate(name)
+    shown = consumers.host.status
+
+    def told() -> dict[str, Any]:
+        return next(each for each in shown()["files"] if each["scope"] == name)
+
+    wait_until(lambda: not told()["judging"], 90)
+    assert told()["rolled_back"] == "" and consumers.host.holds(name, 3)
+
+
 def test_a_unit_that_there_is_not_is_a_failure(consumers):
     """A name that systemd does not know is told as such: it is misspelt more often than not."""
     name = consumers.unit("misspelt", "reload")

@@ -191,11 +191,13 @@ class AgentProcess:
         return own
 
     def _private(self, path: Path, text: str) -> None:
-        """Write a file that nobody but the agent's user may read."""
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-        path.write_text(text)
-        os.chown(path, self.user, -1)
+        """Write a file that nobody but the agent's user may read; whole, since an agent may look at any moment."""
+        draft = path.with_name(f".{path.name}.new")
+        draft.touch(mode=0o600)
+        draft.chmod(0o600)
+        draft.write_text(text)
+        os.chown(draft, self.user, -1)
+        draft.replace(path)
 
     def _answers(self, *, ready: bool) -> bool:
         try:

@@ -112,6 +112,14 @@ class Consumers:
             )
         return told
 
+    def failure(self, name: ScopeName) -> str:
+        """Return which consumer of a scope could not be told of the newest files, and why; nothing where none failed."""
+        for notify in self._of(name):
+            standing = self._standings.of(name, str(notify))
+            if standing is not None and standing.since is not None and standing.error:
+                return f"{notify}: {standing.error}"
+        return ""
+
     def waiting(self, name: ScopeName) -> bool:
         """Tell whether somebody is still to be told of the newest files of a scope, and so may use older ones."""
         return any(each["due"] for each in self.describe(name))

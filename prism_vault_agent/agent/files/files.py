@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from prism_vault_agent.agent.files.ends import Ends
+from prism_vault_agent.agent.files.directory import Directory
+from prism_vault_agent.agent.files.kept import Kept, place_of
 from prism_vault_agent.agent.files.rendered import Rendered, recalled
+from prism_vault_agent.agent.files.under_way import UnderWay
 from prism_vault_agent.agent.runs.run import released
-from prism_vault_agent.errors import CannotCreate, Denied
+from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.helper.client import asking
 from prism_vault_agent.model import Render, Reservation
 from prism_vault_agent.scope import ScopeName
 from prism_vault_agent.sink import generation, record
-from prism_vault_agent.sink.place import STAGED, Place, cannot, open_place
+from prism_vault_agent.sink.place import STAGED, cannot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-class Files:
+class Files(Directory):
     """The rendered files of this agent. ``cleared`` is told of each end, as that of ``Runs``."""
 
     def __init__(
@@ -47,43 +49,21 @@ class Files:
     ) -> None:
         """Keep them where ``settings`` say; record ends with ``cleared``, drift with ``note``; ``consumers`` read them."""
         self._consumers = consumers
-        self._settings = settings
+        super().__init__(settings)
         self._cleared = cleared
         self._note = note
-        self.ends = Ends()
-        self._place: Place | None = None
         self._rendered: dict[ScopeName, Rendered] = {}
-        self._numbers: dict[ScopeName, int] = {}
-        self._revocations: list[Target] = []
-        self._clears: dict[ScopeName, int] = {}
+        self.kept = Kept(cleared, self.ends, settings.helper)
+        self.under_way = UnderWay()
 
     def __iter__(self) -> Iterator[Rendered]:
         """Iterate over the visible generations, by scope."""
         return iter(sorted(self._rendered.values(), key=lambda each: each.scope.name))
 
     @property
-    def memory(self) -> str:
-        """How sure it is that no value reaches a disk; empty while there is no place yet."""
-        return self._place.memory if self._place else ""
-
-    @property
-    def helper(self) -> str:
-        """Where the helper is asked that gives files to other users; empty where none is."""
-        return self._settings.helper
-
-    def place(self) -> Place:
-        """Return the place, made, checked and locked at the first use. Raises ``CannotCreate``."""
-        if self._place is None:
-            if not self._settings.files:
-                raise CannotCreate("there is no directory for files, since XDG_RUNTIME_DIR is not set", mend="set [agent] files")
-            with asking(self.helper) as helper:
-                self._place = open_place(self._settings.files, self._settings.files_risks, helper.mount if helper else None)
-            self.ends.place = self._place.descriptor
-            told = log.info if self._place.memory == "noswap" else log.warning
-            told("files.place", path=self._place.path, memory=self._place.memory)
-        else:
-            self._place.still()
-        return self._place
+    def held(self) -> list[Rendered]:
+        """All generations that are out there: the kept ones, which nobody sees, and the visible ones."""
+        return [*self.kept, *self]
 
     def start(self, scopes: Mapping[ScopeName, Scope]) -> dict[str, int]:
         """Adopt what an earlier agent rendered and the configuration still allows, and clear everything else.
@@ -103,13 +83,20 @@ class Files:
                 rendered = recalled(*found)
                 ended.pop(rendered.render.reservation.id, None)  # it is there: its end has not come
                 self._adopt(name, rendered, scopes)
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                if gone := self.kept.adopt(place.descriptor, self._rendered.get(ScopeName(name)), ScopeName(name), scopes):
+                    self.ends.note(*gone)
+                    ended.setdefault(gone[0].id, gone)
+        for each in self.kept:
+            ended.pop(each.render.reservation.id, None)
         for end in ended.values():
             self._cleared(*end)
         with asking(self.helper) as owners:
-            for name in generation.sweep(place.descriptor, self._rendered, owners):
+            kept = [place_of(each.scope.name) for each in self.kept]
+            for name in generation.sweep(place.descriptor, self._rendered, owners, kept):
                 log.warning("files.swept", name=name)
         self._consumers.start(self)
-        return {mount: version for each in self for mount, version in each.mounts.items()}
+        return {mount: version for each in self.held for mount, version in each.mounts.items()}
 
     def _adopt(self, name: str, rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> None:
         """Look after a generation that is still allowed; the end of one that is not is recorded, and the sweep clears it."""
@@ -121,28 +108,15 @@ class Files:
             return
         self.ends.forget(reservation.id)
         self._rendered[rendered.scope.name] = rendered
-        self._numbers[rendered.scope.name] = rendered.number
+        self.under_way.after(rendered.scope.name, rendered.number)
         log.info("files.adopted", scope=name, generation=rendered.number, audit_id=reservation.audit_id)
 
     def apply(self, scopes: Mapping[ScopeName, Scope]) -> None:
         """Clear what a new configuration no longer allows; what it defines otherwise is stale from now on."""
-        for rendered in self:
+        for rendered in self.held:
             if why := rendered.no_longer(scopes):
                 self.clear(rendered, why)
         self._consumers.look()
-
-    def begin(self, scope: ScopeName) -> tuple[int, int, int]:
-        """Return the number of the next generation, and what must not have grown when it is switched."""
-        self._numbers[scope] = self._numbers.get(scope, 0) + 1
-        return self._numbers[scope], len(self._revocations), self._clears.get(scope, 0)
-
-    def allowed(self, host: str, render: Render, begun: tuple[int, int, int]) -> None:
-        """Raise ``Denied`` where a revocation or a clear came that means a render under way."""
-        _, since, clears = begun
-        scope = render.reservation.grant.scopes[0]
-        meant = any(target.means(released(host, render)) for target in self._revocations[since:])
-        if meant or self._clears.get(scope.name, 0) != clears:
-            raise Denied("it was cleared while it was being rendered", mend="render it again, if it may be", reason="revoked")
 
     def publish(self, receipt: Receipt, staged: Staged, number: int, *, quiet: bool = False) -> Rendered:
         """Make a staged generation the visible one, and record that the one before is gone; ``quiet``: tell nobody.
@@ -153,16 +127,34 @@ class Files:
         scope = resolution.reservation.grant.scopes[0]
         place, before = self.place(), self._rendered.get(scope.name)
         try:
-            with self.ends.coming(before.render if before else None, "rotated"):
-                generation.switch(place.descriptor, scope.name, staged)
+            keep = place_of(scope.name) if before and scope.health and scope.name not in self.kept else ""
+            with self.ends.coming(before.render if before and not keep else None, "rotated"):
+                kept = generation.switch(place.descriptor, scope.name, staged, keep)
         except OSError as error:
             raise cannot(f"{place.path}/{scope.name}", error) from None
         render = Render(resolution.reservation, resolution.names, resolution.leases)
         self._rendered[scope.name] = Rendered(render, number, staged.files, time.time())
-        if before is not None:
+        if before is not None and kept:
+            self.kept.add(before)
+        elif before is not None:
             self._cleared(before.render.reservation, "rotated", None)
         self._consumers.rendered(self._rendered[scope.name], first=before is None, quiet=quiet)
         return self._rendered[scope.name]
+
+    def roll_back(self, name: ScopeName, why: str) -> Rendered:
+        """Make the kept generation of a scope the visible one again, and record the end of the other. Raises ``CannotCreate``."""
+        place, bad = self.place(), self._rendered[name]
+        try:
+            with self.ends.coming(bad.render, "rolled_back"), asking(self.helper) as owners:
+                generation.bring_back(place.descriptor, name, place_of(name), owners)
+        except OSError as error:
+            raise cannot(f"{place.path}/{name}", error) from None
+        good = self._rendered[name] = self.kept.take(name)
+        good.stale, good.rejected_why = False, why
+        good.rejected = {**good.outdated, **{lease.path: str(lease.version) for lease in bad.render.leases if lease.version}}
+        self._cleared(bad.render.reservation, "rolled_back", None)
+        self._consumers.rendered(good, first=False)
+        return good
 
     def discard(self, staged: Staged) -> None:
         """Remove what was staged and is not wanted."""
@@ -173,9 +165,13 @@ class Files:
     def clear(self, rendered: Rendered, why: str, signal: int | None = None) -> str:
         """Take a generation away at once, and record it durably. Return why it could not be; empty where it is gone."""
         name = rendered.scope.name
-        self.void(name)
-        if self._rendered.get(name) is not rendered or self._place is None:
+        self.under_way.void(name)
+        visible = self._rendered.get(name) is rendered
+        if self._place is None or not (visible or self.kept.has(rendered)):
             return ""
+        left = self.kept.drop(self._place.descriptor, name, why, signal)
+        if not visible:
+            return left
         try:
             with self.ends.coming(rendered.render, why, signal), asking(self.helper) as owners:
                 generation.clear(self._place.descriptor, name, owners)
@@ -188,7 +184,7 @@ class Files:
         self._consumers.cleared(name)
         log.info("files.cleared", scope=name, reason=why, generation=rendered.number)
         self._cleared(rendered.render.reservation, why, signal)
-        return ""
+        return left
 
     def clear_each(self, found: Iterable[Rendered], why: str) -> dict[str, list[Any]]:
         """Take generations away as :meth:`clear` does; return what is told of those ``cleared`` and of those that ``failed``."""
@@ -211,21 +207,13 @@ class Files:
                 left.append(f"{self._place.path} {why}")
         return left
 
-    def void(self, name: ScopeName) -> None:
-        """Let no render of a scope that is under way become visible."""
-        self._clears[name] = self._clears.get(name, 0) + 1
-
     def meant(self, host: str, target: Target) -> list[Rendered]:
         """Return the generations that a target means."""
-        return [each for each in self if target.means(released(host, each.render))]
-
-    def bar(self, target: Target) -> None:
-        """Let no render under way that a target means become visible."""
-        self._revocations.append(target)
+        return [each for each in self.held if target.means(released(host, each.render))]
 
     def revoke(self, host: str, target: Target, number: int) -> tuple[int, int]:
         """Clear what the revocation ``number`` means, and what is being rendered; return how many there were, and failed."""
-        self.bar(target)
+        self.under_way.bar(target)
         found = self.meant(host, target)
         return len(found), sum(bool(self.clear(each, "revoked", number)) for each in found)
 
@@ -246,4 +234,7 @@ class Files:
     def describe(self) -> list[dict[str, Any]]:
         """Return what ``status`` shows, as it is now."""
         self.look()
-        return [{**each.describe(), "consumers": self._consumers.describe(each.scope.name)} for each in self]
+        return [
+            {**each.describe(), "judging": each.scope.name in self.kept, "consumers": self._consumers.describe(each.scope.name)}
+            for each in self
+        ]

@@ -28,8 +28,8 @@ class Rendered:
     """The visible generation of a scope. ``at`` is when it was switched, seconds since 1970.
 
     ``stale``: it is to be rendered anew, as soon as that can be; ``outdated``: what of it is not the newest, so that it is where
-    its scope says so. ``error`` is why that failed last, ``retry_at`` when it is tried again, on CLOCK_MONOTONIC. ``mounts`` is
-    what the agent that rendered it knew of them.
+    its scope says so, but for what was ``rejected`` because all was not well with it. ``error`` is why that failed last,
+    ``retry_at`` when it is tried again, on CLOCK_MONOTONIC. ``mounts`` is what the agent that rendered it knew of them.
     """
 
     render: Render
@@ -38,6 +38,8 @@ class Rendered:
     at: float
     stale: bool = False
     outdated: Marks = dataclasses.field(default_factory=dict)
+    rejected: Marks = dataclasses.field(default_factory=dict)
+    rejected_why: str = ""
     error: str = ""
     pause: float = 0.0
     retry_at: float = 0.0
@@ -48,6 +50,11 @@ class Rendered:
     def scope(self) -> Scope:
         """The scope, as it was when it was rendered."""
         return self.render.reservation.grant.scopes[0]
+
+    @property
+    def due(self) -> bool:
+        """Whether something is newer than it, and than what was rejected."""
+        return bool(self.outdated.items() - self.rejected.items())
 
     def failed(self, why: str, *, first: float, longest: float) -> None:
         """Note that rendering anew failed: it is tried again later, and ever less often."""
@@ -80,6 +87,7 @@ class Rendered:
             "purpose": grant.purpose,
             "uid": grant.caller.uid,
             "stale": self.stale or bool(self.outdated),
+            "rolled_back": self.rejected_why,
             "error": self.error,
             "drift": self.drift,
         }

@@ -65,7 +65,7 @@ class FileRenders:
         deadline = time.monotonic() + SECONDS
         try:
             async with asyncio.timeout_at(deadline), self._one_at_a_time[name]:
-                begun = self._files.begin(name)
+                begun = self._files.under_way.begin(name)
                 provider = FileProvider(self._reading, self._files, together, begun[0], deadline)
                 sink = FileSink(self._files, self._settings().agent.host, begun, quiet=quiet)
                 timed = self._reading.metrics.timed("file", self._audit, provider, sink)
@@ -102,7 +102,7 @@ class FileRenders:
         return any(self._due(rendered) for rendered in self._files.of_scopes([name]))
 
     def _due(self, rendered: Rendered) -> bool:
-        return rendered.stale or (bool(rendered.outdated) and writes_files(self.reaction(rendered)))
+        return rendered.stale or (rendered.due and writes_files(self.reaction(rendered)))
 
     def look(self) -> None:
         """Find what drifted, and begin to render anew what is stale."""

@@ -72,7 +72,7 @@ class FileRequests:
             )
         if self.status.may_revoke(asker, -1):
             for name in names or ():
-                self.files.void(name)
+                self.files.under_way.void(name)
         return self.files.clear_each(mine, "cleared")
 
 

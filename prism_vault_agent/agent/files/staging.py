@@ -83,7 +83,7 @@ class FileSink:
         """Switch."""
         resolution = receipt.resolution
         render = Render(resolution.reservation, resolution.names, resolution.leases)
-        self.files.allowed(self.host, render, self.begun)
+        self.files.under_way.allowed(self.host, render, self.begun)
         return self.files.publish(receipt, held(resolution), self.begun[0], quiet=self.quiet).render
 
 

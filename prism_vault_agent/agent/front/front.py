@@ -22,6 +22,7 @@ from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, to_pl
 from prism_vault_agent.model import Caller, Request
 from prism_vault_agent.policy.credentials import credentials
 from prism_vault_agent.policy.decide import Denial, decide
+from prism_vault_agent.policy.reactions import reactions
 from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
@@ -209,7 +210,9 @@ class Front:
             for each in bindings
         ]
         shown = [self.settings.scopes[name] for name in dict.fromkeys(request.scopes) if name in self.settings.scopes]
-        told["credentials"] = [each for scope in shown if self._status.shows(scope, caller) for each in credentials(scope)]
+        shown = [scope for scope in shown if self._status.shows(scope, caller)]
+        told["credentials"] = [each for scope in shown for each in credentials(scope)]
+        told["reactions"] = [each for scope in shown for each in reactions(scope)]
         await http.answer_json(connection, 200, told)
 
     async def _render(self, connection: socket.socket, peer: Peer, body: bytes) -> None:

@@ -133,7 +133,7 @@ class LeaseWatch:
 
     def _holders(self) -> dict[ReservationId, Run | Rendered]:
         """Return the runs and the files by their release; one that is being rendered has none yet."""
-        return {each.render.reservation.id: each for each in (*self._runs, *self._files)}
+        return {each.render.reservation.id: each for each in (*self._runs, *self._files.held)}
 
     def _expire(self, child: Child, holder: Run | Rendered | None, at: float) -> None:
         """Take back what ends: files at their end, a run so much earlier that its grace is over by then."""

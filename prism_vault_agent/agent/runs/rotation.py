@@ -16,9 +16,9 @@ import structlog
 
 from prism_vault_agent.agent import outdated
 from prism_vault_agent.agent.runs.runs import ON_ROTATE
-from prism_vault_agent.agent.runs.switching import holder_of, restart_unit, signal_main, unit_that_holds
+from prism_vault_agent.agent.runs.switching import holder_of, names_of, no_supervisor, restart_unit, signal_main, unit_that_holds
 from prism_vault_agent.agent.runs.turns import Since, Turns
-from prism_vault_agent.errors import PrismVaultError, Unavailable
+from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.notify.due import HOUR, Standing, begin, corrected, due, failed, seen, succeeded
 from prism_vault_agent.policy.reactions import step
 
@@ -37,6 +37,7 @@ log = structlog.get_logger()
 # How often to look, so that a clock that was set, or a window, is not missed by more; and while files are to come first.
 SECONDS: Final = 20.0
 BEHIND_SECONDS: Final = 0.25
+UNJUDGED_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.03
 ATTEMPT_SECONDS: Final = 120.0
 _PENDING: Final = "pending"
@@ -61,7 +62,8 @@ class Rotation:
         self._turns = turns
         self._wake = asyncio.Event()
         self._acting: dict[str, asyncio.Task[None]] = {}
-        self.restart: Callable[[Run], Awaitable[None]] = _no_supervisor
+        self.unjudged: Callable[[ScopeName], bool] = lambda _: False
+        self.restart: Callable[[Run], Awaitable[None]] = no_supervisor
 
     def start(self) -> None:
         """Take over what an earlier agent kept of the runs that were adopted."""
@@ -89,9 +91,24 @@ class Rotation:
         """Take note that somebody ordered a rotation: of what is leased for a run another one is due."""
         self.note(run, outdated.leased(run.render, f"ordered {time.time():.3f}"))
 
+    def back(self, name: ScopeName) -> None:
+        """Take note that files of a scope are those of before again: who got a signal for the others gets one for these."""
+        for run in self._runs:
+            since = self._turns.runs.get(run.render.reservation.id)
+            if name in names_of(run) and since is not None and self._step(run) == "signal" and since.done:
+                self.note(run, dict.fromkeys(since.done, f"back {time.time():.3f}"))
+
+    def signalling(self, name: ScopeName) -> bool:
+        """Tell whether a run of a scope is still to get a signal for its newest files."""
+        return any(name in names_of(run) and self._pending(run) and self._step(run) == "signal" for run in self._runs)
+
+    def _may_switch(self, run: Run) -> bool:
+        """Tell whether a run may take what is newest: what cannot be taken back waits until all is known to be well with it."""
+        return self._step(run) in ("signal", "cannot_restart") or not any(map(self.unjudged, names_of(run)))
+
     def waiting(self, name: ScopeName) -> bool:
         """Tell whether a run of a scope is still to do something about a rotation, and so may use what is older."""
-        return any(name in _names(run) and self._pending(run) for run in self._runs)
+        return any(name in names_of(run) and self._pending(run) for run in self._runs)
 
     def describe(self, run: Run) -> dict[str, Any]:
         """Return what ``status`` shows of a run."""
@@ -127,9 +144,11 @@ class Rotation:
         known = {run.render.reservation.id for run in self._runs}
         self._turns.runs = {run: since for run, since in self._turns.runs.items() if run in known}
         pending: defaultdict[str, list[Run]] = defaultdict(list)
-        for run in self._runs:
-            if self._pending(run):
+        for run in filter(self._pending, self._runs):
+            if self._may_switch(run):
                 pending[self._key(run)].append(run)
+            else:
+                wait = UNJUDGED_SECONDS
         for key in {*pending, *self._turns.groups} - self._acting.keys():
             delay = random.uniform(0, max((each.splay for each in self._limits(key)), default=0.0))  # noqa: S311 - no secret
             standing = corrected(self._turns.groups.get(key, Standing("")), now)
@@ -160,7 +179,7 @@ class Rotation:
         return [scopes[name].rotate_limits for name in _scopes(key) if name in scopes]
 
     def _key(self, run: Run) -> str:
-        return ",".join(sorted(_names(run)))
+        return ",".join(sorted(names_of(run)))
 
     def _step(self, run: Run) -> Step:
         scopes, since = self._settings().scopes, self._turns.runs.get(run.render.reservation.id, Since())
@@ -225,14 +244,6 @@ class Rotation:
                 units[name] = asyncio.ensure_future(restarting)
             return await asyncio.shield(units[name])
         return ""
-
-
-async def _no_supervisor(_run: Run) -> None:
-    raise Unavailable("its supervisor cannot be reached", mend="start it anew", reason="no_supervisor")
-
-
-def _names(run: Run) -> list[ScopeName]:
-    return [scope.name for scope in run.render.reservation.grant.scopes]
 
 
 def _scopes(key: str) -> list[Any]:

@@ -43,7 +43,7 @@ class Runs:
     def __init__(self, cleared: Callable[[Reservation, str, int | None], None], records: RunRecords, helper: str = "") -> None:
         """Tell ends to ``cleared``: of what, why, and for which signal of central's. What is out there is in ``records``.
 
-        Processes of other users are signalled by the helper at ``helper``, where the agent may not.
+        ``helper`` signals other users' processes where the agent may not; ``on_revoke`` is what scopes say of paths (None: all).
         """
         self.records = records
         # Told of each run that is ended, and why, before it is.
@@ -57,7 +57,6 @@ class Runs:
         self._looking: asyncio.Task[None] | None = None
         self._pause = LOOK_FIRST
         self._left: dict[Run, str] = {}
-        # What the scopes of a run say about a revocation of these paths, or of all.
         self.on_revoke: Callable[[Run, Collection[str] | None], Reaction] = lambda _run, _paths: TERMINATE
         self.note: Callable[[str, str], None] = lambda _reason, _message: None
 
@@ -116,8 +115,7 @@ class Runs:
         ``number`` is central's; None for one of this host.
         """
         self._revocations.append((host, target, number, now))
-        found = self.meant(host, target)
-        for run in found:
+        for run in (found := self.meant(host, target)):
             run.signal = number
         return found
 

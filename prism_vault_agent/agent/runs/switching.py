@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prism_vault_agent.agent.front.cgroup import unit_of
 from prism_vault_agent.agent.runs.signalling import signal_all
 from prism_vault_agent.agent.runs.unit import UnitRun
+from prism_vault_agent.errors import Unavailable
 from prism_vault_agent.notify import unit
 from prism_vault_agent.notify.occasion import Occasion
 from prism_vault_agent.scope import Notify
@@ -36,6 +37,16 @@ def unit_that_holds(scopes: Mapping[ScopeName, Scope], run: Run) -> str:
     grant = run.render.reservation.grant
     named = {unit for scope in grant.scopes if scope.name in scopes for unit in scopes[scope.name].restartable}
     return grant.caller.unit if grant.caller.unit in named else ""
+
+
+def names_of(run: Run) -> list[ScopeName]:
+    """Return the scopes of which a run has values."""
+    return [scope.name for scope in run.render.reservation.grant.scopes]
+
+
+async def no_supervisor(_run: Run) -> None:
+    """Raise that nothing starts a run anew. Raises ``Unavailable``."""
+    raise Unavailable("its supervisor cannot be reached", mend="start it anew", reason="no_supervisor")
 
 
 async def restart_unit(name: str, scope: ScopeName, helper: str) -> str:
