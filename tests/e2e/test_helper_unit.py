@@ -50,6 +50,7 @@ def running(made: AgentUnit) -> Iterator[AgentUnit]:
     """Return the machine with the service running."""
     made.systemctl("restart", RUN)
     wait_until(lambda: made.booted.show(RUN, "MainPID") != "0" and "sleep" in command(made, made.pid(RUN)))
+    wait_until(lambda: [run for run in made.status()["runs"] if run["run_ref"] == "held" and str(run["pid"]) == made.pid(RUN)])
     yield made
     made.systemctl("stop", RUN)
     made.booted.run("systemctl", "reset-failed", RUN, check=False)
