@@ -57,7 +57,7 @@ class Invariants:
         """Take note of a revocation of what is on central's log by now."""
         known = {row["reservation"] for row in self.world.central.rows}
         needs: Callable[[World], bool] = connected if central else running
-        self.owed.append(Owed("revoked", lambda out: out.reservation in known and meant(out), needs, SOON, lasting=central))
+        self._owe(Owed("revoked", lambda out: out.reservation in known and meant(out), needs, SOON, lasting=central))
 
     def withdrawn(self, path: str, number: int) -> None:
         """Take note that a version does not stand any more."""
@@ -66,13 +66,15 @@ class Invariants:
         def meant(out: Out) -> bool:
             return not version.stands and out.versions.get(path) == number
 
-        self.owed.append(Owed("withdrawn", meant, serving, NOTICED))
+        self._owe(Owed("withdrawn", meant, serving, NOTICED))
 
     def removed(self, scope: str) -> None:
         """Take note that the configuration has a scope no longer."""
-        self.owed.append(
-            Owed("removed", lambda out: scope in out.scopes and self.world.configuration.lacks(scope), running, SOON)
-        )
+        self._owe(Owed("removed", lambda out: scope in out.scopes and self.world.configuration.lacks(scope), running, SOON))
+
+    def _owe(self, owed: Owed) -> None:
+        owed.ready = owed.needs(self.world)
+        self.owed.append(owed)
 
     def check(self) -> None:
         """Fail where anything does not hold."""

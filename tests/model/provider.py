@@ -47,7 +47,6 @@ class Provider:
     tokens: dict[str, Token] = field(default_factory=dict)
     leases: dict[str, Leased] = field(default_factory=dict)
     issued: dict[str, str] = field(default_factory=dict)
-    reads: int = 0
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def write(self, path: str) -> None:
@@ -167,7 +166,6 @@ class Provider:
         metadata = {**about, "destroyed": version.destroyed}
         if not version.stands:
             return Answer(404, {"data": {"data": None, "metadata": metadata}})
-        self.reads += 1
         self.read(path, number, token.accessor)
         return Answer(200, {"data": {"data": {"key": version.value}, "metadata": metadata}})
 
@@ -188,7 +186,6 @@ class Provider:
         value, lease_id = self._mark(VALUE), f"{path}/{next(self._numbers)}"
         self.issued[lease_id], ends = value, self.clock.boot + LEASE_SECONDS
         self.leases[lease_id] = Leased(lease_id, value, token, ends, self.clock.boot + LEASE_LONGEST)
-        self.reads += 1
         self.read(path, None, token.accessor)
         plain = {"lease_id": lease_id, "lease_duration": LEASE_SECONDS, "renewable": True}
         return Answer(200, {**plain, "data": {"username": f"user-{lease_id.rpartition('/')[2]}", "password": value}})

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SCOPES = st.sampled_from([("web",), ("db",), ("both",), ("web", "db")])
 PAUSES = st.sampled_from([0.0, 0.02, 0.05, 0.3, 2.0])
+# After an order, long enough for it to be carried out, or not.
+ORDERED = st.sampled_from([0.0, 0.05, 2.0, 10.0, 10.0])
 TARGETS = st.sampled_from(
     [
         {"everything": True},
@@ -92,7 +94,7 @@ class Model(RuleBasedStateMachine):
             self.holds.withdrawn(path, len(self.world.provider.kv[path]))
         self._step(what, pause)
 
-    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, emergency=st.booleans(), pause=PAUSES)
+    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, emergency=st.booleans(), pause=ORDERED)
     def signal(self, kind: str, meant: dict[str, Any], *, emergency: bool, pause: float) -> None:
         """Have central tell all hosts."""
         if kind == "revocation":
@@ -101,7 +103,7 @@ class Model(RuleBasedStateMachine):
         self._step(kind, pause)
 
     @precondition(lambda self: self.world.loop is not None)
-    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, pause=PAUSES)
+    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, pause=ORDERED)
     def order(self, kind: str, meant: dict[str, Any], pause: float) -> None:
         """Have somebody on this host order it."""
         if kind == "revocation":
