@@ -73,6 +73,7 @@ class Reload:
             await self._apply()
 
     async def _apply(self) -> None:
+        log.debug("config.reading")
         try:
             settings = await asyncio.to_thread(self._configuration.load, self._front.settings.scopes)
         except PrismVaultError as error:
@@ -85,6 +86,7 @@ class Reload:
         before = self._front.settings
         if settings == before:
             self._status.config_error = ""
+            log.debug("config.unchanged")
             return
         restart = [section for section in FIXED if getattr(settings, section) != getattr(before, section)]
         self._status.config_error = f"restart the agent to apply: {', '.join(restart)}" if restart else ""

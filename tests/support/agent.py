@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ path "kv1/*" { capabilities = ["read", "list"] }
 path "identity/oidc/token/*" { capabilities = ["read"] }
 """
 HOST = "server1"
+# A reading that began, and what came of it.
+RELOADED = re.compile(r"config\.reading.*config\.(unchanged|applied|refused)", re.DOTALL)
 
 
 class AgentProcess:
@@ -132,9 +135,11 @@ class AgentProcess:
         return self._end(signal.SIGKILL)
 
     def hang_up(self) -> None:
-        """Ask the agent to reload."""
+        """Have the agent reload, and return once it has read what is there now, and applied or refused it."""
         assert self.process is not None
+        before = len(self.log)
         self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: RELOADED.search(self.log[before:]), 60)
 
     @property
     def log(self) -> str:
