@@ -120,7 +120,7 @@ class Processes:
         """Start a process that ignores SIGTERM where it is ``stubborn``."""
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if stubborn else None
         try:
-            pid = os.posix_spawn("/bin/sleep", ["sleep", "100000"], {}, file_actions=[(os.POSIX_SPAWN_CLOSE, 0)])
+            pid = os.posix_spawn("/bin/sleep", ["sleep", "3600"], {}, file_actions=[(os.POSIX_SPAWN_CLOSE, 0)])
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
