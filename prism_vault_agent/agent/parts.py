@@ -136,8 +136,7 @@ class Parts:
         reading = Reading(workers, session, mounts, leases, Metrics())
         status.counted, consumers.told = reading.metrics, reading.metrics.rotations.told
         renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
-        runs.on_revoke = lambda run, paths: revocation(front.settings.scopes, run.render, paths)
-        runs.note = audit.note
+        runs.note, runs.on_revoke = audit.note, lambda run, paths: revocation(front.settings.scopes, run.render, paths)
         turns = Turns(str(Path(settings.agent.state) / "rotation"))
         health = Health(lambda: front.settings, files, consumers, audit.note, str(Path(settings.agent.state) / "health"))
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
@@ -156,7 +155,7 @@ class Parts:
             note=audit.note, interval=settings.vault.poll, budget=budget,
         )  # fmt: skip
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
-        session.refused = orders.take_back
+        session.refused, status.sidecar = orders.take_back, sidecar
         requests = FileRequests(files, renders, status)
         supervisors = Supervisors(runs, lambda: front.settings.agent.connections_per_user)
         runs.for_good, rotation.restart = supervisors.ending, supervisors.restart
@@ -169,15 +168,13 @@ class Parts:
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
             rotation=rotation, host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
         )  # fmt: skip
-        status.sidecar = sidecar
         reload = Reload(
             configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation, status=status, note=audit.note
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
             consumers=consumers, renders=renders, health=health, rotation=rotation, watch=watch, freshness=freshness,
-            lease_watch=lease_watch,
-            orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
+            lease_watch=lease_watch, orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
             status=status, listeners=listeners, requests=requests, sidecar=sidecar,
         )  # fmt: skip
 
