@@ -178,8 +178,10 @@ def test_readers_of_a_file_that_is_only_rewritten_are_not_told(made, tmp_path):
     wait_until(lambda: made.file(name) == made.whole(name, 2), 30)
     told = made.told(name)
     assert told is not None and [each["due"] for each in told["consumers"]] == [False]
+    applied = made.stack.agent.log.count('"event": "config.applied"')
     made.stack.agent.scope(name, {"KEY": f"vault://secret/{name}#key"}, files=files)
     made.reload()
+    wait_until(lambda: made.stack.agent.log.count('"event": "config.applied"') > applied, 30)
     put(made, name, 3)
     wait_until(seen.exists, 30)
     wait_until(lambda: noted(made, "notified", f"{name}: "), 30)
