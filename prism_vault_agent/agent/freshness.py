@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 TICK: Final = 0.5
 IDLE: Final = 5.0
+# An agent that has just started has not logged in yet: so long it waits for the provider's first answer.
+FIRST_ANSWER: Final = 10.0
 # So many polls without an answer are no passing failure.
 POLLS: Final = 2.0
 LARGEST: Final = 4096
@@ -63,12 +65,13 @@ class Freshness:
         self._given: dict[ReservationId, float] = {}
         self._stale: dict[ReservationId, float] = {}
         self._last = self._saved = _load(path)
-        self._started = now()
-        self._first = True
+        self._asked = now() + FIRST_ANSWER
+        self._adopted: frozenset[ReservationId] | None = None
 
     def confirm(self, paths: Iterable[str]) -> None:
         """Take note that the provider has just told how these stand."""
         self._last = now()
+        self._asked = min(self._asked, self._last)
         self._confirmed |= dict.fromkeys(paths, self._last)
 
     async def run(self) -> None:
@@ -82,22 +85,18 @@ class Freshness:
         at, bounded = now(), any(map(_is_bounded, self._settings().scopes.values()))
         holders = {each.render.reservation.id: each for each in (*self._runs, *self._files)}
         # What an earlier agent gave out was confirmed when that one last had an answer, as far as anybody knows.
-        first = min(at, self._last) if self._first and self._last else at
-        self._given = {each: self._given.get(each, first) for each in holders}
-        self._first = False
+        if self._adopted is None:
+            self._adopted = frozenset(holders)
+            self._given = dict.fromkeys(holders, min(at, self._last) if self._last else at)
+        self._given = {each: self._given.get(each, at) for each in holders}
         held = {lease.path for holder in holders.values() for lease in holder.render.leases}
         self._confirmed = {path: when for path, when in self._confirmed.items() if path in held}
-        if at >= self._started + self._patience:  # what an earlier agent left is asked about first
-            for reservation, holder in holders.items():
-                self._judge(reservation, holder, at)
+        for reservation, holder in holders.items():
+            self._judge(reservation, holder, at)
         self._stale = {each: since for each, since in self._stale.items() if each in holders}
         if bounded and self._last > self._saved:
             self._save()
         return bounded
-
-    @property
-    def _patience(self) -> float:
-        return POLLS * self._settings().vault.poll
 
     def describe(self, render: Render) -> dict[str, Any]:
         """Return what ``status`` shows of a release: for how many seconds it is stale, and in how many that ends; or nothing."""
@@ -108,8 +107,11 @@ class Freshness:
         return {"stale_for": int(now() - since), "stale_ends_in": int(max(0.0, min(ends, default=0.0) - now()))}
 
     def _judge(self, reservation: ReservationId, holder: Run | Rendered, at: float) -> None:
+        patience = self._patience(holder.render)
+        if reservation in (self._adopted or ()) and at < self._asked + patience:
+            return  # what an earlier agent left is asked about first
         parts = self._parts(holder.render)
-        overdue = [when for _, when, bound in parts if at - when > min(bound, self._patience)]
+        overdue = [when for _, when, bound in parts if at - when > min(bound, patience)]
         if overdue and reservation not in self._stale:
             self._stale[reservation] = min(overdue)
             self._tell("stale", holder.render, f"not confirmed for {int(at - min(overdue))} s")
@@ -120,6 +122,12 @@ class Freshness:
                 self._files.clear(holder, "stale")
             elif not self._runs.leaves(holder, over):
                 self._runs.end([holder], "stale", paths=over)
+
+    def _patience(self, render: Render) -> float:
+        """Return how many seconds without an answer are no passing failure: it is asked as often as its scopes say."""
+        settings = self._settings()
+        scopes = [settings.scopes.get(scope.name, scope) for scope in render.reservation.grant.scopes]
+        return POLLS * max(settings.vault.poll, *(scope.poll or 0.0 for scope in scopes))
 
     def _parts(self, render: Render) -> list[tuple[str, float, float]]:
         """Return the bounded paths of a release, when each was confirmed, and how long it may be used after that, in seconds."""

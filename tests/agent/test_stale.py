@@ -105,6 +105,15 @@ def test_one_variable_may_have_a_bound_of_its_own(made):
         assert made.told(free)["stale_for"] is None
 
 
+def test_what_is_asked_for_less_often_is_not_stale_for_that(made):
+    """A scope with a longer poll is not called stale between two of its own."""
+    name = made.scope("seldom", stale_ok="1h", poll="2s")
+    made.render(name)
+    audit_id, proxy = made.told(name)["id"], made.stack.to_openbao
+    wait_until(lambda: len([seen for seen in proxy.seen if seen.path.endswith(f"/metadata/{name}")]) >= 2, 30)
+    assert notes(made, "stale", audit_id) == []
+
+
 def test_a_deleted_secret_is_taken_back_whatever_its_bound(made):
     """Once the provider answers, what was deleted meanwhile is cleared as deleted, though it might have been used for longer."""
     name = made.scope("deleted", stale_ok="1h")
