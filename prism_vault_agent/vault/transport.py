@@ -168,9 +168,9 @@ class Transport:
         except ValueError:
             parts, port = urlsplit(""), 0
         if (parts.scheme, parts.hostname, port) != self._origin or not location:
-            raise ProtocolError(
+            raise ProviderUnavailable(  # as a node does that leads no longer: temporary, whoever is asked next
                 f"{self.address} redirects to another server, which is not followed",
-                mend="set vault.address to the active node, or to an address that forwards to it",
+                mend="retry; if it stays so, set vault.address to the active node, or to an address that forwards to it",
                 reason="redirect",
             )
         there = quote(parts.path, safe="/%") + (f"?{quote(parts.query, safe='=&%+')}" if parts.query else "")

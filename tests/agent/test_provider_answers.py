@@ -75,11 +75,11 @@ def test_f10_a_flood_of_an_answer(stacked: Stack) -> None:
 
 @pytest.mark.parametrize("code", [307, 308])
 def test_f12_a_redirect_to_another_host(stacked: Stack, code: int) -> None:
-    """A redirect to another server is not followed: exit 76, and the other server never hears of us."""
+    """A redirect to another server is not followed: exit 75, and the other server never hears of us."""
     with FakeServer(answering(response(200, b"{}"))) as other:
         raw = b"HTTP/1.1 %d R\r\nLocation: %s/v1/secret/data/web\r\nContent-Length: 0\r\n\r\n" % (code, other.address.encode())
         with stacked.to_openbao.failing(always(Fault("answer", raw=raw), is_read)):
-            provider_end(stacked, 76, "redirect", "redirects to another server")
+            provider_end(stacked, 75, "redirect", "redirects to another server")
         assert other.connections == 0
 
 

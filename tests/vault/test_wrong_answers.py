@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from prism_vault_agent.errors import ProtocolError
+from prism_vault_agent.errors import ProtocolError, ProviderUnavailable
 from tests.support.fake_server import FakeServer, always, answer, in_turn
 from tests.support.vault import CANARY, soon, transport
 
@@ -82,7 +82,7 @@ def test_a_redirect_to_another_server_is_not_followed(status: str) -> None:
     """The token goes to the configured server only, whatever that server says."""
     with FakeServer(always(GOOD)) as other:
         there = answer(b"", status, f"Location: {other.address}/v1/a/b")
-        with FakeServer(always(there)) as server, pytest.raises(ProtocolError) as failed:
+        with FakeServer(always(there)) as server, pytest.raises(ProviderUnavailable) as failed:
             transport(server.address).request("GET", "a/b", token=CANARY, deadline=soon())
         assert other.connections == 0
     assert failed.value.reason == "redirect"
@@ -102,7 +102,7 @@ def test_a_redirect_to_anything_but_the_same_origin_is_not_followed(location: st
 
     with FakeServer(away) as server:
         locations.append(location.format(port=server.port))
-        with pytest.raises(ProtocolError):
+        with pytest.raises(ProviderUnavailable):
             transport(server.address).request("GET", "a/b", token=CANARY, deadline=soon())
         assert len(server.requests) == 1
 
