@@ -115,7 +115,7 @@ def test_it_renders_as_itself_and_takes_it_along(make, central):
         left = reader.read()
 
     assert (text, status, left) == ('KEY="canary-1"\n', 0, "")
-    assert sorted(os.listdir(sidecar.top)) == [".lock", ".staged"] and os.listdir(sidecar.top / ".staged") == []
+    assert sorted(os.listdir(sidecar.top)) == [".ended", ".lock", ".staged"] and os.listdir(sidecar.top / ".staged") == []
     reserved, success, cleared = (event["fields"] for event in rows(central, told["id"]))
     assert (reserved["mode"], reserved["caller"]["pid"], reserved["caller"]["uid"]) == ("file", pid, os.getuid())
     assert (success["kind"], cleared["kind"], cleared["reason"]) == ("success", "cleared", "stopped")
