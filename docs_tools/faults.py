@@ -91,7 +91,7 @@ PROCESS: Final = {
     74: (
         "rotations while a command starts, several in a second",
         "the newest in the end, each version at most once",
-        "agent/test_rotation.py",
+        "agent/test_restarted.py agent/test_rotation.py",
     ),
     75: (
         "a command that ends at once, again and again",

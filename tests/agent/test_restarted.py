@@ -62,6 +62,13 @@ def runs(made: Filed, scope: str) -> list[str]:
     return [run["id"] for run in made.stack.agent.status()["runs"] if run["scopes"] == [scope]]
 
 
+def released(made: Filed, scope: str) -> list[str]:
+    """Return the reservations of a scope that were released."""
+    rows = made.stack.rows()
+    asked = {row["reservation"] for row in rows if row["kind"] == "reserved" and scope in row["scopes"]}
+    return [row["reservation"] for row in rows if row["kind"] == "success" and row["reservation"] in asked]
+
+
 @pytest.mark.parametrize(("scopes", "options"), [("restart", ("--supervise",)), ("notify", ("--on-rotate", "restart"))])
 def test_a_rotation_that_is_pushed(made, scopes, options):
     """Written, and told by central: the old command is ended, and the new one has the new value; the supervisor stays."""
@@ -76,6 +83,19 @@ def test_a_rotation_that_is_pushed(made, scopes, options):
             wait_until(lambda: runs(made, scope) not in ([], [release]))  # noqa: B023 - of this turn
         process.terminate()
         assert process.wait(30) == -signal.SIGTERM
+
+
+def test_three_rotations_at_once(made):
+    """F74: what comes within the least interval between two restarts is one restart, with the last value."""
+    scope = made.scope("thrice", on_rotate="restart", rotate_limits={"min_interval": "8s"}, grace="2s")
+    with started(made, scope, "--supervise") as process:
+        wait_until(lambda: runs(made, scope))
+        rotate(made, scope, 2)
+        says(process, made.value(scope, 2))
+        for number in (3, 4, 5):
+            rotate(made, scope, number)
+        says(process, made.value(scope, 5))
+        wait_until(lambda: len(released(made, scope)) == 3)
 
 
 def test_an_agent_that_was_killed_meanwhile(made):
