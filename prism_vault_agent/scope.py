@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NewType, get_args
 from prism_vault_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prism_vault_agent.wanted import Wanted
+    from prism_vault_agent.wanted.kinds import Wanted
 
 ScopeName = NewType("ScopeName", str)
 Purpose = NewType("Purpose", str)

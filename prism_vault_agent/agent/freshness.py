@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from prism_vault_agent.agent.files.rendered import Rendered
+from prism_vault_agent.agent.kept import keep
 from prism_vault_agent.agent.leases.child import boot, now
 from prism_vault_agent.scope import stale_bound
 
@@ -153,11 +153,8 @@ class Freshness:
 
     def _save(self) -> None:
         """Write when the provider last answered. A disk that does not take it is no reason to stop."""
-        draft = f"{self._path}.new"
         with contextlib.suppress(OSError):
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w") as file:
-                json.dump({"boot": boot(), "at": self._last}, file)
-            os.replace(draft, self._path)
+            keep(self._path, json.dumps({"boot": boot(), "at": self._last}))
         self._saved = self._last
 
 

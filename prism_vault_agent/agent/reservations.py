@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prism_vault_agent.model import Caller, Grant, Request, Reservation, ReservationId
 from prism_vault_agent.scope import Binding, Purpose, Reaction, Scope, ScopeName, SecretReference
-from prism_vault_agent.wanted import wanted_of
+from prism_vault_agent.wanted.kinds import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

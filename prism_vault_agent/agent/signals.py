@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.agent.kept import keep
 from prism_vault_agent.agent.outdated import leased
 from prism_vault_agent.audit.answers import of_central
 from prism_vault_agent.audit.stream import Ahead
@@ -177,9 +177,7 @@ class Signals:
         if position == self._kept:
             return
         try:
-            with open(f"{self._path}.new", "w", opener=_private) as file:
-                file.write(f"{position}\n")
-            os.replace(f"{self._path}.new", self._path)
+            keep(self._path, f"{position}\n")
             self._kept = position
         except OSError as error:
             log.error("signals.unkept", errno=error.errno, message="after a restart, signals are answered again")
@@ -200,7 +198,3 @@ def _kept(path: str) -> int | None:
             return int(file.read(32))
     except (OSError, ValueError):
         return None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
-from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.fields import Section, Ttl
 from prism_vault_agent.config.problems import Problem
+from prism_vault_agent.wanted.certificate import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Collection

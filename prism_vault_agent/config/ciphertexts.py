@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.fields import Section
 from prism_vault_agent.config.problems import Problem
-from prism_vault_agent.decryption import Ciphertext, Decryption
 from prism_vault_agent.policy.names import shown
 from prism_vault_agent.scope import SecretReference
+from prism_vault_agent.wanted.decryption import Ciphertext, Decryption
 
 if TYPE_CHECKING:
     from prism_vault_agent.config.entries import ScopeEntry

@@ -26,7 +26,7 @@ from prism_vault_agent.scope import (
     Scope,
     SecretReference,
 )
-from prism_vault_agent.wanted import wanted_of
+from prism_vault_agent.wanted.kinds import wanted_of
 
 Plain = dict[str, Any]
 

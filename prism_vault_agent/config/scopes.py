@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.config.accounts import Accounts
     from prism_vault_agent.config.lines import KeyPath
     from prism_vault_agent.config.templates import Templates
-    from prism_vault_agent.wanted import Wanted
+    from prism_vault_agent.wanted.kinds import Wanted
 
 SELECTORS = ("user", "uid", "group", "gid", "executable", "unit", "container")
 

@@ -8,10 +8,10 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from prism_vault_agent.decryption import CIPHERTEXT
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.notify.window import Window
 from prism_vault_agent.scope import SecretReference
+from prism_vault_agent.wanted.decryption import CIPHERTEXT
 
 LONGEST_TEXT: Final = 4096
 LONGEST_TIMEOUT: Final = 60.0

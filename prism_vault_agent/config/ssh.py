@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from prism_vault_agent.config import shapes
 from prism_vault_agent.config.fields import Section, Text, Ttl
-from prism_vault_agent.ssh_certificate import PUBLIC_KEY, SshCertificate
+from prism_vault_agent.wanted.ssh_certificate import PUBLIC_KEY, SshCertificate
 
 if TYPE_CHECKING:
     from prism_vault_agent.config.entries import ScopeEntry

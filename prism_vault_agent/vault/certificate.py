@@ -11,10 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from prism_vault_agent.certificate import Certificate
     from prism_vault_agent.model import Lease
     from prism_vault_agent.vault.kv import Place
     from prism_vault_agent.vault.transport import Answer, Transport
+    from prism_vault_agent.wanted.certificate import Certificate
 
 
 def ask(transport: Transport, token: str, place: Place, wanted: Certificate, deadline: float) -> Answer:

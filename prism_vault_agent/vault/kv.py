@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from prism_vault_agent.vault.transport import Answer, Transport
-    from prism_vault_agent.wanted import Wanted
+    from prism_vault_agent.wanted.kinds import Wanted
 
 
 class Place(NamedTuple):

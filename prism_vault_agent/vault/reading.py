@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from prism_vault_agent.certificate import Certificate
-from prism_vault_agent.decryption import Decryption
 from prism_vault_agent.errors import ConfigError, PrismVaultError, SecretNotFound
-from prism_vault_agent.ssh_certificate import SshCertificate
 from prism_vault_agent.vault import certificate, kv, leased, ssh
 from prism_vault_agent.vault import mounts as mounting
 from prism_vault_agent.vault.naming import named, places_of
 from prism_vault_agent.vault.refusal import refusal
+from prism_vault_agent.wanted.certificate import Certificate
+from prism_vault_agent.wanted.decryption import Decryption
+from prism_vault_agent.wanted.ssh_certificate import SshCertificate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prism_vault_agent.certificate import Certificate
-from prism_vault_agent.decryption import Decryption
 from prism_vault_agent.errors import ConfigError, Denied
-from prism_vault_agent.ssh_certificate import SshCertificate
 from prism_vault_agent.vault.mounts import OTHER, look_up, mount_of
 from prism_vault_agent.vault.refusal import refusal
+from prism_vault_agent.wanted.certificate import Certificate
+from prism_vault_agent.wanted.decryption import Decryption
+from prism_vault_agent.wanted.ssh_certificate import SshCertificate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

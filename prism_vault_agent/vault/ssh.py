@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from prism_vault_agent.model import Lease
-    from prism_vault_agent.ssh_certificate import SshCertificate
     from prism_vault_agent.vault.kv import Place
     from prism_vault_agent.vault.transport import Answer, Transport
+    from prism_vault_agent.wanted.ssh_certificate import SshCertificate
 
 COMMENT = "prism-vault"
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import binascii
 
-from prism_vault_agent.decryption import CIPHERTEXT, Decryption
 from prism_vault_agent.errors import ConfigError, ProtocolError, SecretNotFound
 from prism_vault_agent.model import Lease
 from prism_vault_agent.vault import fields, kv
 from prism_vault_agent.vault.refusal import refusal
+from prism_vault_agent.wanted.decryption import CIPHERTEXT, Decryption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from prism_vault_agent.decryption import Ciphertext
     from prism_vault_agent.vault.kv import Place
     from prism_vault_agent.vault.transport import Answer, Transport
+    from prism_vault_agent.wanted.decryption import Ciphertext
 
 TOO_OLD = "version is disallowed by policy"
 NO_KEY = "encryption key not found"

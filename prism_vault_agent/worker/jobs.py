@@ -17,7 +17,7 @@ from prism_vault_agent.scope import Binding, File, SecretReference
 from prism_vault_agent.vault import child, login, reading, rights, standing
 from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
-from prism_vault_agent.wanted import wanted_of
+from prism_vault_agent.wanted.kinds import wanted_of
 from prism_vault_agent.worker.block import environment_block
 from prism_vault_agent.worker.messages import Message, Room, receive, send
 from prism_vault_agent.worker.staging import described, staged, staged_or_why, unheard, written

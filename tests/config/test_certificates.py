@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prism_vault_agent.certificate import Certificate
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.scope import ScopeName
+from prism_vault_agent.wanted.certificate import Certificate
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import pytest
 
 from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
-from prism_vault_agent.decryption import Ciphertext, Decryption
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.scope import ScopeName, SecretReference
+from prism_vault_agent.wanted.decryption import Ciphertext, Decryption
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:

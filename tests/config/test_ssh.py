@@ -11,7 +11,7 @@ from prism_vault_agent.config.load import load
 from prism_vault_agent.config.plain import from_plain, to_plain
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.scope import ScopeName
-from prism_vault_agent.ssh_certificate import SshCertificate
+from prism_vault_agent.wanted.ssh_certificate import SshCertificate
 from tests.config.written import BASE, ENV, ENVIRON, SCOPE, write
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_vault_agent.decryption import Ciphertext, Decryption
 from prism_vault_agent.policy.reactions import (
     NOTHING,
     STRONGEST_FIRST,
@@ -24,6 +23,7 @@ from prism_vault_agent.policy.reactions import (
     writes_files,
 )
 from prism_vault_agent.scope import SIGNALS, Binding, Does, KeyReaction, Purpose, Reaction, Scope, ScopeName, SecretReference
+from prism_vault_agent.wanted.decryption import Ciphertext, Decryption
 from tests.support.soak import count
 
 PATHS = ("s/a", "s/b", "s/c")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.errors import ConfigError, PrismVaultError, ProtocolError, ProviderUnavailable
-from prism_vault_agent.ssh_certificate import SshCertificate
 from prism_vault_agent.vault import openssh, ssh
 from prism_vault_agent.vault.kv import Place
 from prism_vault_agent.vault.transport import Answer
+from prism_vault_agent.wanted.ssh_certificate import SshCertificate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from prism_vault_agent.decryption import Ciphertext, Decryption
 from prism_vault_agent.errors import ConfigError, PrismVaultError, ProtocolError, SecretNotFound
 from prism_vault_agent.model import Lease
 from prism_vault_agent.scope import SecretReference
 from prism_vault_agent.vault.kv import Place
 from prism_vault_agent.vault.transit import decrypt
+from prism_vault_agent.wanted.decryption import Ciphertext, Decryption
 from tests.support.fake_server import FakeServer, always, answer, in_turn
 from tests.support.vault import soon, transport
 

@@ -7,15 +7,13 @@ again before something newer is there, or somebody orders it, over a restart of 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.audit.journal import private
+from prism_vault_agent.agent.kept import keep
 from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.notify import command, unit
 from prism_vault_agent.notify.occasion import Occasion
@@ -177,10 +175,6 @@ class Health:
             if each.rejected_why
         }
         try:
-            with open(f"{self._path}.new", "w", encoding="utf-8", opener=private) as file:
-                json.dump(kept, file)
-            os.replace(f"{self._path}.new", self._path)
+            keep(self._path, json.dumps(kept))
         except OSError as error:
             log.error("health.not_kept", errno=error.errno, message="the next agent tries once more what was rejected")
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self._path}.new")

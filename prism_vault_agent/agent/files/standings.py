@@ -6,14 +6,13 @@ is dropped when it is read: files are in memory, and this is not.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from prism_vault_agent.agent.kept import keep
 from prism_vault_agent.notify.due import Standing
 
 if TYPE_CHECKING:
@@ -80,16 +79,11 @@ class Standings:
         for scope in self._kept.keys() - self._texts.keys():
             kept = {consumer: asdict(each) for consumer, each in self._kept[scope].items()}
             self._texts[scope] = f"{json.dumps(scope)}: {json.dumps(kept)}"
-        draft = f"{self._path}.new"
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w") as file:
-                file.write("{" + ",\n".join(self._texts.values()) + "}\n")
-            os.replace(draft, self._path)
+            keep(self._path, "{" + ",\n".join(self._texts.values()) + "}\n")
         except OSError as error:
             message = "an agent that is killed now forgets whom to tell"
             log.error("notify.not_kept", path=self._path, errno=error.errno, message=message)
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
             return
         self._saved = True
 

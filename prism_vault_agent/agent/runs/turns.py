@@ -5,15 +5,13 @@ JSON without values in the agent's state, mode 0600. What it says of a run that 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.audit.journal import private
+from prism_vault_agent.agent.kept import keep
 from prism_vault_agent.notify.due import Standing
 
 if TYPE_CHECKING:
@@ -73,15 +71,10 @@ class Turns:
         text = json.dumps(plain)
         if text == self._kept:
             return
-        draft = f"{self.path}.new"
         try:
-            with open(draft, "w", encoding="utf-8", opener=private) as file:
-                file.write(text)
-            os.replace(draft, self.path)
+            keep(self.path, text)
         except OSError as error:
             told = "an agent that is killed now forgets which runs are held back"
             log.error("rotation.not_kept", path=self.path, errno=error.errno, message=told)
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
             return
         self._kept = text

@@ -1,12 +1,12 @@
-"""What an engine is asked for at the path of a reference, where the path alone does not say it."""
+"""The kinds of what an engine is asked for, and which one a plain form is of."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from prism_vault_agent.certificate import Certificate
-from prism_vault_agent.decryption import Decryption
-from prism_vault_agent.ssh_certificate import SshCertificate
+from prism_vault_agent.wanted.certificate import Certificate
+from prism_vault_agent.wanted.decryption import Decryption
+from prism_vault_agent.wanted.ssh_certificate import SshCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
