@@ -121,6 +121,7 @@ def test_f94_a_full_log_pipe(make_agent):
     for _ in range(10):
         assert agent.exec("--scope", "web", "--", "true").returncode == 0
     assert agent.exec("--scope", "unknown", "--", "true").returncode == 77
-    agent.hang_up()
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGHUP)  # that it has reloaded is in no log
     assert agent.status()["ready"]
     assert agent.stop() == 0

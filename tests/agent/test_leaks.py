@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.asking import children, connect, eventually, exec_request, pid_of
+from tests.agent.asking import children, eventually, exec_request, pid_of
 from tests.agent.started import PATIENT, Done, run, started
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.central import CentralProcess
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 
 UID = os.getuid()
 LARGE = 1_000_000
+# Asks, says the first byte of the answer, and reads no more.
+CALLER = """
+import os, signal, socket, sys
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    connection.sendall(bytes.fromhex(sys.argv[2]))
+    os.write(1, connection.recv(1))
+    signal.pause()
+"""
 
 
 @dataclass(repr=False)
@@ -381,10 +390,13 @@ def test_the_search_finds_what_is_planted(site, tmp_path):
 def deliver_to_nobody(site: Site, canary: Canary, disturb: Callable[[], object]) -> None:
     """Have a worker deliver more than a socket takes at once to a caller that does not read; then disturb it."""
     site.put(canary, **{f"k{n}": (canary.value * 3000)[:100_000] for n in range(LARGE // 100_000)})
-    with connect(site.agent.socket) as connection:
-        connection.sendall(exec_request("all", run_ref="leak-hunt", stack_limit=0))
-        connection.recv(1)
+    request = exec_request("all", run_ref="leak-hunt", stack_limit=0)
+    # A process of its own: a caller that may have everything, and nobody knows, is ended.
+    with subprocess.Popen([sys.executable, "-c", CALLER, site.agent.socket, request.hex()], stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.read(1) == b"H"
         disturb()
+        caller.kill()
 
 
 def not_delivered(site: Site) -> int:
