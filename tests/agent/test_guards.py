@@ -48,7 +48,8 @@ def agent(place, openbao, central) -> Iterator[AgentProcess]:
 def started(agent: AgentProcess, marked: Marked) -> subprocess.Popen[str]:
     """Start a supervised command of ten processes that ignore what can be ignored; return when all are there."""
     words = ("--timeout", "60s", "--scope", "guarded", "--run-ref", marked.word, "--supervise", "--", *PYTHON, STUBBORN)
-    child = agent.spawn(*words, env=marked.env)
+    # In a session of its own: the kernel hangs up a process group that is left orphaned with somebody stopped, ours included.
+    child = agent.spawn(*words, env=marked.env, start_new_session=True)
     assert child.stdout is not None and len(child.stdout.read(PROCESSES)) == PROCESSES
     wait_until(lambda: len(marked.alive()) == PROCESSES + 2)
     return child
