@@ -7,7 +7,6 @@ nor one whose agent was killed before it told. It may be told twice, by the agen
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import random
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.agent.due import begin_when_due
 from prism_vault_agent.errors import PrismVaultError
 from prism_vault_agent.notify import command, container, process, unit
 from prism_vault_agent.notify.due import Standing, begin, corrected, due, failed, seen, succeeded
@@ -34,8 +34,6 @@ log = structlog.get_logger()
 
 # How often to look, so that a clock that was set, or a window, is not missed by more.
 SECONDS: Final = 20.0
-# What changes or ends together is looked at together: a rotation may change every file of a host.
-SETTLE_SECONDS: Final = 0.03
 AT_ONCE: Final = 64
 TELL: Final[dict[NotifyKind, Callable[[Notify, Occasion], Awaitable[str]]]] = {
     "unit": unit.tell,
@@ -126,19 +124,7 @@ class Consumers:
 
     async def run(self) -> None:
         """Tell who is to be told, when it is due, until cancelled; who is being told then is told again by the next agent."""
-        try:
-            while True:
-                self._wake.clear()
-                wait = max(0.01, self._begin_due())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-                        await asyncio.sleep(SETTLE_SECONDS)
-        finally:
-            tasks = list(self._telling.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await begin_when_due(self._wake, self._begin_due, self._telling)
 
     def _begin_due(self) -> float:
         """Begin to tell everybody who is due; return in how many seconds to look again."""

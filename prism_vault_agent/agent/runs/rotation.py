@@ -6,7 +6,6 @@ Their files come first. Runs of the same scopes have their turn together; one th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import defaultdict
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from prism_vault_agent.agent import outdated
+from prism_vault_agent.agent.due import begin_when_due
 from prism_vault_agent.agent.runs.runs import ON_ROTATE
 from prism_vault_agent.agent.runs.switching import holder_of, names_of, no_supervisor, restart_unit, signal_main, unit_that_holds
 from prism_vault_agent.agent.runs.turns import Since, Turns
@@ -38,7 +38,6 @@ log = structlog.get_logger()
 SECONDS: Final = 20.0
 BEHIND_SECONDS: Final = 0.25
 UNJUDGED_SECONDS: Final = 0.5
-SETTLE_SECONDS: Final = 0.03
 ATTEMPT_SECONDS: Final = 120.0
 _PENDING: Final = "pending"
 
@@ -125,18 +124,7 @@ class Rotation:
 
     async def run(self) -> None:
         """Act when it is due, until cancelled; what was under way then is done again by the next agent."""
-        try:
-            while True:
-                self._wake.clear()
-                wait = max(0.01, self._begin_due())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-                        await asyncio.sleep(SETTLE_SECONDS)
-        finally:
-            for task in self._acting.values():
-                task.cancel()
-            await asyncio.gather(*self._acting.values(), return_exceptions=True)
+        await begin_when_due(self._wake, self._begin_due, self._acting)
 
     def _begin_due(self) -> float:
         """Begin every turn that is due; return in how many seconds to look again."""
