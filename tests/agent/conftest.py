@@ -90,6 +90,15 @@ def agent(place, openbao, central) -> Iterator[AgentProcess]:
         yield make().start()
 
 
+@pytest.fixture(scope="module")
+def running(place, openbao, central) -> Iterator[AgentProcess]:
+    """An agent with a scope whose grace is short, for the tests of a file."""
+    with agents(place, openbao, central) as make:
+        agent = make()
+        agent.scope("quick", {"URL": "vault://secret/web#url"}, grace="2s")
+        yield agent.start()
+
+
 @pytest.fixture
 def short(place) -> Path:
     """A directory of the test's own with a short path."""

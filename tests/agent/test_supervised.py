@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from typing import TYPE_CHECKING
-
-import pytest
 
 from tests.agent.asking import eventually, rows
 from tests.supervise.supervised import Marked, children, command_of
 from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.memory import copies
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 CANARY = "canary-5b1d77e0"
 # A command that starts a daemon and says so; both would run on.
 DAEMON = ("sh", "-c", "setsid sleep 600 & echo $URL; exec sleep 600")
-
-
-@pytest.fixture(scope="module")
-def running(place, openbao, central) -> Iterator[AgentProcess]:
-    """An agent with a scope whose grace is short."""
-    directory = place / "supervised"
-    directory.mkdir()
-    agent = AgentProcess(directory, openbao, central)
-    agent.scope("quick", {"URL": "vault://secret/web#url"}, grace="2s")
-    try:
-        yield agent.start()
-    finally:
-        agent.kill()
 
 
 def start(agent: AgentProcess, marked: Marked, run_ref: str) -> subprocess.Popen[str]:

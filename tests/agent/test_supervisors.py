@@ -24,24 +24,9 @@ from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from prism_vault_agent.agent.runs.runs import Runs
 
 CANARY = "canary-5b1d77e0"
-
-
-@pytest.fixture(scope="module")
-def running(place, openbao, central) -> Iterator[AgentProcess]:
-    """An agent with a scope whose grace is short."""
-    directory = place / "supervisors"
-    directory.mkdir()
-    agent = AgentProcess(directory, openbao, central)
-    agent.scope("quick", {"URL": "vault://secret/web#url"}, grace="2s")
-    try:
-        yield agent.start()
-    finally:
-        agent.kill()
 
 
 def start(agent: AgentProcess, marked: Marked, run_ref: str, *options: str) -> subprocess.Popen[str]:
