@@ -24,7 +24,18 @@ for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQ
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)
 
-TOOLS: Final = ("cc", "strace", "setpriv", "ssh-keygen", "systemd-analyze", "node", "systemd-nspawn", "debootstrap", "dockerd")
+TOOLS: Final = (
+    "cc",
+    "strace",
+    "setpriv",
+    "ssh-keygen",
+    "sshd",
+    "systemd-analyze",
+    "node",
+    "systemd-nspawn",
+    "debootstrap",
+    "dockerd",
+)
 # Whole systems in containers: `make e2e` installs what they need, and sets this.
 collect_ignore: Final = [] if os.environ.get("PRISM_VAULT_E2E") == "1" else ["e2e"]
 

@@ -1,9 +1,13 @@
-"""SSH certificates, end to end with a real engine: a key for each release, made here, and believed by OpenSSH itself."""
+"""SSH certificates, end to end with a real engine: a key for each release, made here, and let in by OpenSSH's server."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,13 +17,13 @@ from tests.support.agent import POLICY
 from tests.support.files import Filed, filed
 from tests.support.leased import LEASES
 from tests.support.memory import copies
+from tests.support.sshd import SshServer
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-pytestmark = pytest.mark.tool("ssh-keygen")
+pytestmark = [pytest.mark.tool("ssh-keygen"), pytest.mark.tool("sshd")]
 
 PARTS = ("private_key", "public_key", "signed_key", "serial_number")
 ROLE = {
@@ -42,9 +46,9 @@ def made() -> Iterator[Filed]:
     """A stack with an SSH engine; each test has a scope of its own in it."""
     with filed() as running:
         openbao = running.stack.openbao
-        for mount in ("ssh", "other"):
+        for mount, key in (("ssh", "ecdsa-sha2-nistp256"), ("other", "ed25519")):
             openbao.must("POST", f"sys/mounts/{mount}", {"type": "ssh"})
-            openbao.must("POST", f"{mount}/config/ca", {"generate_signing_key": True, "key_type": "ed25519"})
+            openbao.must("POST", f"{mount}/config/ca", {"generate_signing_key": True, "key_type": key})
         openbao.must("POST", "ssh/roles/web", ROLE)
         openbao.policy("prism-vault", POLICY + LEASES + 'path "ssh/sign/*" { capabilities = ["update"] }\n')
         yield running
@@ -84,51 +88,33 @@ def told(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def lets_in(made: Filed, name: str, principal: str, tmp_path: Path, signer: str) -> bool:
-    """Tell whether OpenSSH, which believes ``signer``, believes what the key signs with its certificate as ``principal``."""
-    key, certificate = tmp_path / "key", tmp_path / "key-cert.pub"
-    key.write_bytes(part(made, name, "private_key").read_bytes())
-    key.chmod(0o600)
-    certificate.write_bytes(part(made, name, "signed_key").read_bytes())
-    allowed, message = tmp_path / "allowed", tmp_path / "message"
-    allowed.write_text(f"{principal} cert-authority {signer}\n")
-    message.write_text("let me in")
-    (tmp_path / "message.sig").unlink(missing_ok=True)
-    subprocess.run(["ssh-keygen", "-q", "-Y", "sign", "-n", "test", "-f", certificate, message], check=True, capture_output=True)
-    verify: list[str | Path] = [
-        "ssh-keygen",
-        "-Y",
-        "verify",
-        "-n",
-        "test",
-        "-f",
-        allowed,
-        "-I",
-        principal,
-        "-s",
-        f"{message}.sig",
-    ]
-    return subprocess.run(verify, input=message.read_bytes(), capture_output=True, check=False).returncode == 0
+def pair(made: Filed, name: str) -> tuple[Path, Path]:
+    """Return the files with the key and the certificate."""
+    return part(made, name, "private_key"), part(made, name, "signed_key")
 
 
-def test_openssh_believes_key_and_certificate(made, tmp_path):
+def test_openssh_lets_key_and_certificate_in(made, tmp_path):
     """The key opens what the certificate names and nothing else, by the authority of the engine, for a day by default."""
     name = scope(made, "whole", {"ca": [authority(made, "other"), authority(made)]})
     made.render(name)
     assert part(made, name, "private_key").stat().st_mode & 0o777 == 0o400
-    assert lets_in(made, name, "deploy", tmp_path, authority(made))
-    assert not lets_in(made, name, "ops", tmp_path, authority(made))
-    assert not lets_in(made, name, "deploy", tmp_path, authority(made, "other"))
+    audit_id = made.told(name)["id"]
+    with SshServer(tmp_path / "deploy", authority(made)) as server:
+        assert server.lets_in(*pair(made, name)), server.log
+        assert audit_id.replace("_", "-") in server.log  # so the server's log names the release
+    with SshServer(tmp_path / "ops", authority(made), "ops") as server:
+        assert not server.lets_in(*pair(made, name))
+        assert "does not contain an authorized principal" in server.log
+    with SshServer(tmp_path / "other", authority(made, "other")) as server:
+        assert not server.lets_in(*pair(made, name))
     found = told(part(made, name, "signed_key"))
     assert (found["Principals"], found["Extensions"]) == (["deploy"], ["permit-pty"])
-    audit_id = made.told(name)["id"]
-    assert audit_id.replace("_", "-") in found["Key ID"][0]  # so sshd's own log names the release
     (lease,) = made.rows(audit_id)[1]["leases"]
     assert (lease["path"], lease["lease_id"]) == ("ssh/sign/web", "") and 86_000 < lease["seconds"] <= 86_400
 
 
-def test_principals_options_and_extensions_are_the_scopes(made):
-    """What the scope says is in the certificate: a host's name, a forced command, no extension but the named."""
+def test_principals_options_and_extensions_are_the_scopes(made, tmp_path):
+    """What the scope says is in the certificate: a host's name, by which clients know it, a forced command, extensions."""
     name = scope(
         made, "options", {"extensions": {"permit-port-forwarding": ""}, "critical_options": {"force-command": "/bin/id"}}
     )
@@ -139,22 +125,31 @@ def test_principals_options_and_extensions_are_the_scopes(made):
     made.render(host)
     found = told(part(made, host, "signed_key"))
     assert "host certificate" in found["Type"][0] and found["Principals"] == ["web.lan", "www.lan"]
+    user = scope(made, "visitor")
+    made.render(user)
+    with SshServer(tmp_path / "web", authority(made), host=made.top / host / "ssh") as server:
+        assert server.lets_in(*pair(made, user), host="www.lan"), server.log
+        assert not server.lets_in(*pair(made, user), host="db.lan")
 
 
-def test_a_new_pair_is_there_before_two_thirds_of_its_life(made):
-    """Key and certificate are replaced together, between a half and two thirds of the life, as one generation."""
-    name = scope(made, "anew", ttl="12s", grace="1s")
+def test_a_new_pair_is_there_before_two_thirds_of_its_life(made, tmp_path):
+    """Key and certificate are replaced together, between a half and two thirds of the life; after it the old ones are refused."""
+    name = scope(made, "anew", ttl="9s", grace="1s")
     made.render(name)
+    old = [Path(shutil.copy(each, tmp_path)) for each in pair(made, name)]
     first = [part(made, name, each).read_text() for each in PARTS]
     rendered_at = made.told(name)["rendered_at"]
-    wait_until(lambda: made.told(name)["generation"] > 1)
-    assert 6 <= made.told(name)["rendered_at"] - rendered_at <= 10
-    second = [part(made, name, each).read_text() for each in PARTS]
-    assert not set(first) & set(second)
-    public = subprocess.run(
-        ["ssh-keygen", "-y", "-f", part(made, name, "private_key")], check=True, capture_output=True, text=True
-    )
-    assert public.stdout.split()[1] == second[1].split()[1]
+    with SshServer(tmp_path / "deploy", authority(made)) as server:
+        assert server.lets_in(*old), server.log
+        wait_until(lambda: made.told(name)["generation"] > 1)
+        assert 4 <= made.told(name)["rendered_at"] - rendered_at <= 8
+        second = [part(made, name, each).read_text() for each in PARTS]
+        assert not set(first) & set(second)
+        ends = datetime.fromisoformat(told(old[1])["Valid"][0].split(" to ")[1]).timestamp()
+        wait_until(lambda: time.time() > ends)
+        assert not server.lets_in(*old)
+        assert "Certificate invalid: expired" in server.log
+        wait_until(lambda: server.lets_in(*pair(made, name)))  # again, where they were just replaced between the two
     made.command("clear", name)
 
 
