@@ -30,6 +30,7 @@ TOOLS: Final = (
     "setpriv",
     "ssh-keygen",
     "sshd",
+    "rabbitmq-server",
     "systemd-analyze",
     "node",
     "systemd-nspawn",

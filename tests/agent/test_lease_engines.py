@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.leased import Leased, leased
+from tests.support.agent import POLICY
+from tests.support.leased import JSON, LEASES, Leased, leased
+from tests.support.rabbitmq import RabbitMq
 from tests.support.redis import PASSWORD, RedisServer
 from tests.support.waiting import wait_until
 
@@ -77,3 +80,41 @@ def test_two_engines_in_one_scope_are_one_release(made, redis):
         ]
     made.becomes(name, 0)
     wait_until(lambda: made.leases("two") == [], 60)
+
+
+@pytest.mark.tool("rabbitmq-server")
+def test_an_engine_that_we_have_no_word_of_is_leased_like_the_others(made, tmp_path):
+    """A user of RabbitMQ is renewed while a run holds it, replaced with its file, and gone from the broker with both."""
+    name, path = "queue", "rabbitmq/creds/queue"
+    openbao, file = made.openbao, made.filed.top / name / "db.json"
+
+    def leases() -> list[str]:
+        status, answer = openbao.request("LIST", f"sys/leases/lookup/{path}")
+        return list(answer["data"]["keys"]) if status == 200 else []
+
+    with RabbitMq(tmp_path) as broker:
+        openbao.must("POST", "sys/mounts/rabbitmq", {"type": "rabbitmq"})
+        openbao.must("POST", "rabbitmq/config/connection", broker.connection)
+        openbao.must("POST", "rabbitmq/config/lease", {"ttl": 5, "max_ttl": 3600})
+        openbao.must("POST", f"rabbitmq/roles/{name}", {"tags": "monitoring"})
+        openbao.policy("prism-vault", POLICY + LEASES + f'path "{path}" {{ capabilities = ["read"] }}\n')
+        env = {"DB_USER": f"vault://{path}#username", "DB_PASSWORD": f"vault://{path}#password"}
+        made.filed.stack.agent.scope(name, env, files=[JSON], grace="1s")
+        made.filed.reload()
+        wait_until(lambda: name in [scope["name"] for scope in made.filed.stack.agent.status()["scopes"]])
+        with made.running(name, *PRINT) as child:
+            assert child.stdout is not None
+            user, password = child.stdout.read().split()
+            assert broker.lets_in(user, password) and not broker.lets_in(user, "another")
+            made.filed.render(name)
+            first = json.loads(file.read_text())["DB_USER"]
+            made.filed.render(name)
+            second = json.loads(file.read_text())["DB_USER"]
+            wait_until(lambda: first not in broker.users() and len(leases()) == 2, 60)
+            wait_until(lambda: made.told(child.pid)["leases"][0]["renewed"], 60)
+            assert broker.users() == sorted([user, second])
+        wait_until(lambda: broker.users() == [second] and len(leases()) == 1, 60)
+        assert not broker.lets_in(user, password)
+        made.central("revoke", "--reference", f"vault://{path}", "--reason", "test")
+        wait_until(lambda: broker.users() == leases() == [], 60)
+        assert not file.exists()
