@@ -92,6 +92,7 @@ class SocketSink:
             "X-Prism-Vault-Orders": str(int(_may_restart(reservation.grant))),
         }
         self.tree = tree = await asyncio.shield(self.prepare(reservation))
+        headers["X-Prism-Vault-Adopt"] = str(int(tree.is_told_by_parents and not reservation.grant.request.supervised))
         self.records.keep(receipt.resolution, tree=kept(tree), guards=self.guards)
         try:
             return await written(receipt, self.connection, head(200, headers), self.deadline)

@@ -34,7 +34,9 @@ def judged(group: Facts, *, kills: bool) -> Check:
         return judge(name, "G6", holds=True, why=f"each run gets a control group of its own, which {how}", mend="")
     why = "the agent may not divide control groups" if group.seen else "control groups are not mounted here"
     ended = "what is supervised" + (", or has a unit or container to itself," if group.seen else "")
-    why += f"; {ended} is ended whole, of other commands what can be told to be a descendant, and no daemon that left it"
+    why += (
+        f"; {ended} is ended whole, of other commands each descendant, and no daemon that was begun just before its command ended"
+    )
     mend = "run commands with exec --supervise, or in units of their own" if group.seen else "mount cgroup v2"
     return judge(name, "G6", holds=False, why=why, mend=mend)
 

@@ -1,9 +1,8 @@
-"""What an agent that is not root's ends of a command's tree: all, where that has a control group to itself or is supervised."""
+"""What an agent that is not root's ends of a command's tree: all, by a control group, by who adopts orphans, or supervised."""
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import subprocess
 from pathlib import Path
@@ -69,6 +68,15 @@ def started(
     return child
 
 
+def adopting(agent: AgentProcess, group: Path | None, *options: str) -> int:
+    """Return whether a command adopts its orphans (PR_GET_CHILD_SUBREAPER)."""
+    code = "import ctypes, os; told = ctypes.c_int(); ctypes.CDLL(None).prctl(37, ctypes.byref(told), 0, 0, 0)\n"
+    code += "print(told.value)"
+    with started(agent, Marked(), code, 0, group, *options) as child:
+        assert child.stdout is not None
+        return int(child.stdout.read())
+
+
 def revoke(agent: AgentProcess, marked: Marked, child: subprocess.Popen[str]) -> None:
     """Revoke a run, and reap its first process."""
     words = [LAUNCHER, "revoke", "--json", "--run-ref", marked.word]
@@ -89,13 +97,34 @@ def test_what_can_be_told_to_be_a_descendant_is_ended(agent, code):
     marked.wait_gone()
 
 
-def test_a_daemon_that_had_left_is_not(agent):
-    """Without a control group a double-forked daemon outlives a plain exec: that is what ``doctor`` tells."""
+def test_a_daemon_that_had_left_is_ended_too(agent):
+    """Without a control group the command adopts its orphans: double-forked daemons are its children, and end with it."""
     marked = Marked()
-    child = started(agent, marked, daemons(SLEEP), 1, None)
+    child = started(agent, marked, daemons(SLEEP), count(30, 400), None)
     revoke(agent, marked, child)
-    (daemon,) = marked.alive()
-    os.kill(daemon, 9)
+    marked.wait_gone()
+
+
+@pytest.mark.parametrize(("options", "adopts"), [((), 1), (("--supervise",), 0), (("--mask-output",), 0)])
+def test_who_adopts_is_the_command_only_where_nobody_else_does(agent, options, adopts):
+    """A plain command adopts its orphans (prctl(2)); one that is supervised does not, since its supervisor does."""
+    assert adopting(agent, None, *options) == adopts
+
+
+def test_a_command_with_a_control_group_to_itself_adopts_nobody(agent, own_group):
+    """Where a control group keeps the tree together the command is started as it always was."""
+    assert adopting(agent, own_group) == 0
+
+
+def test_a_shell_waits_for_its_own(agent):
+    """A shell that has become the parent of a daemon waits for its own jobs alone, and ends with their status."""
+    marked = Marked()
+    code = "(setsid sleep 0.1 &) & wait $!; sleep 0.3 & wait $!; (exit 7) & wait $!; echo $?; exit 3"
+    words = [LAUNCHER, "exec", "--timeout", "60s", "--scope", "web", "--run-ref", marked.word, "--", "sh", "-c", code]
+    done = subprocess.run(
+        [*prefix(NOBODY, NOBODY), *words], env=agent.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "7\n", "")
 
 
 @pytest.mark.parametrize("options", [(), ("--supervise",), ("--mask-output",)])

@@ -7,16 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from prism_vault_agent.agent.runs.ending import kill
+from prism_vault_agent.agent.runs.following import Following
+from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.agent.trees import sweep
 from prism_vault_agent.agent.trees.sweep import Place, Sweep
 from tests.supervise.supervised import PYTHON, Marked
 from tests.supervise.test_tree import SLEEP, daemons
 from tests.support.soak import count
 from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from prism_vault_agent.model import Render
 
 # Each of them a child of the one before it, in a session of its own.
 DEEP = (
@@ -71,10 +77,50 @@ def test_what_left_before_anybody_looked_is_not_told():
     """A daemon that had left parent, group and session before the first look is not found: the limit of this means."""
     child, marked, tree = started(daemons(SLEEP), 1)
     with child:
+        tree.follow()
         asyncio.run(kill(tree, ""))
         wait_until(lambda: not tree.left())
         (daemon,) = marked.alive()
         os.kill(daemon, 9)
+
+
+def test_what_a_command_adopts_is_known_when_it_has_ended():
+    """Daemons whose command adopts its orphans are known by one look while it lives, and are ended when it has ended."""
+    adopting = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+    child, marked, tree = started(adopting + daemons("sys.stdin.read()"), 5, stdin=-1)
+    with child:
+        gone = subprocess.Popen(["true"])
+        tree.known[gone.pid] = 1
+        gone.wait()
+        tree.follow()
+        assert set(tree.known) == set(marked.alive()), "and what has ended is forgotten"
+        assert child.stdin is not None
+        child.stdin.close()
+        child.wait(60)
+        assert len(marked.alive()) == 5 and tree.left()
+        asyncio.run(kill(tree, ""))
+        wait_until(lambda: marked.alive() == [])
+        assert not tree.left()
+
+
+def test_somebody_looks_while_it_runs():
+    """What a command starts is looked at again and again until the run is over, and then nobody looks any more."""
+    child, marked, tree = started("import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n" + daemons(SLEEP), 5)
+    run = Run(cast("Render", None), -1, 0.0, tree)
+
+    async def follow() -> None:
+        others = len(asyncio.all_tasks())
+        following = Following()
+        following.add(run)
+        await asyncio.to_thread(wait_until, lambda: set(tree.known) == set(marked.alive()))
+        following.drop(run)
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(wait_until, lambda: len(asyncio.all_tasks(loop)) == others)
+
+    with child:
+        asyncio.run(follow())
+        asyncio.run(kill(tree, ""))
+        wait_until(lambda: marked.alive() == [])
 
 
 def test_another_process_of_a_number_is_left_alone():

@@ -12,6 +12,7 @@ import structlog
 
 from prism_vault_agent.agent.front.peer import open_again
 from prism_vault_agent.agent.runs.ending import end
+from prism_vault_agent.agent.runs.following import Following
 from prism_vault_agent.agent.runs.run import Run, released
 from prism_vault_agent.agent.trees.tree import swept
 from prism_vault_agent.policy.reactions import TERMINATE
@@ -57,6 +58,7 @@ class Runs:
         self._looking: asyncio.Task[None] | None = None
         self._pause = LOOK_FIRST
         self._left: dict[Run, str] = {}
+        self._following = Following()
         self.on_revoke: Callable[[Run, Collection[str] | None], Reaction] = lambda _run, _paths: TERMINATE
         self.note: Callable[[str, str], None] = lambda _reason, _message: None
 
@@ -94,6 +96,7 @@ class Runs:
         if guards:
             run.guards = list(guards)
             self._guard(run)
+        self._following.add(run)
         return run
 
     def begin(self, run: Run, since: int | None) -> Run:
@@ -180,6 +183,7 @@ class Runs:
         self._runs.discard(run)
         self._left.pop(run, None)
         self._outlived.discard(run)
+        self._following.drop(run)
         self._leave_guard(run)
         run.tree.remove()
         self._cleared(run.render.reservation, run.why, run.signal)

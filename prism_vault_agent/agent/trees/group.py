@@ -36,6 +36,11 @@ class Group:
         """Its own name, which no other group has."""
         return os.path.basename(self.directory)
 
+    @property
+    def is_told_by_parents(self) -> bool:
+        """Whether only parents tell what is of the tree: False."""
+        return False
+
     def enter(self, pid: int) -> None:
         """Make it and put a process there. Raises ``OSError``, and then nothing has changed.
 

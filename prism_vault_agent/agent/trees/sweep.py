@@ -1,9 +1,10 @@
 """A tree found by looking at every process: what can be told to have been started by one that is known, and that again.
 
 Told it can be as long as a process's parent is known and has not ended, or a known process is in the same process group or
-session, which one of them has begun. A daemon that had left its parent, group and session before anybody looked is not found,
-unless its control group has been the tree's alone (:class:`Place`). A number is never taken for a process: its start time goes
-with it.
+session, which one of them has begun. A command that adopts its orphans (PR_SET_CHILD_SUBREAPER, ``exec/client.py``) is the parent
+of its daemons while it lives; so that they are known when it has ended, somebody looks meanwhile (:meth:`Sweep.follow`). What had
+left parent, group and session before anybody looked is not found, unless its control group has been the tree's alone
+(:class:`Place`). A number is never taken for a process: its start time goes with it.
 """
 
 from __future__ import annotations
@@ -68,6 +69,25 @@ class Sweep:
         """Know the first of them."""
         self.known = {self.pid: self.started}
 
+    @property
+    def is_told_by_parents(self) -> bool:
+        """Whether nothing but who is whose parent, and begun groups and sessions, tells what is of the tree."""
+        return self.place is None
+
+    def follow(self) -> None:
+        """Take note of what is there now, so that it is known also when what has started it has ended; forget what has ended."""
+        found = {pid: process for pid, started in self.known.items() if (process := look(pid)) and process.started == started}
+        waiting = list(found)
+        while waiting:
+            parent = waiting.pop()
+            for pid in children(parent):
+                if pid not in found and (process := look(pid)) is not None and process.parent == parent:
+                    found[pid] = process
+                    waiting.append(pid)
+        begun = {number for process in found.values() for number in (process.group, process.session)}
+        kept = {pid: started for pid, started in self.known.items() if pid in begun}
+        self.known = kept | {pid: process.started for pid, process in found.items()}
+
     def left(self) -> bool:
         """Tell whether any that is known still lives, or its place has anybody in it."""
         if any(is_alive(pid, started) for pid, started in self.known.items()):
@@ -122,6 +142,16 @@ class Sweep:
 def processes() -> Iterator[int]:
     """Iterate over the numbers of all processes."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def children(parent: int) -> list[int]:
+    """Return the children of a process: each thread has a list of its own, where the kernel keeps any (proc_tid_children(5))."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{parent}/task"):
+            with open(f"/proc/{parent}/task/{thread}/children", "rb", buffering=0) as file:
+                found += map(int, file.readall().split())
+    return found
 
 
 def look(pid: int) -> Process | None:
