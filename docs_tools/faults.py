@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from docs_tools.faults_of_files import FILES, VALUES
 from docs_tools.markdown import GENERATED, table
 
 _INTRODUCTION: Final = """\
@@ -150,7 +151,13 @@ HOST: Final = {
         "agent/test_host_faults.py agent/test_adoption.py",
     ),
 }
-ROOMS: Final = {"The provider": PROVIDER, "The process": PROCESS, "Time and host": HOST}
+ROOMS: Final = {
+    "The provider": PROVIDER,
+    "Files": FILES,
+    "Values and names": VALUES,
+    "The process": PROCESS,
+    "Time and host": HOST,
+}
 _STORAGE: Final = """\
 Two more of a host: a full disk of the agent's state (`agent/test_full_disk.py`), and one that has no descriptor left
 (`agent/test_exhaustion.py`).
