@@ -23,7 +23,7 @@ BESIDE = {"compose/rotation/compose.yaml": ["compose/stack/compose.yaml"]}
 class Example:
     """The example ``compose/NAME`` in a copy of the sources that its images are made of; ``over`` is what differs from it.
 
-    ``beside`` are the names of examples that go with it.
+    ``beside`` are the names of examples that go with it; ``patience`` is for how many seconds their programs may take to stop.
     """
 
     def __init__(self, engine: Engine, sources: Path, name: str) -> None:
@@ -33,6 +33,7 @@ class Example:
         self.over: dict[str, Any] = {}
         self.environment: dict[str, str] = {}
         self.beside: tuple[str, ...] = ()
+        self.patience = 20
 
     def put(self, name: str, content: str, *, owner: int = AGENT_USER, mode: int = 0o400) -> None:
         """Write a file of the example."""
@@ -68,7 +69,7 @@ class Example:
 
     def down(self) -> None:
         """Take it down with its volumes."""
-        self.compose("down", "--volumes", "--timeout", "20")
+        self.compose("down", "--volumes", "--timeout", str(self.patience))
 
 
 def held(engine: Engine, canary: Canary) -> list[str]:

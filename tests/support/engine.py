@@ -28,11 +28,13 @@ COMPOSE = str(Path(sys.executable).with_name("docker-compose"))
 class Engine:
     """Starts dockerd(8) without touching the host's firewall; :data:`BASE` is an image of :func:`tests.support.roots.root`.
 
-    ``state`` is the directory of everything that it keeps.
+    ``state`` is the directory of everything that it keeps. Where it is ``remapped``, its containers have user namespaces, in
+    which root is this user of the host, and so on.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, remapped: int = 0) -> None:
         self.log = directory / "dockerd.log"
+        self.remapped = remapped
         self._directory = directory
         self.state = Path(tempfile.mkdtemp(prefix="docker-", dir=cache()))
         self._run = Path(tempfile.mkdtemp(prefix="pv-", dir="/run"))  # paths of sockets are short
@@ -41,7 +43,9 @@ class Engine:
     def __enter__(self) -> Self:
         options = [f"--host=unix://{self._run}/docker.sock", f"--pidfile={self._run}/pid", f"--exec-root={self._run}/exec"]
         options += [f"--data-root={self.state}", "--iptables=false", "--ip6tables=false", "--bridge=none"]
-        command = ["/usr/bin/env", f"PATH={PATH}", "dockerd", *options]
+        command = [*self._namespace(), "/usr/bin/env", f"PATH={PATH}", "dockerd", *options]
+        if self.remapped:
+            command.append("--userns-remap=nobody:nogroup")
         self._process = start_tied(command, directory=self._directory, log=self.log)
         try:
             wait_until(self._answers, 60)
@@ -86,6 +90,15 @@ class Engine:
         done = subprocess.run(command, env=settings, stdin=stdin, capture_output=True, text=True, check=False, timeout=400)
         assert not check or done.returncode == 0, (command, done.stdout[-3000:], done.stderr[-3000:])
         return done
+
+    def _namespace(self) -> list[str]:
+        """Return what goes before it, so that it reads the numbers of remapped users in a file that it alone sees in /etc."""
+        if not self.remapped:
+            return []
+        file = self._run / "ids"
+        file.write_text(f"nobody:{self.remapped}:65536\n")
+        script = f'for each in uid gid; do mount --bind {file} /etc/sub$each || exit; done; exec "$@"'
+        return ["/usr/bin/unshare", "--mount", "--propagation=slave", "/bin/sh", "-c", script, "sh"]
 
     def _answers(self) -> bool:
         assert self._process is not None
