@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     names = None
     if "agent" in parts:
         files += [network()] if args.network else []
-        names = [] if args.network else relays(root)
+        names = [] if args.network else relays(installer.system)
     changed = installer.install(files, parts)
     if names is not None:
         changed |= Relays(installer.system, print, dry=args.dry_run).settle(names)
@@ -76,18 +76,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def relays(root: str) -> list[str] | None:
-    """Return the names of the relays that the agent's configuration takes; None where there is none yet.
+def relays(system: System) -> list[str] | None:
+    """Return the names of the relays that the agent's configuration and its unit take; None where there is none yet.
 
     Raises ``ConfigError`` where it is wrong.
     """
     from prism_vault_agent.config.load import main  # noqa: PLC0415 - pydantic takes its time
-    from prism_vault_agent.install.relays import wanted  # noqa: PLC0415 - --help does not need it
+    from prism_vault_agent.install.dropins import environment  # noqa: PLC0415 - --help does not need it
+    from prism_vault_agent.install.relays import wanted  # noqa: PLC0415 - as above
 
-    path = root + places({}, 0).config
+    path = system.root + places({}, 0).config
     if not os.path.exists(path):
         return None
-    document = main(path)
+    document = main(path, environment(system, "prism-vault-agent.service"))
     return wanted(document.agent.relay, (document.vault.address, document.central.url, *document.central.replicas))
 
 

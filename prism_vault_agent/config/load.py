@@ -47,10 +47,10 @@ def load(path: str | None, environ: Mapping[str, str]) -> Settings:
     return parse(sources.read(sources.find(path, environ)), environ, Accounts())
 
 
-def main(path: str) -> schema.Document:
+def main(path: str, environ: Mapping[str, str]) -> schema.Document:
     """Return what the main file at ``path`` says, by itself, without scopes of other files. Raises like :func:`load`."""
     errors: list[ConfigError] = []
-    document, _ = _read(sources.read_one(path, set()), schema.Document, {}, errors)
+    document, _ = _read(sources.read_one(path, set()), schema.Document, environ, errors)
     if document is None:
         raise errors[0]
     return document

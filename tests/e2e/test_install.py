@@ -254,12 +254,16 @@ def test_only_root_installs(bare):
 
 
 def test_an_image_is_installed_into(bare):
-    """With ``--root`` files and users are made below it, and this machine stays as it is."""
+    """With ``--root`` files and users are made below it, and this machine stays as it is; a drop-in may name the provider."""
     before = listing(bare)
     bare.run("sh", "-c", "mkdir -p /srv/image/etc /srv/image/opt/prism-vault/bin; cp -a /etc/passwd /etc/group /srv/image/etc")
     bare.run("cp", COMMAND, f"/srv/image{COMMAND}")
     bare.path("/srv/image/etc/prism-vault").mkdir()
-    bare.path(f"/srv/image{CONFIG}").write_text(CONFIGURED.format(vault="https://vault.lan:8200"))
+    bare.path(f"/srv/image{CONFIG}").write_text(CONFIGURED.replace('address = "{vault}"', ""))
+    assert "vault.address" in install(bare, "--root", "/srv/image", status=78)[0]
+    dropin = bare.path(f"/srv/image{UNITS}/prism-vault-agent.service.d/vault.conf")
+    dropin.parent.mkdir(parents=True)
+    dropin.write_text("[Service]\nEnvironment=VAULT_ADDR=https://vault.lan:8200\n")
     told = install(bare, "--root", "/srv/image")
     wants = bare.path(f"/srv/image{UNITS}/sockets.target.wants")
     assert {each.name for each in wants.iterdir()} == {VAULT, CENTRAL, SECOND}

@@ -8,11 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from prism_vault_agent.cli.install import relays
 from prism_vault_agent.errors import ConfigError
 from prism_vault_agent.install import manifest
 from prism_vault_agent.install.manifest import Manifest
 from prism_vault_agent.install.relays import of, wanted
+from prism_vault_agent.install.system import System
 from prism_vault_agent.relay import DIRECTORY, lacking, name_of, socket_of, unit_of
+
+CONFIGURED = """
+[vault]
+[vault.auth]
+method = "approle"
+role_id_file = "/etc/prism-vault/role-id"
+secret_id_file = "/etc/prism-vault/secret-id"
+[central]
+url = "https://central.lan"
+identity_role = "central"
+"""
 
 
 @pytest.mark.parametrize(
@@ -38,6 +51,30 @@ def test_each_server_has_one():
     urls = ("https://vault.lan:8200", "https://central.lan", "https://central.lan:443")
     assert wanted(None, urls) == wanted(DIRECTORY, urls) == ["vault.lan:8200", "central.lan:443"]
     assert wanted("/run/own", urls) == []
+
+
+def test_an_address_in_the_environment_of_the_unit_is_one(tmp_path: Path):
+    """Where the file has no address of the provider, it is what a drop-in or its file gives the unit; else that is told."""
+    system = System(str(tmp_path))
+    config = tmp_path / "etc/prism-vault/agent.toml"
+    dropin = tmp_path / "etc/systemd/system/prism-vault-agent.service.d/vault.conf"
+    for path in (config, dropin):
+        path.parent.mkdir(parents=True)
+    config.write_text(CONFIGURED)
+    with pytest.raises(ConfigError, match=r"vault\.address"):
+        relays(system)
+    dropin.write_text('[Service]\n# VAULT_ADDR\nEnvironment=HOME=/ "VAULT_ADDR=https://vault.lan:8200"\n')
+    assert relays(system) == ["vault.lan:8200", "central.lan:443"]
+    dropin.write_text(dropin.read_text() + "EnvironmentFile=-/etc/prism-vault/vault.env\n")
+    assert relays(system) == ["vault.lan:8200", "central.lan:443"]
+    (config.parent / "vault.env").write_text("; of the host\nVAULT_ADDR='https://other.lan:8200'\n\n")
+    assert relays(system) == ["other.lan:8200", "central.lan:443"], "as systemd has it, what a file says counts"
+    dropin.write_text("[Service]\nEnvironment=VAULT_ADDR=https://vault.lan:8200\nEnvironment=\n")
+    with pytest.raises(ConfigError, match=r"vault\.address"):
+        relays(system)
+    dropin.write_text("[Service]\nEnvironment='VAULT_ADDR=x\n")
+    with pytest.raises(ConfigError, match=r"vault\.conf: a quote is not closed"):
+        relays(system)
 
 
 def test_an_address_that_no_socket_can_have_is_refused():
