@@ -44,7 +44,6 @@ def configure(log_format: str = "json", log_level: str = "info", descriptor: int
     _open[:] = [out]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _exception,
@@ -148,7 +147,7 @@ def _places(trace: TracebackType | None) -> list[str]:
 def _as_json(_logger: object, _method: str, event: Event) -> str:
     """Return one JSON object, time and level first; one that is too long keeps these and says how long it was."""
     ordered = {key: event[key] for key in _FIRST if key in event} | dict(event)
-    line = json.dumps(ordered, default=_foreign)
+    line = _ENCODER.encode(ordered)
     if len(line) >= LONGEST_LINE:
         kept = {key: str(ordered[key])[:200] for key in _FIRST if key in ordered}
         line = json.dumps({**kept, "cut": len(line)})
@@ -166,3 +165,6 @@ def _as_text(_logger: object, _method: str, event: Event) -> str:
 def _foreign(value: object) -> str:
     """Return what is told of a value that JSON has no word for: paths by themselves, else only its type."""
     return str(value) if isinstance(value, os.PathLike) else f"<{type(value).__name__}>"
+
+
+_ENCODER: Final = json.JSONEncoder(default=_foreign)

@@ -87,16 +87,20 @@ class Watch:
                 async with asyncio.timeout(self._pause()):
                     await self._wanted.wait()
             self._wanted.clear()
+            begun = False
             try:
                 while due := self._now_due():
                     await self._budget.take(len(due))
                     self._budget.unused(len(due) - await self._look(due))
                     self._renders.begin()
+                    begun = True
             except PrismVaultError as error:
                 log.warning("watch.failed", reason=error.reason, message=error.message)
                 if isinstance(error, ProviderUnavailable):
                     self._reading.session.lost(error)
-            self._renders.look()
+            if not begun:
+                self._renders.begin()  # what is to be tried again
+            self._files.look()
 
     def _pause(self) -> float:
         """Return the seconds until something is due; what is given out meanwhile is not due before its own scope's interval."""

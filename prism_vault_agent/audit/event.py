@@ -49,12 +49,13 @@ def parse(body: bytes) -> Fields:
 def _refuse_floats(value: object) -> None:
     if isinstance(value, float):
         raise TypeError("a floating point number has no canonical form")
-    if isinstance(value, dict):
-        for inner in value.values():
-            _refuse_floats(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _refuse_floats(inner)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for each in inner:
+        if type(each) not in _NEVER_FLOATS:
+            _refuse_floats(each)
+
+
+_NEVER_FLOATS: Final = frozenset((str, int, bool, type(None)))
 
 
 def _refuse_number(_text: str) -> NoReturn:

@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-import aiofiles
 import structlog
 
 from prism_vault_agent.errors import CannotCreate
@@ -39,71 +39,80 @@ class Journal:
         self._what = what
         self._waiting: dict[str, bytes] = {}
         self._size = 0  # of the file, in bytes, as far as we have written it
-        self._one_at_a_time = asyncio.Lock()
+        # Who waits goes first come, first served; a thread whose waiter was cancelled goes on, and has the file to its end.
+        self._in_order = asyncio.Lock()
+        self._one_at_a_time = threading.Lock()
 
     async def load(self) -> list[Fields]:
         """Return the events that an earlier agent could not send, in order. Raises ``CannotCreate`` for an unusable file."""
+        return await asyncio.to_thread(self._load)
+
+    async def keep(self, *events: Fields) -> None:
+        """Keep events durably, at the price of one. Raises ``CannotCreate`` where the disk does not take them."""
+        lines = {str(fields["event_id"]): line(fields) for fields in events}
+        async with self._in_order:
+            await asyncio.to_thread(self._keep, lines)
+
+    async def drop(self, *event_ids: str) -> None:
+        """Forget events that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
+        async with self._in_order:
+            await asyncio.to_thread(self._drop, event_ids)
+
+    def _load(self) -> list[Fields]:
         found: dict[str, Fields] = {}
         damaged = 0
         try:
-            async with aiofiles.open(self._path, encoding="utf-8", errors="replace", opener=private) as lines:
-                async for each in lines:
+            with open(self._path, encoding="utf-8", errors="replace", opener=private) as lines:
+                for each in lines:
                     if each != "\n" and not take(found, each):
                         damaged += 1
-            await asyncio.to_thread(_sync_directory, self._path)
+                self._size = os.fstat(lines.fileno()).st_size
+            _sync_directory(self._path)
         except OSError as error:
             raise self._cannot(error) from None
         if damaged:
             log.warning("journal.damaged", lines=damaged, message="a crash may tear a line, whose event was not kept yet")
         self._waiting = {event_id: line(fields) for event_id, fields in found.items()}
-        self._size = os.path.getsize(self._path)
         return list(found.values())
 
-    async def keep(self, *events: Fields) -> None:
-        """Keep events durably, at the price of one. Raises ``CannotCreate`` where the disk does not take them."""
-        lines = {str(fields["event_id"]): line(fields) for fields in events}
-        async with self._one_at_a_time:
-            await self._append(b"".join(lines.values()))
+    def _keep(self, lines: dict[str, bytes]) -> None:
+        with self._one_at_a_time:
+            self._append(b"".join(lines.values()))
             self._waiting.update(lines)
 
-    async def drop(self, *event_ids: str) -> None:
-        """Forget events that central has; an empty journal is an empty file. Raises as :meth:`keep`."""
-        async with self._one_at_a_time:
+    def _drop(self, event_ids: Iterable[str]) -> None:
+        with self._one_at_a_time:
             for event_id in event_ids:
                 self._waiting.pop(event_id, None)
             if self._waiting:
-                await self._append(b"".join(line({"dropped": event_id}) for event_id in event_ids))
+                self._append(b"".join(line({"dropped": event_id}) for event_id in event_ids))
                 return
             try:
-                await asyncio.to_thread(os.truncate, self._path, 0)
+                os.truncate(self._path, 0)
             except OSError as error:
                 raise self._cannot(error) from None
             self._size = 0
 
-    async def _append(self, lines: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
         if overgrown(self._size + len(lines), self._waiting.values()):
-            await self._rewrite()
+            self._rewrite()
         try:
-            async with aiofiles.open(self._path, "ab", opener=private) as file:
-                await file.write(lines)
-                await file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
+            with open(self._path, "ab", opener=private) as file:
+                _write_durably(file, lines)
         except OSError as error:
             raise self._cannot(error) from None
         self._size += len(lines)
 
-    async def _rewrite(self) -> None:
+    def _rewrite(self) -> None:
         """Put a file of what waits in the place of the old one, which stays as it is where that cannot be done."""
         new = f"{self._path}.new"
         content = b"".join(self._waiting.values())
         with contextlib.suppress(OSError):
-            async with aiofiles.open(new, "wb", opener=private) as file:
-                await file.write(content)
-                await file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
-            await asyncio.to_thread(os.replace, new, self._path)
+            with open(new, "wb", opener=private) as file:
+                _write_durably(file, content)
+            os.replace(new, self._path)
             self._size = len(content)
-            await asyncio.to_thread(_sync_directory, self._path)
+            _sync_directory(self._path)
 
     def _cannot(self, error: OSError) -> CannotCreate:
         return CannotCreate(
@@ -137,6 +146,12 @@ def take(found: dict[str, Fields], written: str) -> bool:
 def private(path: str, flags: int) -> int:
     """Open a file that is nobody else's, and no link; for ``open(..., opener=...)``."""
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _write_durably(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_directory(path: str) -> None:

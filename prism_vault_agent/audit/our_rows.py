@@ -34,11 +34,11 @@ class OurRows:
 
     def add(self, given: Promise) -> None:
         """Add the rows of a receipt."""
-        for n, leaf in given.rows:
-            self.newest = Row(n, leaf, given)
-            self._count += 1
-            if _LOT.randrange(self._count) == 0:
-                self._drawn = self.newest
+        self._count += len(given.rows)
+        lot = _LOT.randrange(self._count)  # one of all until now, each as likely
+        if lot < len(given.rows):
+            self._drawn = Row(*given.rows[lot], given)
+        self.newest = Row(*given.rows[-1], given)
 
     def resume(self, row: Row | None) -> None:
         """Begin with the newest row that an earlier agent knew of."""

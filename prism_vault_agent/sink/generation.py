@@ -225,12 +225,21 @@ def _remove(place: int, path: str, owners: Owners | None, *, truncate: bool, alo
             _attempt(failed, lambda: os.fchmod(directory, 0o700))
             for name in os.listdir(directory):
                 below = f"{path}/{name}"
-                _attempt(failed, partial(_remove, place, below, owners, truncate=truncate, alone=alone))
+                if truncate or not _unlinked(directory, name):
+                    _attempt(failed, partial(_remove, place, below, owners, truncate=truncate, alone=alone))
         finally:
             os.close(directory)
         _attempt(failed, lambda: os.rmdir(path, dir_fd=place))
     if failed:
         raise failed[0]
+
+
+def _unlinked(directory: int, name: str) -> bool:
+    """Unlink what is no directory; tell whether it is gone."""
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=directory)
+        return True
+    return False
 
 
 def _attempt(failed: list[Exception], step: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from prism_vault_agent.agent.files.directory import Directory
+from prism_vault_agent.agent.files.ends import REPLACED
 from prism_vault_agent.agent.files.kept import Kept, place_of
 from prism_vault_agent.agent.files.rendered import Rendered, recalled
 from prism_vault_agent.agent.files.under_way import UnderWay
@@ -128,7 +129,7 @@ class Files(Directory):
         place, before = self.place(), self._rendered.get(scope.name)
         try:
             keep = place_of(scope.name) if before and scope.health and scope.name not in self.kept else ""
-            with self.ends.coming(before.render if before and not keep else None, "rotated"):
+            with self.ends.replacing(before.render if before and not keep else None):
                 kept = generation.switch(place.descriptor, scope.name, staged, keep)
         except OSError as error:
             raise cannot(f"{place.path}/{scope.name}", error) from None
@@ -137,7 +138,7 @@ class Files(Directory):
         if before is not None and kept:
             self.kept.add(before)
         elif before is not None:
-            self._cleared(before.render.reservation, "rotated", None)
+            self._cleared(before.render.reservation, REPLACED, None)
         self._consumers.rendered(self._rendered[scope.name], first=before is None, quiet=quiet)
         return self._rendered[scope.name]
 
