@@ -78,8 +78,8 @@ PROCESS: Final = {
     ),
     69: (
         "SIGKILL to the agent while commands run",
-        "they go on; the next agent has them",
-        "agent/test_adoption.py beside/test_beside.py",
+        "they go on; the next agent has them; a supervised one ends with its lease if there is none by then",
+        "agent/test_adoption.py agent/test_lease_restarts.py supervise/test_out_of_time.py beside/test_beside.py",
     ),
     70: ("1,000 orphans", "no zombie", "supervise/test_tree.py"),
     71: ("the thread that started a command ends", "the command lives on", "agent/test_child_faults.py"),

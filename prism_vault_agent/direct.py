@@ -66,7 +66,7 @@ def run(options: ExecOptions, command: list[str]) -> NoReturn:
     finally:
         vault.close()
     grant = rendered.reservation.grant
-    terms = (b"%d" % round(grant.grace * 1000), b"", rendered.reservation.audit_id.encode())
+    terms = (b"%d" % round(grant.grace * 1000), b"", b"", rendered.reservation.audit_id.encode())
     launch.become(decode_block(sink.block), pristine=grant.pristine, collision=_collision(grant), terms=terms)
 
 

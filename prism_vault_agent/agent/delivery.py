@@ -15,6 +15,7 @@ from prism_vault_agent.agent.front.http import head
 from prism_vault_agent.agent.front.peer import PeerGone
 from prism_vault_agent.agent.release import worker_of
 from prism_vault_agent.agent.runs.ending import NOT_OURS
+from prism_vault_agent.agent.runs.ends import in_milliseconds
 from prism_vault_agent.agent.runs.signalling import signal_all
 from prism_vault_agent.agent.trees.tree import entered, kept
 from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProviderUnavailable
@@ -23,6 +24,7 @@ from prism_vault_agent.policy.reactions import may_restart
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from prism_vault_agent.agent.front.peer import Peer
     from prism_vault_agent.agent.runs.records import RunRecords
@@ -54,6 +56,7 @@ class SocketSink:
     records: RunRecords
     guards: tuple[Guard, ...] = ()
     helper: str = ""
+    ends: Callable[[Render], float | None] | None = None
     tree: Tree | None = None
     _preparing: asyncio.Task[Group | Sweep] | None = None
 
@@ -91,9 +94,12 @@ class SocketSink:
             "X-Prism-Vault-Grace-Ms": str(round(reservation.grant.grace * 1000)),
             "X-Prism-Vault-Orders": str(int(_may_restart(reservation.grant))),
         }
+        resolution = receipt.resolution
+        if self.ends and (end := in_milliseconds(self.ends(Render(reservation, resolution.names, resolution.leases)))):
+            headers["X-Prism-Vault-Ends-Ms"] = end
         self.tree = tree = await asyncio.shield(self.prepare(reservation))
         headers["X-Prism-Vault-Adopt"] = str(int(tree.is_told_by_parents and not reservation.grant.request.supervised))
-        self.records.keep(receipt.resolution, tree=kept(tree), guards=self.guards)
+        self.records.keep(resolution, tree=kept(tree), guards=self.guards)
         try:
             return await written(receipt, self.connection, head(200, headers), self.deadline)
         except BaseException as error:

@@ -103,8 +103,12 @@ class Freshness:
         since = self._stale.get(render.reservation.id)
         if since is None:
             return {"stale_for": None, "stale_ends_in": None}
-        ends = [when + bound for _, when, bound in self._parts(render)]
-        return {"stale_for": int(now() - since), "stale_ends_in": int(max(0.0, min(ends, default=0.0) - now()))}
+        ends = self.ends(render)
+        return {"stale_for": int(now() - since), "stale_ends_in": int(max(0.0, min(ends.values(), default=0.0) - now()))}
+
+    def ends(self, render: Render) -> dict[str, float]:
+        """Return of each bounded path of a release when it may be used no more, unless it is confirmed before."""
+        return {path: when + bound for path, when, bound in self._parts(render)}
 
     def _judge(self, reservation: ReservationId, holder: Run | Rendered, at: float) -> None:
         patience = self._patience(holder.render)

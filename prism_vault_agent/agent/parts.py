@@ -27,6 +27,7 @@ from prism_vault_agent.agent.release import Mounts, Reading
 from prism_vault_agent.agent.reload import Reload
 from prism_vault_agent.agent.runs.adoption import adopt
 from prism_vault_agent.agent.runs.credentials import Credentials
+from prism_vault_agent.agent.runs.ends import Ends
 from prism_vault_agent.agent.runs.records import RunRecords
 from prism_vault_agent.agent.runs.rotation import Rotation
 from prism_vault_agent.agent.runs.runs import Runs
@@ -114,6 +115,7 @@ class Parts:
     status: Status
     listeners: Listeners
     requests: FileRequests
+    supervisors: Supervisors
     sidecar: Sidecar | None
 
     @classmethod
@@ -136,7 +138,7 @@ class Parts:
         reading = Reading(workers, session, mounts, leases, Metrics())
         status.counted, consumers.told = reading.metrics, reading.metrics.rotations.told
         renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
-        runs.note, runs.on_revoke = audit.note, lambda run, paths: revocation(front.settings.scopes, run.render, paths)
+        runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(front.settings.scopes, render, paths)
         turns = Turns(str(Path(settings.agent.state) / "rotation"))
         health = Health(lambda: front.settings, files, consumers, audit.note, str(Path(settings.agent.state) / "health"))
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
@@ -157,7 +159,8 @@ class Parts:
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
         session.refused, status.sidecar = orders.take_back, sidecar
         requests = FileRequests(files, renders, status)
-        supervisors = Supervisors(runs, lambda: front.settings.agent.connections_per_user)
+        ends = Ends(leases, freshness, runs.on_revoke)
+        supervisors = Supervisors(runs, lambda: front.settings.agent.connections_per_user, ends)
         runs.for_good, rotation.restart = supervisors.ending, supervisors.restart
         front = Front(
             settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
@@ -175,7 +178,7 @@ class Parts:
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
             consumers=consumers, renders=renders, health=health, rotation=rotation, watch=watch, freshness=freshness,
             lease_watch=lease_watch, orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
-            status=status, listeners=listeners, requests=requests, sidecar=sidecar,
+            status=status, listeners=listeners, requests=requests, supervisors=supervisors, sidecar=sidecar,
         )  # fmt: skip
 
     async def take_over(self) -> None:
@@ -192,6 +195,7 @@ class Parts:
         leases.adopt({render.reservation.id for render in renders})
         for render in renders:
             mounts.recall(render.reservation.grant, render.leases)
+        self.freshness.tick()
 
     def lasting(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return the loops that stopping needs."""
@@ -204,7 +208,7 @@ class Parts:
             self.session.run(), self.session.probe(), self.front.serve(self.listeners[0].socket), self.watch.run(),
             self.lease_watch.run(), self.freshness.run(), self.renders.run(), self.consumers.run(), self.rotation.run(),
             self.health.run(), self.signals.run(), self.reload.watch(directories), self.log.witness.run(),
-            self.credentials.serve(self.listeners[1]),
+            self.credentials.serve(self.listeners[1]), self.supervisors.run(),
             Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 

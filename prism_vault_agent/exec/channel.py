@@ -23,24 +23,34 @@ GRACE = 10.0  # seconds, where nobody has told another
 
 
 class Terms:
-    """What a release says to who supervises: the scope's ``grace`` in seconds, whether to wait for ``orders``, and its ``id``."""
+    """What a release says to who supervises: the scope's ``grace`` in seconds, whether to wait for ``orders``, and its ``id``.
 
-    __slots__ = ("grace", "id", "orders")
+    ``ends`` is until when what it gave may be used while no agent says otherwise (CLOCK_BOOTTIME seconds), None without an end.
+    """
+
+    __slots__ = ("ends", "grace", "id", "orders")
 
     def __init__(self, told: bytes) -> None:
         """Read what :func:`terms` wrote."""
-        grace, orders, self.id = told.split(b" ", 2)
+        grace, orders, ends, self.id = told.split(b" ", 3)
         self.grace = int(grace) / 1000 if grace else GRACE
         self.orders = orders == b"1"
+        self.ends = boottime(ends)
 
 
-def terms(grace: bytes, orders: bytes, name: bytes) -> bytes:
-    """Return what a command tells: the grace in milliseconds, ``1`` for orders, and the release's id; what is none is empty."""
-    return b"%b %b %b" % (
+def terms(grace: bytes, orders: bytes, ends: bytes, name: bytes) -> bytes:
+    """Return what a command tells: grace and end in milliseconds, ``1`` for orders, the release's id; what is none is empty."""
+    return b"%b %b %b %b" % (
         grace if grace.isdigit() and len(grace) < 10 else b"",
         orders if orders == b"1" else b"",
+        ends if boottime(ends) is not None else b"",
         name if len(name) < 64 else b"",
     )
+
+
+def boottime(milliseconds: bytes) -> float | None:
+    """Return the seconds of CLOCK_BOOTTIME that are told in milliseconds, None where none are."""
+    return int(milliseconds) / 1000 if milliseconds.isdigit() and len(milliseconds) < 16 else None
 
 
 def tell(channel: _socket.socket, what: bytes) -> None:

@@ -116,7 +116,7 @@ def _become(launch: Launch, headers: dict[bytes, bytes], body: bytes) -> "NoRetu
         released = wire.decode_block(body)
     except Malformed as error:
         raise _misunderstood(f"in its environment {error}") from None
-    terms = tuple(headers.get(b"x-prism-vault-" + name, b"") for name in (b"grace-ms", b"orders", b"audit-id"))
+    terms = tuple(headers.get(b"x-prism-vault-" + name, b"") for name in (b"grace-ms", b"orders", b"ends-ms", b"audit-id"))
     if headers.get(b"x-prism-vault-adopt") == b"1":
         from prism_vault_agent.exec import kernel  # noqa: PLC0415 - only where nothing else keeps the command's daemons together
 

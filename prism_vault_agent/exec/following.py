@@ -19,8 +19,8 @@ class Supervisor:
 
     ``terms`` are those of the present start, once there are; ``release`` is its name, or that of the start before. ``asked`` is
     the signal by which it was last asked to end, else 0, and ``asked_at`` when. ``ordered``: it is being ended because the agent
-    ordered to start it anew. ``waiting``: it was said that the command cannot be started for now. ``bereft`` is the status
-    without a lifeline.
+    ordered to start it anew, or is not there and what the command has is ``over``. ``waiting``: it was said that the command
+    cannot be started for now. ``bereft`` is the status without a lifeline.
     """
 
     __slots__ = (
@@ -32,6 +32,7 @@ class Supervisor:
         "lifeline",
         "ordered",
         "orders",
+        "over",
         "poll",
         "release",
         "restarts",
@@ -56,7 +57,7 @@ class Supervisor:
         self.asked = 0
         self.asked_at = self.began = 0.0
         self.bereft = 0
-        self.running = self.ordered = self.waiting = False
+        self.running = self.ordered = self.over = self.waiting = False
         self.poll = select.poll()
         self.orders = Orders(agents, self.poll)
         self.poll.register(lifeline.fileno(), select.POLLIN)
@@ -76,19 +77,19 @@ class Supervisor:
 
     def _once(self) -> int:
         """Have the command started, and return the status of its end."""
-        self.terms, self.running, self.ordered = None, True, False
+        self.terms, self.running, self.ordered, self.over = None, True, False, False
         channel.tell(self.lifeline, channel.GO + (channel.QUIET if self.waiting else channel.ALOUD) + self.release)
         status = None
         while status is None:
             status = self._step(None)
         self.running = False
         self.orders.follow(b"")
-        return status
+        return AGENT_UNAVAILABLE << 8 if self.over and not self._was_asked(time.monotonic()) else status
 
     def _pause(self, status: int, *, first: bool) -> float | None:
         """Return how many seconds after this end the command is started again, None where it is not."""
         now, chance = time.monotonic(), posix.urandom(1)[0] / 255
-        if not self.again or self.bereft or self._over(now):
+        if not self.again or self.bereft or self._was_asked(now):
             return None
         if self.terms is None:
             if first or not posix.WIFEXITED(status) or posix.WEXITSTATUS(status) not in _LATER:
@@ -105,7 +106,7 @@ class Supervisor:
             report(Failure(0, f"{told}; it is left at that (--restart-limit)"), [])
         return pause
 
-    def _over(self, now: float) -> bool:
+    def _was_asked(self, now: float) -> bool:
         """Tell whether the command ended because we were asked to: by SIGTERM at any time, by another signal within the grace.
 
         A command has its own use for Ctrl-C, and may end of something else much later.
@@ -134,12 +135,21 @@ class Supervisor:
                     self._pass_on(each)
             elif descriptor == self.lifeline.fileno():
                 status = self._told(channel.hear(self.lifeline))
-            elif self.orders.ordered(descriptor) and not self.ordered:
-                self.ordered = True
-                self.asked = 0 if self.asked != _signal.SIGTERM else self.asked
-                channel.tell(self.lifeline, channel.STOP)
+            elif self.orders.ordered(descriptor):
+                self._end()
+        if self.orders.over() and not self.ordered:
+            report(Failure(0, "no agent is there, and what the command was given has come to its end: it is ended"), [])
+            self.over = True
+            self._end()
         self.orders.connect()
         return status
+
+    def _end(self) -> None:
+        """Have the command ended within its grace, to be started anew where it is ever started again."""
+        if not self.ordered:
+            self.ordered = True
+            self.asked = 0 if self.asked != _signal.SIGTERM else self.asked
+            channel.tell(self.lifeline, channel.STOP)
 
     def _told(self, told: bytes) -> int | None:
         """Act on what the lifeline tells: its end, how the command ended, or that it stopped, and went on, and so on."""
@@ -155,7 +165,8 @@ class Supervisor:
             self.restarts.started()
             if self.terms.orders:
                 self.again = True
-                self.orders.follow(self.release)
+            if self.terms.orders or self.terms.ends is not None:
+                self.orders.follow(self.release, self.terms.ends)
         elif kind == channel.SENT:
             self.asked, self.asked_at = what[0], time.monotonic()
         elif kind == channel.CONTINUED:

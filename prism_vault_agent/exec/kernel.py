@@ -1,16 +1,20 @@
-"""Two calls of the kernel's that the interpreter has no name for: signals read from a descriptor, and adopting orphans."""
+"""Calls of the kernel's that the interpreter has no name for: signals from a descriptor, adopting orphans, and a timer."""
 
 import _ctypes  # `ctypes` around it costs 15 more modules
 import _signal  # type: ignore[import-not-found]  # as in client.py
 import posix
 import resource
 import sys
+import time
 
 PR_SET_DUMPABLE = 4
 MCL_ALL = 7  # what is there, what comes, and only once it is touched: mlockall(2)
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SFD_NONBLOCK = 0o4000  # bits/signalfd.h, as below
 SFD_CLOEXEC = 0o2000000
+TFD_NONBLOCK = 0o4000  # linux/timerfd.h, as below
+TFD_CLOEXEC = 0o2000000
+TFD_TIMER_ABSTIME = 1
 SIGNAL_RECORD = 128  # bytes of one struct signalfd_siginfo, see signalfd(2)
 SIGNAL_SET = 128  # bytes of the C library's sigset_t
 
@@ -62,8 +66,24 @@ def close_memory() -> None:
         _call("mlockall", MCL_ALL)
 
 
-def _call(name: str, *arguments: int | bytes) -> int:
-    """Return what a function of the C library returns; numbers are passed as ``int``, bytes by their address."""
+def timer() -> int:
+    """Return a descriptor that is ready when CLOCK_BOOTTIME says what :func:`set_timer` does. Raises ``OSError``."""
+    return _call("timerfd_create", time.CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC)
+
+
+def set_timer(descriptor: int, at: float | None) -> None:
+    """Have a timer be ready ``at`` so many seconds, and not before; never with None. It is not ready any more if it was.
+
+    That clock runs on while the host sleeps, so a timer that is due by then is ready when it wakes: timerfd_create(2).
+    """
+    seconds, part = divmod(max(int(at * 1_000_000_000), 1), 1_000_000_000) if at is not None else (0, 0)
+    word = 8 if sys.maxsize > 2**32 else 4
+    spec = bytes(2 * word) + seconds.to_bytes(word, sys.byteorder) + part.to_bytes(word, sys.byteorder)
+    _call("timerfd_settime", descriptor, TFD_TIMER_ABSTIME, spec, None)
+
+
+def _call(name: str, *arguments: int | bytes | None) -> int:
+    """Return what a function of the C library returns: numbers are passed as ``int``, bytes by their address, None as NULL."""
     program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # typeshed forgets that None is the program itself, dlopen(3)
     function = _ctypes.dlsym(program, name)
     result: int = _ctypes.call_function(function, arguments)

@@ -54,7 +54,7 @@ class Launch:
     ) -> "NoReturn":
         """Replace this process by the command; its supervisor is told the ``terms`` of the release.
 
-        These are grace, orders and name (``channel.terms``). Raises ``Failure``: 78 for a collision or too much, 126, 127.
+        These are grace, orders, end and name (``channel.terms``). Raises ``Failure``: 78 for a collision or too much, 126, 127.
         """
         kept = self.kept.pristine if pristine or self.pristine else self.kept.all
         variables = environment.compose(kept, released, collision)

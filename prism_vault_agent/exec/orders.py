@@ -1,42 +1,63 @@
-"""The connection over which the agent orders to start a supervised command anew: one for each release, made anew when it ends."""
+"""What the agent says of a supervised command while it runs: to start it anew, and until when what it has may be used.
+
+It comes over a connection of its own for each release, made anew when it ends. While there is none the last end that was told
+stands: it is waited for by a timer of the kernel's.
+"""
 
 import _socket
 import posix
 import select
 import time
 
-from prism_vault_agent.exec import wire
+from prism_vault_agent.exec import channel, kernel, wire
 
 RESTART = b"restart"
+ENDS = b"ends "
 SOONEST = 0.05  # seconds before the first of several attempts in a row to connect; each further pause is twice as long
 LATEST = 2.0
 _PIECE = 4096
 
 
 class Orders:
-    """The orders about the present release; ``paths`` is where the agent may listen, looked at in this order."""
+    """The orders about the present release; ``paths`` is where the agent may listen, looked at in this order.
 
-    __slots__ = ("connection", "due", "paths", "pause", "poll", "received", "release")
+    ``ends`` is when what that release gave comes to its end (CLOCK_BOOTTIME seconds), None where it does not. ``answered`` tells
+    whether an agent is there and has said that it knows of us: from then on it decides.
+    """
+
+    __slots__ = ("answered", "connection", "due", "ends", "paths", "pause", "poll", "received", "release", "timer")
 
     def __init__(self, paths: list[str], poll: select.poll) -> None:
         """Nothing is asked yet; what there is to be read shows in ``poll``."""
         self.paths = paths
         self.poll = poll
         self.connection: _socket.socket | None = None
+        self.answered = False
         self.release = b""
         self.received = b""
+        self.ends: float | None = None
+        self.timer = -1
         self.pause = SOONEST
         self.due = 0.0
 
-    def follow(self, release: bytes) -> None:
-        """Wait for orders about a release from now on, none where it is empty."""
+    def follow(self, release: bytes, ends: float | None = None) -> None:
+        """Wait for orders about a release that ``ends`` then; from now on for none where it is empty."""
         self._close()
-        self.release, self.pause, self.due = release, SOONEST, 0.0
+        self.release, self.ends, self.pause, self.due = release, ends, SOONEST, 0.0
+        self._set_timer()
         self.connect()
 
     def left(self) -> float | None:
         """Return the seconds until the next attempt to connect, None where there is none."""
         return max(self.due - time.monotonic(), 0.0) if self.release and self.connection is None else None
+
+    def over(self) -> bool:
+        """Tell, once, that what the release gave has come to its end and no agent is there that says otherwise."""
+        if self.answered or self.ends is None or time.clock_gettime(time.CLOCK_BOOTTIME) < self.ends:
+            return False
+        self.ends = None
+        self._set_timer()
+        return True
 
     def connect(self) -> None:
         """Connect where it is time to. It waits for nobody: where the agent takes no connection now, it is tried again later."""
@@ -69,16 +90,31 @@ class Orders:
         except OSError:
             piece = b""
         self.received += piece
-        head, end, orders = self.received.partition(b"\r\n\r\n")
-        if not piece or len(self.received) > _PIECE or (end and not head.startswith(b"HTTP/1.1 200")):
+        if not self.answered:
+            head, end, rest = self.received.partition(b"\r\n\r\n")
+            if end and head.startswith(b"HTTP/1.1 200"):
+                self.answered, self.pause, self.received = True, SOONEST, rest
+                self._set_timer()
+        *lines, self.received = self.received.split(b"\n") if self.answered else [self.received]
+        for line in lines:
+            if line.startswith(ENDS):
+                self.ends = channel.boottime(line[len(ENDS) :])
+        if not piece or len(self.received) > _PIECE or (b"\r\n\r\n" in self.received and not self.answered):
             self._close()
-            return False
-        if end:
-            self.pause = SOONEST
-        return bool(end) and RESTART in orders.split(b"\n")[:-1]
+        return RESTART in lines
 
     def _close(self) -> None:
         if self.connection is not None:
             self.poll.unregister(self.connection.fileno())
             self.connection.close()
-            self.connection = None
+            self.connection, self.answered = None, False
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Be woken at the end of what is there; not while an agent is."""
+        at = None if self.answered else self.ends
+        if self.timer < 0 and at is not None:
+            self.timer = kernel.timer()
+            self.poll.register(self.timer, select.POLLIN)
+        if self.timer >= 0:
+            kernel.set_timer(self.timer, at)

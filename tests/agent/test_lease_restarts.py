@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from prism_vault_agent.exec.wire import request
 from tests.support.agent import LAUNCHER
 from tests.support.fault_proxy import Fault, with_kind
 from tests.support.leased import Leased, leased
@@ -65,6 +68,75 @@ def test_a_run_that_ended_while_there_was_no_agent_leaves_nothing(made):
     assert made.children(audit_id) == []
     wait_until(lambda: agent.status()["leases"] == {"held": 0, "revoking": 0, "last_error": ""}, 30)
     assert (agent.directory / "state" / "leases").read_text() == ""
+
+
+@contextlib.contextmanager
+def supervised(made: Leased, name: str, renewals: int = 1) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Have a supervised command run with a scope until its lease was renewed so often; yield its supervisor, and the audit id."""
+    agent = made.filed.stack.agent
+    words = ("--timeout", "60s", "--scope", name, "--run-ref", name, "--supervise", "--", "/bin/sleep", "600")
+    child = agent.spawn(*words, stdout=subprocess.DEVNULL)
+
+    def run() -> list[str]:
+        found = [run for run in agent.status()["runs"] if run["run_ref"] == name]
+        return [run["id"] for run in found if all(lease["renewed"] >= renewals for lease in run["leases"])]
+
+    try:
+        (audit_id,) = wait_until(run, 60)
+        yield child, audit_id
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_f69_a_supervised_command_ends_with_its_lease_while_there_is_no_agent(made):
+    """Nobody renews the lease any more: its supervisor ends the command by then, and says so; what is unbounded goes on."""
+    agent = made.filed.stack.agent
+    name, stale, free = made.scope("unattended", role=("4s", "1h"), grace="1s", files=[]), "unattended-kv", "unattended-free"
+    made.filed.scope(stale, stale_ok="3s", files=[])
+    made.filed.scope(free, files=[])
+    words = (("--scope", each, "--supervise", "--", "/bin/sleep", "600") for each in (stale, free))
+    bounded, unbounded = (agent.spawn(*each, stdout=subprocess.DEVNULL) for each in words)
+    try:
+        with supervised(made, name) as (child, audit_id):
+            agent.kill()
+            assert (child.wait(60), bounded.wait(60), unbounded.poll()) == (69, 69, None)
+            for each in (child, bounded):
+                assert each.stderr is not None
+                assert "what the command was given has come to its end" in each.stderr.read()
+            agent.start()
+            made.becomes(name, 0)
+            assert made.filed.ended(audit_id) == "exited"
+    finally:
+        for each in (bounded, unbounded):
+            each.kill()
+            each.communicate()
+
+
+def test_f69_the_next_agent_renews_what_a_supervised_command_has(made):
+    """The next agent knows the command, renews its lease, and tells its supervisor an end that is later than that of before."""
+    agent = made.filed.stack.agent
+    name = made.scope("attended", role=("60s", "1h"), grace="1s", files=[])
+    with supervised(made, name, renewals=0) as (child, audit_id):
+        before = wait_until(lambda: told_end(agent.socket, audit_id))
+        agent.kill()
+        agent.start()
+        wait_until(lambda: told_end(agent.socket, audit_id) > before, 30)
+        assert (child.poll(), [run["id"] for run in agent.status()["runs"]]) == (None, [audit_id])
+    made.becomes(name, 0)
+
+
+def told_end(path: str, audit_id: str) -> int:
+    """Return the end that an agent tells who waits for orders about a release, in milliseconds; 0 where it does not know one.
+
+    The supervisor comes back at once and takes the connection over.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(path)
+        connection.sendall(request(b"/v1/orders", audit_id.encode()))
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    return int(answer.rpartition(b"ends ")[2]) if b"ends " in answer else 0
 
 
 POINTS: dict[str, Callable[[Seen], bool]] = {

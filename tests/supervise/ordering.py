@@ -16,13 +16,20 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-prism-vault-orders\r\n\r
 
 
 class OrderingAgent:
-    """Answers as ``replies`` say, then with numbered values of ``DB``. ``waiting`` are the supervisors, by release."""
+    """Answers as ``replies`` say, then with numbered values of ``DB``. ``waiting`` are the supervisors, by release.
 
-    def __init__(self, directory: Path, *replies: bytes, grace: float = 10, first: int = 1) -> None:
+    What it releases ``ends`` then (CLOCK_BOOTTIME seconds).
+    """
+
+    def __init__(
+        self, directory: Path, *replies: bytes, grace: float = 10, first: int = 1, ends: float | None = None, orders: bool = True
+    ) -> None:
         self.fake = FakeAgent(directory, self._reply)
         self.path = self.fake.path
         self.replies = list(replies)
         self.grace = grace
+        self.ends = ends
+        self.orders = orders
         self.starts = first - 1
         self.after: list[bytes] = []
         self.waiting: dict[str, socket.socket] = {}
@@ -37,10 +44,14 @@ class OrderingAgent:
         for connection in self.waiting.values():
             connection.close()
 
+    def tell(self, start: int, line: bytes) -> None:
+        """Tell the supervisor of a start a line, once it waits for that."""
+        wait_until(lambda: f"pva_{start}" in self.waiting)
+        self.waiting[f"pva_{start}"].sendall(line + b"\n")
+
     def order(self, start: int) -> None:
         """Order the command of a start, counted from 1, to be started anew, once its supervisor waits for that."""
-        wait_until(lambda: f"pva_{start}" in self.waiting)
-        self.waiting[f"pva_{start}"].sendall(b"restart\n")
+        self.tell(start, b"restart")
 
     def _reply(self, connection: socket.socket) -> None:
         head, _, body = self.fake.requests[-1].partition(b"\r\n\r\n")
@@ -57,7 +68,8 @@ class OrderingAgent:
         self.starts += 1
         more = {
             "X-Prism-Vault-Grace-Ms": str(int(self.grace * 1000)),
-            "X-Prism-Vault-Orders": "1",
+            "X-Prism-Vault-Orders": str(int(self.orders)),
+            "X-Prism-Vault-Ends-Ms": "" if self.ends is None else str(int(self.ends * 1000)),
             "X-Prism-Vault-Audit-Id": f"pva_{self.starts}",
         }
         connection.sendall(answer({b"DB": b"%d" % self.starts}, more=more))

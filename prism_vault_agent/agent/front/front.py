@@ -127,7 +127,16 @@ class Front:
         reading = deadline - min(TELLING_SECONDS, asked.seconds / 4)
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
         guards = guards_of(caller.pid) if asked.request.supervised else ()
-        sink = SocketSink(connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper)
+        sink = SocketSink(
+            connection,
+            peer,
+            caller,
+            deadline,
+            self._runs.records,
+            guards,
+            self.settings.agent.helper,
+            self._supervisors.ends.of if asked.request.supervised else None,
+        )
         provider = Preparing(WorkerProvider(self._reading, exec_job(rooms), reading), sink)
         timed = self._reading.metrics.timed("exec", self._audit, provider, sink)
         try:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # A lease that was renewed lives as long as at first, or its max ttl has cut it short.
 WHOLE: Final = 0.9
 SHORTEST_WAIT: Final = 0.2
+# Of its life: so much earlier than its credential a process is asked to end, but never earlier than its grace.
+MARGIN: Final = 0.1
 
 
 def now() -> float:
@@ -97,6 +99,11 @@ class Child:
     def expires(self) -> float:
         """When the first of all that it takes ends."""
         return min(self.ends.values(), default=math.inf)
+
+    @property
+    def ask_at(self) -> float:
+        """When a process that holds it is asked to end: so much earlier that its grace is over by then."""
+        return self.expires - min(self.reservation.grant.grace, self.span * MARGIN)
 
     @property
     def first(self) -> str:

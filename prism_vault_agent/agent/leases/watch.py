@@ -43,8 +43,6 @@ CLOSE_SECONDS: Final = 2.0
 PAUSE_FIRST: Final = 0.5
 PAUSE_LONGEST: Final = 60.0
 AT_ONCE: Final = 8
-# Of its life: so much earlier than its credential a process is asked to end, but never earlier than its grace.
-MARGIN: Final = 0.1
 
 
 class LeaseWatch:
@@ -139,12 +137,7 @@ class LeaseWatch:
         """Take back what ends: files at their end, a run so much earlier that its grace is over by then."""
         if holder is None or child.expires == math.inf:
             return
-        if isinstance(holder, Rendered):
-            if child.expires <= at:
-                self._take_back(child, holder, "lease_expired")
-            return
-        grace = min(scope.grace for scope in child.reservation.grant.scopes)
-        if child.expires - min(grace, child.span * MARGIN) <= at:
+        if (child.expires if isinstance(holder, Rendered) else child.ask_at) <= at:
             self._take_back(child, holder, "lease_expired")
 
     def _take_back(self, child: Child, holder: Run | Rendered, why: str) -> None:

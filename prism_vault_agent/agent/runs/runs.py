@@ -59,7 +59,7 @@ class Runs:
         self._pause = LOOK_FIRST
         self._left: dict[Run, str] = {}
         self._following = Following()
-        self.on_revoke: Callable[[Run, Collection[str] | None], Reaction] = lambda _run, _paths: TERMINATE
+        self.on_revoke: Callable[[Render, Collection[str] | None], Reaction] = lambda _render, _paths: TERMINATE
         self.note: Callable[[str, str], None] = lambda _reason, _message: None
 
     def __iter__(self) -> Iterator[Run]:
@@ -194,7 +194,7 @@ class Runs:
 
         Return how it ended, or why it did not.
         """
-        said = TERMINATE if now or why == ON_ROTATE else self.on_revoke(run, paths)
+        said = TERMINATE if now or why == ON_ROTATE else self.on_revoke(run.render, paths)
         if said.does == "clear" and not run.ended.is_set():
             return self._leave(run, why)
         self.for_good(run, why)
@@ -212,7 +212,7 @@ class Runs:
 
     def leaves(self, run: Run, paths: Collection[str]) -> bool:
         """Tell whether a run is left, and would be at a revocation of these paths, too: then there is nothing new to be told."""
-        return run in self._left and self.on_revoke(run, paths).does == "clear"
+        return run in self._left and self.on_revoke(run.render, paths).does == "clear"
 
     def left(self, run: Run) -> str:
         """Return why a run that is left should have been ended; nothing for any other."""

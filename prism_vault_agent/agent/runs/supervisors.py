@@ -1,4 +1,4 @@
-"""The supervisors of runs (``exec --supervise``) that wait for orders, and the one order that there is: start it anew.
+"""The supervisors of runs (``exec --supervise``) that wait for orders: to start it anew, and when what it has comes to its end.
 
 A supervisor names the release that its command has, on a connection that stays. It makes it anew when we were away: nothing of it
 is kept. Which user's it is the kernel says, so nobody gets another user's orders.
@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.agent.front.http import head
+from prism_vault_agent.agent.runs.ends import in_milliseconds
 from prism_vault_agent.errors import Denied, Unavailable
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from prism_vault_agent.agent.runs.ends import Ends
     from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
 
 log = structlog.get_logger()
 
 RESTART: Final = b"restart\n"
+ENDS: Final = b"ends %b\n"
+NEVER: Final = b"never"
+# How often it is looked whether an end has changed; until it is told, the one before stands.
+SECONDS: Final = 1.0
 ORDERS: Final = "application/x-prism-vault-orders"
 # A command that was just started, or whose agent was away, has a supervisor that is about to come.
 COMING_SECONDS: Final = 5.0
@@ -38,10 +44,12 @@ TOO_OLD: Final = ("exited", "lease_expired", "stale")
 class Supervisors:
     """The connections, by user and release. ``most`` returns how many one user may have beyond one for each run of his."""
 
-    def __init__(self, runs: Runs, most: Callable[[], int]) -> None:
-        """Order about ``runs``."""
+    def __init__(self, runs: Runs, most: Callable[[], int], ends: Ends) -> None:
+        """Order about ``runs``, and tell when their ``ends`` are."""
         self._runs = runs
         self._most = most
+        self.ends = ends
+        self._told: dict[tuple[int, str], bytes] = {}
         self._waiting: dict[tuple[int, str], socket.socket] = {}
         self._came = asyncio.Condition()
         self._taken_back: dict[str, None] = {}
@@ -59,6 +67,23 @@ class Supervisors:
         if self._send(key, (head(200, {"Content-Type": ORDERS}) + "\r\n").encode()):
             async with self._came:
                 self._came.notify_all()
+            self._tell_ends()
+
+    async def run(self) -> None:
+        """Tell each supervisor when what its command has comes to its end, whenever that changes, until cancelled."""
+        while True:
+            self._tell_ends()
+            await asyncio.sleep(SECONDS)
+
+    def _tell_ends(self) -> None:
+        for run in self._runs if self._waiting else ():
+            key = _key(run)
+            end = self.ends.of(run.render) if key in self._waiting else None
+            if end is None:
+                continue
+            told = in_milliseconds(end).encode() or NEVER
+            if self._told.get(key) != told and self._send(key, ENDS % told):
+                self._told[key] = told
 
     async def restart(self, run: Run) -> None:
         """Have a run's supervisor end it and start it anew; return when it has ended.
@@ -114,6 +139,7 @@ class Supervisors:
 
     def _leave(self, key: tuple[int, str]) -> None:
         """Close a connection: its supervisor has ended, or has started another release."""
+        self._told.pop(key, None)
         connection = self._waiting.pop(key, None)
         if connection is not None:
             asyncio.get_running_loop().remove_reader(connection)
