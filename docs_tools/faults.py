@@ -117,7 +117,7 @@ PROCESS: Final = {
     ),
     80: (
         "a signal while the secrets are fetched",
-        "no command, a row, the signal's status",
+        "no command, the signal's status, a row: failure below a supervisor, else denied",
         "agent/test_child_faults.py supervise/test_signals.py",
     ),
 }

@@ -18,7 +18,7 @@ from prism_vault_agent.agent.runs.ending import NOT_OURS
 from prism_vault_agent.agent.runs.ends import in_milliseconds
 from prism_vault_agent.agent.runs.signalling import signal_all
 from prism_vault_agent.agent.trees.tree import entered, kept
-from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProviderUnavailable
+from prism_vault_agent.errors import CannotCreate, PrismVaultError, ProviderUnavailable, Unavailable
 from prism_vault_agent.model import Receipt, Render, Reservation
 from prism_vault_agent.policy.reactions import may_restart
 
@@ -56,7 +56,8 @@ class SocketSink:
     records: RunRecords
     guards: tuple[Guard, ...] = ()
     helper: str = ""
-    ends: Callable[[Render], float | None] | None = None
+    ends: Callable[[Render], float | None] = lambda _: None
+    supervised: bool = False
     tree: Tree | None = None
     _preparing: asyncio.Task[Group | Sweep] | None = None
 
@@ -73,7 +74,16 @@ class SocketSink:
                 await asyncio.to_thread((await self._preparing).leave)
 
     def check(self) -> None:
-        """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens."""
+        """Raise ``PeerGone`` unless the caller is the process that policy looked at, and still listens.
+
+        Below a supervisor it is a child of ours that was told to end: an interruption (``Unavailable``), no denial.
+        """
+        if self.supervised:
+            try:
+                self.peer.check()
+            except PeerGone as gone:
+                told = "it was ended while its secrets were read"
+                raise Unavailable(told, mend=gone.mend, reason="interrupted") from None
         self.peer.still(self.caller)
         poll = select.poll()
         poll.register(self.connection, 0)  # POLLHUP: closed altogether; who only says no more may still listen
@@ -95,7 +105,8 @@ class SocketSink:
             "X-Prism-Vault-Orders": str(int(_may_restart(reservation.grant))),
         }
         resolution = receipt.resolution
-        if self.ends and (end := in_milliseconds(self.ends(Render(reservation, resolution.names, resolution.leases)))):
+        ends = self.ends(Render(reservation, resolution.names, resolution.leases)) if self.supervised else None
+        if end := in_milliseconds(ends):
             headers["X-Prism-Vault-Ends-Ms"] = end
         self.tree = tree = await asyncio.shield(self.prepare(reservation))
         headers["X-Prism-Vault-Adopt"] = str(int(tree.is_told_by_parents and not reservation.grant.request.supervised))

@@ -159,8 +159,9 @@ class Parts:
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
         session.refused, status.sidecar = orders.take_back, sidecar
         requests = FileRequests(files, renders, status)
-        ends = Ends(leases, freshness, runs.on_revoke)
-        supervisors = Supervisors(runs, lambda: front.settings.agent.connections_per_user, ends)
+        supervisors = Supervisors(
+            runs, lambda: front.settings.agent.connections_per_user, Ends(leases, freshness, runs.on_revoke)
+        )
         runs.for_good, rotation.restart = supervisors.ending, supervisors.restart
         front = Front(
             settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,

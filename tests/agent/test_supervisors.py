@@ -24,6 +24,7 @@ from tests.support.agent import LAUNCHER, AgentProcess
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from prism_vault_agent.agent.runs.ends import Ends
     from prism_vault_agent.agent.runs.runs import Runs
 
 CANARY = "canary-5b1d77e0"
@@ -142,7 +143,7 @@ def test_what_is_merely_too_old_may_be_had_anew(why, is_denied):
     """What was taken back is not released to a further start; what has merely come to its end is."""
 
     async def asked() -> None:
-        supervisors, held = Supervisors(cast("Runs", []), lambda: 1), reservation()
+        supervisors, held = Supervisors(cast("Runs", []), lambda: 1, cast("Ends", None)), reservation()
         supervisors.ending(Run(Render(held, (), ()), -1, 0.0, swept(held.grant.caller, None)), why)
         supervisors.check(None)
         supervisors.check("pva_other")

@@ -128,15 +128,9 @@ class Front:
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
         guards = guards_of(caller.pid) if asked.request.supervised else ()
         sink = SocketSink(
-            connection,
-            peer,
-            caller,
-            deadline,
-            self._runs.records,
-            guards,
-            self.settings.agent.helper,
-            self._supervisors.ends.of if asked.request.supervised else None,
-        )
+            connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper,
+            self._supervisors.ends.of, supervised=asked.request.supervised,
+        )  # fmt: skip
         provider = Preparing(WorkerProvider(self._reading, exec_job(rooms), reading), sink)
         timed = self._reading.metrics.timed("exec", self._audit, provider, sink)
         try:
@@ -151,13 +145,8 @@ class Front:
             names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))
             told = f"it took longer than {asked.seconds:.1f} s"
             raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=names) from None
-        log.info(
-            "render.released",
-            audit_id=rendered.reservation.audit_id,
-            pid=caller.pid,
-            uid=caller.uid,
-            names=list(rendered.names),
-        )
+        audit_id = rendered.reservation.audit_id
+        log.info("render.released", audit_id=audit_id, pid=caller.pid, uid=caller.uid, names=list(rendered.names))
         run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree, guards=guards)
         peer.pidfd = -1
         self._runs.judge(self.settings.scopes, [run])  # which may be others since this render began
