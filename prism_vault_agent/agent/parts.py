@@ -125,36 +125,33 @@ class Parts:
         """Make them for ``settings``, which were read from ``configuration``, and for ``sidecar`` where the agent is one."""
         workers = Workers(settings.vault, settings.agent.workers)
         session = Session(workers, settings.vault.auth)
-        ours = Log.make(settings, session)
+        ours, mounts, state = Log.make(settings, session), Mounts(), settings.agent.state
         audit, chain = ours.audit, ours.chain
-        mounts = Mounts()
-        runs = Runs(audit.clear, RunRecords(str(Path(settings.agent.state) / "runs"), mounts.known), settings.agent.helper)
+        runs = Runs(audit.clear, RunRecords(f"{state}/runs", mounts.known), settings.agent.helper)
         status = Status(session, ours.outbox, ours.witness, workers, runs, *listeners, hardening)
-        consumers = Consumers(lambda: front.settings, audit.note, Standings(str(Path(settings.agent.state) / "notify")))
+        consumers = Consumers(lambda: front.settings, audit.note, Standings(f"{state}/notify"))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         audit.forget = runs.records.drop, files.ends.forget
-        leases = status.leases = Leases(Journal(str(Path(settings.agent.state) / "leases"), "leases"))
+        leases = status.leases = Leases(Journal(f"{state}/leases", "leases"))
         audit.leases, session.in_use = leases, leases.in_use
         reading = Reading(workers, session, mounts, leases, Metrics())
         status.counted, consumers.told = reading.metrics, reading.metrics.rotations.told
         renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
         runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(front.settings.scopes, render, paths)
-        turns = Turns(str(Path(settings.agent.state) / "rotation"))
-        health = Health(lambda: front.settings, files, consumers, audit.note, str(Path(settings.agent.state) / "health"))
+        health = Health(lambda: front.settings, files, consumers, audit.note, f"{state}/health")
+        turns = Turns(f"{state}/rotation")
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
         rotation.unjudged, health.switching, health.rolled_back = health.unjudged, rotation.signalling, rotation.back
         budget = Budget(lambda: front.settings.vault.poll_requests)
         freshness = status.freshness = Freshness(
-            runs, files, leases, lambda: front.settings, note=audit.note, path=str(Path(settings.agent.state) / "answered")
+            runs, files, leases, lambda: front.settings, note=audit.note, path=f"{state}/answered"
         )  # fmt: skip
         watch = status.watch = Watch(
-            reading, runs, files, renders,
-            rotation=rotation, budget=budget, freshness=freshness, settings=lambda: front.settings,
+            reading, runs, files, renders, rotation=rotation, budget=budget, freshness=freshness, settings=lambda: front.settings,
         )  # fmt: skip
         lease_watch = LeaseWatch(
-            reading, runs, files, renders,
+            reading, runs, files, renders, note=audit.note, interval=settings.vault.poll, budget=budget,
             waiting=lambda name: consumers.waiting(name) or rotation.waiting(name), outdated=rotation.note,
-            note=audit.note, interval=settings.vault.poll, budget=budget,
         )  # fmt: skip
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
         session.refused, status.sidecar = orders.take_back, sidecar
@@ -167,10 +164,9 @@ class Parts:
             settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
             status=status,
         )  # fmt: skip
-        credentials = Credentials(lambda: front.settings, audit, reading, runs)
         signals = status.signals = Signals(
             SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
-            rotation=rotation, host=chain.host, epoch=chain.epoch, path=str(Path(settings.agent.state) / "signals"),
+            rotation=rotation, host=chain.host, epoch=chain.epoch, path=f"{state}/signals",
         )  # fmt: skip
         reload = Reload(
             configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation, status=status, note=audit.note
@@ -178,8 +174,9 @@ class Parts:
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
             consumers=consumers, renders=renders, health=health, rotation=rotation, watch=watch, freshness=freshness,
-            lease_watch=lease_watch, orders=orders, front=front, credentials=credentials, signals=signals, reload=reload,
-            status=status, listeners=listeners, requests=requests, supervisors=supervisors, sidecar=sidecar,
+            lease_watch=lease_watch, orders=orders, front=front, signals=signals, reload=reload, status=status,
+            credentials=Credentials(lambda: front.settings, audit, reading, runs), listeners=listeners, requests=requests,
+            supervisors=supervisors, sidecar=sidecar,
         )  # fmt: skip
 
     async def take_over(self) -> None:
