@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Self
 
 from prism_vault_agent.agent.budget import Budget
 from prism_vault_agent.agent.credential import credential_of
-from prism_vault_agent.agent.drops import Drops
 from prism_vault_agent.agent.files.consumers import Consumers
 from prism_vault_agent.agent.files.files import Files
 from prism_vault_agent.agent.files.health import Health
@@ -207,8 +206,16 @@ class Parts:
             self.lease_watch.run(), self.freshness.run(), self.renders.run(), self.consumers.run(), self.rotation.run(),
             self.health.run(), self.signals.run(), self.reload.watch(directories), self.log.witness.run(),
             self.credentials.serve(self.listeners[1]), self.supervisors.run(),
-            Drops(self.settings.agent.drops, self.orders).run(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
+            *self._dropped(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
+
+    def _dropped(self) -> list[Coroutine[None, None, None]]:
+        """Return the loop of the directory of orders, where there is one."""
+        if not self.settings.agent.drops:
+            return []
+        from prism_vault_agent.agent.drops import Drops  # noqa: PLC0415 - a megabyte of imports, for who has a directory
+
+        return [Drops(self.settings.agent.drops, self.orders).run()]
 
     async def stop(self) -> None:
         """Take the files of a sidecar away, revoke what waits for it, tell central what can be told, log out, and close."""
