@@ -95,11 +95,6 @@ def identity_token(transport: Transport, token: str, role: str, deadline: float)
     return IdentityToken(fields.text(data, "token"), fields.seconds(data, "ttl"))
 
 
-def log_out(transport: Transport, token: str, deadline: float) -> None:
-    """Revoke the token and all leases made by it; one that is dead already is as good. Raises as ``Transport.request``."""
-    transport.request("POST", "auth/token/revoke-self", token=token, deadline=deadline, repeatable=True)
-
-
 def _token(auth: dict[str, Any], value: str, seconds: str, kind: str) -> VaultToken:
     """Return the token of an answer; the last three name its fields, which a login and a look-up call differently."""
     if auth.get("mfa_requirement"):
