@@ -63,6 +63,11 @@ def rendered(made: Leased, name: str) -> dict[str, str]:
     return dict(json.loads((made.filed.top / name / "tls.json").read_text()))
 
 
+def public(of: Any) -> bytes:
+    """Return a public key so that it can be compared."""
+    return bytes(of.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
 def revoked(made: Leased, serial: str) -> bool:
     """Tell whether the authority has revoked a certificate."""
     return bool(made.openbao.must("GET", f"pki/cert/{serial}")["data"]["revocation_time"])
@@ -76,9 +81,6 @@ def test_key_certificate_and_chain_are_of_one_issue(made):
     certificate = x509.load_pem_x509_certificate(found["CERTIFICATE"].encode())
     key = load_pem_private_key(found["PRIVATE_KEY"].encode(), None)
     chain = x509.load_pem_x509_certificates(found["FULL_CHAIN"].encode())
-
-    def public(of: Any) -> bytes:
-        return bytes(of.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
     assert public(key.public_key()) == public(certificate.public_key())
     assert chain[0] == certificate and len(chain) == 3
@@ -96,13 +98,16 @@ def test_key_certificate_and_chain_are_of_one_issue(made):
 
 
 def test_a_new_one_is_there_before_two_thirds_of_its_life(made):
-    """A certificate is replaced before two thirds of its life have passed, and not before a half."""
+    """Certificate and key are replaced together before two thirds of their life have passed, and not before a half."""
     name = scope(made, "anew", "plain", ttl="12s", grace="1s")
     made.filed.render(name)
-    first = x509.load_pem_x509_certificate(rendered(made, name)["CERTIFICATE"].encode())
-    wait_until(lambda: made.filed.told(name)["generation"] > 1)
-    second = x509.load_pem_x509_certificate(rendered(made, name)["CERTIFICATE"].encode())
-    at = (second.not_valid_before_utc - first.not_valid_before_utc).total_seconds()
+    first = rendered(made, name)
+    wait_until(lambda: rendered(made, name) != first)
+    second = rendered(made, name)
+    assert made.filed.told(name)["generation"] == 2
+    was, is_now = (x509.load_pem_x509_certificate(each["CERTIFICATE"].encode()) for each in (first, second))
+    assert public(load_pem_private_key(second["PRIVATE_KEY"].encode(), None).public_key()) == public(is_now.public_key())
+    at = (is_now.not_valid_before_utc - was.not_valid_before_utc).total_seconds()
     assert 6 <= at <= 10  # whole seconds, and a render that takes its time
     made.filed.command("clear", name)
 

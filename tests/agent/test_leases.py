@@ -86,15 +86,21 @@ def test_f14_a_lease_that_the_provider_ends_is_taken_back_within_a_poll(made):
     made.becomes(name, 0)
 
 
-def test_a_child_token_that_the_provider_ends_is_taken_back_within_a_poll(made):
-    """A run whose child token is revoked at the provider is ended, though nobody has touched its lease."""
+def test_a_child_token_that_the_provider_ends_takes_that_runs_leases_and_no_others(made):
+    """A revoked child token ends its lease, and its run within a poll; another run of the scope keeps its own."""
     name = made.scope("childless")
-    with made.running(name) as child:
+    with made.running(name, *PRINT) as other, made.running(name) as child:
+        assert other.stdout is not None
+        user, password = other.stdout.read().split()
         audit_id = made.told(child.pid)["id"]
         (accessor,) = made.children(audit_id)
         made.openbao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        made.becomes(name, 1)
+        assert made.users(name) == [user]
         wait_until(lambda: child.poll() is not None, 30)
-    assert made.filed.ended(audit_id) == "lease_revoked"
+        assert made.filed.ended(audit_id) == "lease_revoked"
+        assert other.poll() is None and made.logs_in(user, password)
+    made.becomes(name, 0)
 
 
 def test_a_child_token_can_read_and_no_more(made):
