@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 1.0
-# Up to so many hosts, each change of each is told; above, only how many are in which state.
+# Up to so many hosts, each change of each is told; above, how many are in which state, and by name the last that are not cleared.
 NAMED_HOSTS: Final = 50
+NAMED_LAST: Final = 10
 CONDITIONS: Final = ("scope", "reference", "host", "run_ref")
 
 
@@ -133,23 +134,23 @@ def _follow(central: CentralClient, number: int, until: float) -> Json:
                     raise
                 _say(error.line())
                 continue
-            _changes(known, found)
+            now = progress(found)
+            for name, told in now.items():
+                if known.get(name) != told:
+                    _say(f"{name}{told}")
+            known = now
     except KeyboardInterrupt:
         _say(f"interrupted; the revocation goes on: prism-vault central revocations {number}")
         raise
     return found
 
 
-def _changes(known: dict[str, str], found: Json) -> None:
-    """Tell what has changed since it was last told."""
-    if len(found["hosts"]) > NAMED_HOSTS:
-        now = {"": states(found)}
-    else:
-        now = {f"{each['host']}: ": f"{each['state']}, {each['cleared']} cleared" for each in found["hosts"]}
-    for name, told in now.items():
-        if known.get(name) != told:
-            _say(f"{name}{told}")
-    known.update(now)
+def progress(found: Json) -> dict[str, str]:
+    """Return what is told of each host, by its name; of many, how many are in which state, and who the last are."""
+    if len(found["hosts"]) <= NAMED_HOSTS:
+        return {f"{each['host']}: ": f"{each['state']}, {each['cleared']} cleared" for each in found["hosts"]}
+    last = [f"{each['host']} {each['state']}" for each in found["hosts"] if each["state"] != "cleared"]
+    return {"": ": ".join([states(found), *([", ".join(last)] if 0 < len(last) <= NAMED_LAST else [])])}
 
 
 def _say(line: str) -> None:

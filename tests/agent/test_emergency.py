@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from functools import partial
 
 import pytest
 
@@ -40,8 +41,8 @@ def test_everything_is_gone_everywhere():
             revoking = Revoking(hosts.central.url, hosts.central.operator_token)
             wait_until(lambda: vanishing.whole >= reached, 120)
             number = wait_until(lambda: revoking.number)
-            progress = f"{len(reached)} cleared, 3 silent" if HOSTS > NAMED_HOSTS else f"{hosts.cut_off[0].name}: silent"
-            wait_until(lambda: revoking.told(progress), 120)
+            for host in hosts.cut_off:
+                wait_until(partial(revoking.told, f"{host.name} silent" if HOSTS > NAMED_HOSTS else f"{host.name}: silent"), 120)
             wait_until(lambda: evidence(hosts.central, number)["states"] == {"cleared": len(reached), "silent": 3}, 120)
             assert vanishing.whole == reached
             for host in hosts.cut_off:
@@ -57,9 +58,14 @@ def test_everything_is_gone_everywhere():
 
         found = evidence(hosts.central, number)
         assert found["complete"] and found["states"] == {"cleared": HOSTS}
-        # A generation of files and each process are a release of their own, and each has its row.
-        assert [each["cleared"] for each in found["hosts"]] == [PROCESSES + 1] * HOSTS
         made = found["made_at"] / 1000
+        # A generation of files and each process are a release of their own, and each has its row, on the log and in the table.
+        assert [each["cleared"] for each in found["hosts"]] == [PROCESSES + 1] * HOSTS
+        releases = {release["audit_id"]: release for each in found["hosts"] for release in each["releases"]}
+        assert len(releases) == (PROCESSES + 1) * HOSTS
+        assert all(release["state"] == "cleared" and release["at"] / 1000 >= made for release in releases.values())
+        assert {word for word in revoking.table.split() if word.startswith("pva_")} == set(releases)
+        assert all(revoking.table.count(host.name) == PROCESSES + 2 for host in hosts.hosts)
         took = [vanishing.gone[name] - made for name in reached]
         done = [each["done_at"] / 1000 - made for each in found["hosts"] if each["host"] in reached]
         print(
@@ -74,7 +80,8 @@ class Revoking:
     def __init__(self, url: str, token: str) -> None:
         given = {"PRISM_VAULT_CENTRAL_URL": url, "PRISM_VAULT_OPERATOR_TOKEN": token, "PATH": os.environ["PATH"]}
         words = [LAUNCHER, "central", "revoke", "--everything", "--emergency", "--reason", "drill", "--timeout", "300"]
-        self._process = subprocess.Popen(words, env=given, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._process = subprocess.Popen(words, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.table = ""
         self._lines: list[str] = []
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
@@ -89,10 +96,12 @@ class Revoking:
         return next((line for line in self._lines if words in line), "")
 
     def ended(self, timeout: float) -> int:
-        """Return the exit status."""
-        status = self._process.wait(timeout)
+        """Return the exit status; what is said at the end is ``table``."""
+        assert self._process.stdout is not None
+        with self._process.stdout as said:
+            self.table = said.read()
         self._reading.join()
-        return status
+        return self._process.wait(timeout)
 
     def _read(self) -> None:
         assert self._process.stderr is not None

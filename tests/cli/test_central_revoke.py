@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from prism_vault_agent.cli.central_revoke import progress
 from tests.support.agent import LAUNCHER
 from tests.support.signalled import DEAF, evidence, signalled, started, status_of
 from tests.support.waiting import wait_until
@@ -73,6 +74,20 @@ def test_revoke_does_not_say_done_before_it_is(made):
     assert again == 75
     assert "server1" in shown
     wait_until(lambda: evidence(made.central, found["id"])["complete"])  # the next agent records that it has ended
+
+
+def test_of_many_hosts_the_last_are_named():
+    """Above fifty hosts progress is how many are in which state, and by name those that are still to come, if they are few."""
+
+    def told(hosts: int, silent: int) -> dict[str, str]:
+        of = [{"host": f"h{n}", "state": "silent" if n < silent else "cleared", "cleared": 3} for n in range(hosts)]
+        counts = {"cleared": hosts - silent, **({"silent": silent} if silent else {})}
+        return progress({"hosts": of, "states": counts, "complete": not silent})
+
+    assert told(50, 1)["h0: "] == "silent, 3 cleared" and len(told(50, 1)) == 50
+    assert told(60, 2) == {"": "58 cleared, 2 silent, not complete: h0 silent, h1 silent"}
+    assert told(60, 11) == {"": "49 cleared, 11 silent, not complete"}
+    assert told(60, 0) == {"": "60 cleared"}
 
 
 def test_an_interrupt_stops_only_the_waiting(made):

@@ -151,7 +151,7 @@ def fleet(count: int, cut_off: int) -> Iterator[Fleet]:
             process = start_tied(start, directory=directory, log=directory / "fleet.log")
             try:
                 for host in hosts:
-                    wait_until(host.ready, 120)
+                    wait_until(host.ready, 900)  # all of them start at one moment
                 yield Fleet(openbao, central, hosts, proxy, hosts[:cut_off])
             finally:
                 for running in (each for host in hosts for each in host.processes):
