@@ -64,10 +64,16 @@ def web(host: AgentUnit) -> AgentUnit:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
-    """Return an engine that has the agent's image, and the sources that it was built from."""
-    with Engine(tmp_path_factory.mktemp("engine")) as engine:
-        yield engine, build.agent(engine, tmp_path_factory.mktemp("sources"))
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Return an engine, for tests that leave nothing in it but images."""
+    with Engine(tmp_path_factory.mktemp("engine")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Path]:
+    """Return the engine with the agent's image, and the sources that it was built from."""
+    return engine, build.agent(engine, tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")

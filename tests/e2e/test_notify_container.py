@@ -11,12 +11,14 @@ from prism_vault_agent.errors import Unavailable
 from prism_vault_agent.notify import container
 from prism_vault_agent.notify.occasion import Occasion
 from prism_vault_agent.scope import Notify
-from tests.support.engine import BASE, Engine
+from tests.support.engine import BASE
 from tests.support.files import SYSTEMD, filed
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.engine import Engine
 
 SERVICE = """
 import signal
@@ -27,11 +29,11 @@ while signal.sigwait([signal.SIGHUP, signal.SIGTERM]) == signal.SIGHUP:
 """
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine of these tests' own."""
-    with Engine(tmp_path_factory.mktemp("engine")) as running:
-        yield running
+@pytest.fixture(autouse=True)
+def left(engine: Engine) -> Iterator[None]:
+    """No container is left of a test."""
+    yield
+    engine.docker("rm", "--force", *engine.left()["containers"])
 
 
 def up(engine: Engine, name: str) -> str:
