@@ -19,7 +19,7 @@ SIGNALS: Final = frozenset(
 )
 FIRST_PROCESS: Final = 1
 # What systemctl(1) calls it; try-: what does not run is left alone.
-VERBS: Final = {"reload": "reload", "restart": "try-restart", "reload-or-restart": "try-reload-or-restart"}
+VERBS: Final = {"reload": "reload", "restart": "try-restart", "reload-or-restart": "try-reload-or-restart", "stop": "stop"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Bounds:
     """What the helper may do for the agent of ``uid`` and ``gid``, whose files are in ``directory``.
 
     ``owners`` are (user, group, mode) of every file that a scope has; ``callers`` the rules of every scope;
-    ``units`` each unit that a ``notify`` names, and each caller's that a rotation may restart, with what is done to it, by what
-    stands for both (see ``wire.unit_of``).
+    ``units`` each unit that a ``notify`` names, each caller's that a rotation may restart, and each that is stopped when its
+    credentials are taken back, with what is done to it, by what stands for both (see ``wire.unit_of``).
     """
 
     uid: int
@@ -55,6 +55,7 @@ class Bounds:
         notifies = [notify for scope in settings.scopes.values() for notify in scope.notify]
         told = [(notify.target[0], notify.how) for notify in notifies if notify.kind == "unit"]
         told += [(unit, "restart") for scope in settings.scopes.values() for unit in scope.restarts]
+        told += [(unit, "stop") for scope in settings.scopes.values() if scope.credentials for unit in scope.restartable]
         files = [file for scope in settings.scopes.values() for file in scope.files]
         return cls(
             uid=uid,

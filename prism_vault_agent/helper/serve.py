@@ -136,7 +136,7 @@ def _request(connection: socket.socket, bounds: Bounds, peer: int, request: Requ
 def _tell_unit(connection: socket.socket, bounds: Bounds, peer: int, numbers: tuple[int, int], apart: units.Apart) -> None:
     """Have a process of its own tell a unit and answer, and be there for others meanwhile."""
     if numbers not in bounds.units:
-        raise Denied("no scope's notify names that unit with that action", mend="see the configuration that is root's")
+        raise Denied("no scope names that unit with that action", mend="see the configuration that is root's")
     unit, how = bounds.units[numbers]
 
     def work() -> None:

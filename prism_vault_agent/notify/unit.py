@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.errors import CannotCreate
+from prism_vault_agent.errors import CannotCreate, PrismVaultError
 from prism_vault_agent.helper.bounds import VERBS
 from prism_vault_agent.helper.client import Helper
 from prism_vault_agent.notify.child import run
 from prism_vault_agent.notify.occasion import not_told, one_line
+from prism_vault_agent.scope import Notify
 
 if TYPE_CHECKING:
     from prism_vault_agent.notify.occasion import Occasion
-    from prism_vault_agent.scope import Notify
 
 _RUNNING: Final = ("active", "reloading", "activating")
 # As systemctl and polkit say it in the C locale.
@@ -40,19 +40,37 @@ async def tell(notify: Notify, occasion: Occasion) -> str:
         raise not_told(f"its unit is {state}", "correct the name in notify, or see systemctl status of it")
     if found.get("ActiveState") not in _RUNNING:
         return "it does not run"
-    status, told = await _systemctl("--no-ask-password", VERBS[notify.how], "--", unit)
+    await _do(notify, occasion.helper)
+    return ""
+
+
+async def stop(unit: str, helper: str) -> str:
+    """Have systemd stop a unit, and wait for it; return why it is not stopped, else nothing."""
+    asked = Notify("unit", (unit,), "stop", ())
+    try:
+        async with asyncio.timeout(asked.timeout):
+            await _do(asked, helper)
+    except TimeoutError:
+        return f"systemd has not stopped it after {asked.timeout:g} s"
+    except PrismVaultError as error:
+        return error.message
+    return ""
+
+
+async def _do(notify: Notify, helper: str) -> None:
+    """Have systemd do something to a unit, by the helper where it does not for us. Raises as :func:`tell`."""
+    unit, verb = notify.target[0], VERBS[notify.how]
+    status, told = await _systemctl("--no-ask-password", verb, "--", unit)
     if status == 0:
-        return ""
+        return
     why = one_line(told) or f"systemctl ended with {status}"
-    if any(refusal in why for refusal in _REFUSED):
-        done = await asyncio.to_thread(_by_helper, occasion.helper, notify)
-        if done:
-            return ""
+    if not any(refusal in why for refusal in _REFUSED):
+        raise not_told(f"{verb} failed: {why}", f"see systemctl status {unit}")
+    if not await asyncio.to_thread(_by_helper, helper, notify):
         raise not_told(
             f"systemd refuses: {why}",
             "run the agent as root, or allow it by its helper, or by the polkit rule of docs/systemd.md",
         )
-    raise not_told(f"{VERBS[notify.how]} failed: {why}", f"see systemctl status {unit}")
 
 
 async def standing(unit: str) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.agent_unit import AGENT, ETC
-from tests.support.roots import SUITE
+from tests.support.agent_unit import AGENT, ETC, HELPER
+from tests.support.roots import HERE, SUITE
 from tests.support.signalled import evidence, order
 from tests.support.waiting import wait_until
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.agent_unit import AgentUnit
 
+UNITS = f"{HELPER}.d/units.conf"
 UNIT = r"once\x2dmore.service"  # what is escaped stands in the names of its places, too
 CREDENTIAL = f"/run/credentials/{UNIT}/key"
 TEXT = """\
@@ -87,7 +88,7 @@ def test_it_holds_what_it_has_as_long_as_systemd_keeps_that(once, suite):
 
 
 def test_a_revocation_says_that_it_is_to_be_stopped(once, suite):
-    """What is kept without a process to signal is told as failed, with what to do; stopped, or taken before, nothing is left."""
+    """What is kept without a process, and we may not stop, is told as failed, with what to do; stopped, nothing is left."""
     if suite != SUITE:
         wait_until(lambda: not once.held())
     number = order(once.host.central, "revocations", scope="once")
@@ -99,3 +100,15 @@ def test_a_revocation_says_that_it_is_to_be_stopped(once, suite):
     once.host.systemctl("stop", UNIT)
     wait_until(lambda: [each["left"] for each in evidence(once.host.central, number)["hosts"]] == [0])
     assert (once.has(), once.held()) == (False, False)
+
+
+def test_who_may_stops_it(once, suite):
+    """By a helper that may tell units a revocation stops what is kept without a process: nothing failed, and nothing is left."""
+    once.host.unit(UNITS, (HERE / "systemd" / UNITS).read_text())
+    once.host.systemctl("stop", HELPER)
+    number = order(once.host.central, "revocations", scope="once")
+    (told,) = wait_until(lambda: [each for each in evidence(once.host.central, number)["hosts"] if each["done_at"]])
+    assert (told["failed"], told["left"], once.has(), once.held()) == (0, 0, False, False)
+    assert suite != SUITE or once.host.booted.show(UNIT, "ActiveState") == "inactive"
+    once.host.without(UNITS)
+    once.host.systemctl("stop", HELPER)

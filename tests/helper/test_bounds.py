@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prism_vault_agent.helper.bounds import SIGNALS, Bounds, Process
 from prism_vault_agent.helper.wire import unit_of
-from prism_vault_agent.scope import CallerRule, KeyReaction, Notify, Reaction, Scope, ScopeName
+from prism_vault_agent.scope import CallerRule, Credential, KeyReaction, Notify, Reaction, Scope, ScopeName
 
 AGENT, HELPER, WEB, CONTAINER = 990, 4000, 1001, "0123456789ab" + "c" * 52
 
@@ -89,15 +89,20 @@ def test_only_a_few_signals_are_sent(number):
     assert len(SIGNALS) == len(names)
 
 
-def test_units_are_also_those_that_a_rotation_restarts():
-    """Where a scope, or a variable of it, says ``restart``, its callers' services may be restarted; nobody's whole systemd."""
+def test_units_are_also_those_that_a_rotation_restarts_or_that_hold_credentials():
+    """Where a scope, or a variable of it, says ``restart``, its callers' services may be restarted; nobody's whole systemd.
+
+    Where it has credentials, they may be stopped.
+    """
     callers = tuple(CallerRule("service", unit=unit) for unit in ("web.service", "user@1000.service", "session-1.scope"))
     plain = Scope(ScopeName("web"), "prism", "lan", (), callers)
     restarting = (
         replace(plain, on_rotate=Reaction("restart")),
         replace(plain, keys=(KeyReaction("KEY", Reaction("restart")),)),
     )
-    for scope, expected in ((plain, {}), *((each, {("web.service", "restart")}) for each in restarting)):
+    holding = replace(plain, credentials=(Credential("key", "KEY"),))
+    expectations = [(plain, {}), (holding, {("web.service", "stop")})]
+    for scope, expected in (*expectations, *((each, {("web.service", "restart")}) for each in restarting)):
         settings = SimpleNamespace(scopes={"web": scope}, agent=SimpleNamespace(files="/run/prism-vault/files"))
         found = Bounds.of(settings, AGENT, AGENT).units  # type: ignore[arg-type]  # what it looks at of them
         assert set(found.values()) == set(expected)

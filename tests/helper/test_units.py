@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.namespaces]
 @pytest.mark.parametrize(("unit", "how"), [("ssh.service", "restart"), ("prism-vault-nowhere.service", "reload")])
 def test_another_unit_or_action_is_refused(helper, unit, how):
     """What no scope's notify names is refused before systemd is asked, whatever the numbers."""
-    assert helper.raw(packet(Verb.UNIT, *unit_of(unit, how)))[1].startswith("no scope's notify names that unit with that action")
+    assert helper.raw(packet(Verb.UNIT, *unit_of(unit, how)))[1].startswith("no scope names that unit with that action")
     assert helper.raw(packet(Verb.UNIT, 0, 0))[0] is Said.REFUSED
 
 

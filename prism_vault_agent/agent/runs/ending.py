@@ -41,6 +41,7 @@ async def end(
         return {"pid": run.pid, "how": run.how}
     run.why = why
     refused: Refused | None = None
+    stays = ""
     try:
         if not now:
             with contextlib.suppress(ProcessLookupError):
@@ -50,12 +51,13 @@ async def end(
         if not run.ended.is_set():
             refused = await kill(run.tree, helper)
             run.how = "SIGKILL"
-        if not await _over(run, REFUSED_SECONDS if refused else run.patience, look, helper):
+        patience = REFUSED_SECONDS if refused else run.patience
+        if not await _over(run, patience, look, helper) and (stays := await _kept(run, look, helper)):
             raise TimeoutError
     except (PermissionError, CannotCreate, TimeoutError) as error:
         run.why, run.signal = "exited", None
         error = refused if refused is not None and isinstance(error, TimeoutError) else error
-        why = run.stays if isinstance(error, TimeoutError) else NOT_OURS
+        why = stays if isinstance(error, TimeoutError) else NOT_OURS
         why += f": {error.line()}" if isinstance(error, CannotCreate) else ""
         log.error("revoke.not_permitted", pid=run.pid, uid=grant.caller.uid, why=why)
         return {"pid": run.pid, "why": why}
@@ -76,6 +78,11 @@ async def kill(tree: Tree, helper: str) -> Refused | None:
                 await signal_all(counted.descriptors(), signal.SIGSTOP, helper)
         return await signal_all(tree.descriptors(), signal.SIGKILL, helper)
     return None
+
+
+async def _kept(run: Run, look: Callable[[Run], None], helper: str) -> str:
+    """Have who keeps a run without a process of it let it go; return why it is not over then."""
+    return await run.stop(helper) or ("" if await _over(run, REFUSED_SECONDS, look) else run.stays)
 
 
 class _Counted:

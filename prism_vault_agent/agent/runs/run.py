@@ -38,12 +38,16 @@ class Run:
 
     # How long it may take to end after SIGKILL, in seconds, and what is told when it has not.
     patience: float | None = None
-    stays: str = ""
+    stays: str = "not all of its processes have ended"
 
     @property
     def pid(self) -> int:
         """The process."""
         return self.render.reservation.grant.caller.pid
+
+    async def stop(self, helper: str) -> str:  # noqa: ARG002 - for those that something else than a signal ends
+        """Have whoever keeps it without a process let it go; return why that is not so."""
+        return self.stays
 
     def held(self) -> bool:
         """Tell whether it still holds the values; the end of the process itself is told by its descriptor."""

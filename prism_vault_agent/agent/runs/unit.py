@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.agent.trees.unit import Holding, invocation, unit
 from prism_vault_agent.errors import Denied
+from prism_vault_agent.notify.unit import stop as stop_unit
 
 if TYPE_CHECKING:
     import socket
@@ -48,6 +49,11 @@ class UnitRun(Run):
     tree: Holding
     patience: float | None = 5.0
     stays: str = "the unit keeps its credentials as long as it is active; stop it"
+
+    async def stop(self, helper: str) -> str:
+        """Have systemd stop the unit, which may be active without a process (``RemainAfterExit=``)."""
+        why = await stop_unit(self.tree.unit, helper)
+        return f"{self.stays} ({why})" if why else ""
 
     @property
     def pid(self) -> int:
