@@ -15,6 +15,7 @@ from prism_vault_agent.agent.front.listener import listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.parts import Parts
 from prism_vault_agent.agent.reload import tell_relays
+from prism_vault_agent.agent.sentinel.after import longest
 from prism_vault_agent.agent.status import Status
 from prism_vault_agent.capabilities import OF_AGENT, keep
 from prism_vault_agent.config.apart import Configuration
@@ -76,7 +77,7 @@ async def serve(parts: Parts, notifier: Notifier) -> None:
                     "agent.serving", socket=parts.listeners[0].path, scopes=sorted(settings.scopes), host=settings.agent.host
                 )
                 await stop.wait()
-                notifier.tell(STOPPING="1")
+                notifier.tell(STOPPING="1", **({"EXTEND_TIMEOUT_USEC": longest(parts.runs)} if parts.sentinel.clears else {}))
                 log.info("agent.stopping")
                 for task in loops:
                     task.cancel()

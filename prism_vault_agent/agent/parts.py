@@ -29,9 +29,10 @@ from prism_vault_agent.agent.runs.credentials import Credentials
 from prism_vault_agent.agent.runs.ends import Ends
 from prism_vault_agent.agent.runs.records import RunRecords
 from prism_vault_agent.agent.runs.rotation import Rotation
-from prism_vault_agent.agent.runs.runs import Runs
+from prism_vault_agent.agent.runs.runs import STOPPED, Runs
 from prism_vault_agent.agent.runs.supervisors import Supervisors
 from prism_vault_agent.agent.runs.turns import Turns
+from prism_vault_agent.agent.sentinel.sentinel import Sentinel
 from prism_vault_agent.agent.session import Session
 from prism_vault_agent.agent.signals import Signals
 from prism_vault_agent.agent.status import Status
@@ -115,6 +116,7 @@ class Parts:
     listeners: Listeners
     requests: FileRequests
     supervisors: Supervisors
+    sentinel: Sentinel
     sidecar: Sidecar | None
 
     @classmethod
@@ -153,8 +155,8 @@ class Parts:
             waiting=lambda name: consumers.waiting(name) or rotation.waiting(name), outdated=rotation.note,
         )  # fmt: skip
         orders = Orders(chain.host, runs, files, renders, rotation, watch.now, status)
-        session.refused, status.sidecar = orders.take_back, sidecar
-        requests = FileRequests(files, renders, status)
+        requests, sentinel = FileRequests(files, renders, status), Sentinel(settings.agent, runs)
+        session.refused, status.sidecar, status.sentinel = orders.take_back, sidecar, sentinel
         supervisors = Supervisors(
             runs, lambda: front.settings.agent.connections_per_user, Ends(leases, freshness, runs.on_revoke)
         )
@@ -175,7 +177,7 @@ class Parts:
             consumers=consumers, renders=renders, health=health, rotation=rotation, watch=watch, freshness=freshness,
             lease_watch=lease_watch, orders=orders, front=front, signals=signals, reload=reload, status=status,
             credentials=Credentials(lambda: front.settings, audit, reading, runs), listeners=listeners, requests=requests,
-            supervisors=supervisors, sidecar=sidecar,
+            supervisors=supervisors, sentinel=sentinel, sidecar=sidecar,
         )  # fmt: skip
 
     async def take_over(self) -> None:
@@ -184,8 +186,10 @@ class Parts:
         leases = self.reading.leases
         await leases.load()
         mounts, scopes = self.reading.mounts, self.settings.scopes
+        gone = self.sentinel.take_over()
         mounts.known.update(self.files.start(scopes))
-        mounts.known.update(adopt(self.runs, scopes, self.log.audit.clear))
+        mounts.known.update(adopt(self.runs, scopes, self.log.audit.clear, gone=gone))
+        self.sentinel.start(gone)
         self.rotation.start()
         self.health.start()
         renders = [each.render for each in (*self.runs, *self.files.held)]
@@ -205,7 +209,7 @@ class Parts:
             self.session.run(), self.session.probe(), self.front.serve(self.listeners[0].socket), self.watch.run(),
             self.lease_watch.run(), self.freshness.run(), self.renders.run(), self.consumers.run(), self.rotation.run(),
             self.health.run(), self.signals.run(), self.reload.watch(directories), self.log.witness.run(),
-            self.credentials.serve(self.listeners[1]), self.supervisors.run(),
+            self.credentials.serve(self.listeners[1]), self.supervisors.run(), self.sentinel.finish(), self.sentinel.run(),
             *self._dropped(), *([self.sidecar.run(self.requests)] if self.sidecar else []),
         )  # fmt: skip
 
@@ -218,9 +222,16 @@ class Parts:
         return [Drops(self.settings.agent.drops, self.orders).run()]
 
     async def stop(self) -> None:
-        """Take the files of a sidecar away, revoke what waits for it, tell central what can be told, log out, and close."""
+        """Take back what is not to stay, revoke what waits for it, tell central what can be told, log out, and close."""
+        left = self.files.end(STOPPED) if self.sidecar is not None or self.sentinel.clears else []
         if self.sidecar is not None:
-            self.sidecar.left = self.files.end("stopped")
+            self.sidecar.left = left
+        if self.sentinel.clears:
+            adopt(self.runs, {}, self.log.audit.clear, gone=STOPPED)  # what was being released just now
+            self.runs.end(self.runs, STOPPED)
+            await self.runs.settled()
+            if not left and not list(self.runs):
+                self.sentinel.dismiss()
         await self.lease_watch.close()
         await self.log.outbox.flush(FLUSH_SECONDS)
         await self.log.witness.close()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.leases.leases import Leases
     from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
+    from prism_vault_agent.agent.sentinel.sentinel import Sentinel
     from prism_vault_agent.agent.session import Session
     from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.watch import Watch
@@ -65,6 +66,7 @@ class Status:
     leases: Leases | None = None
     counted: Metrics = field(default_factory=Metrics)
     freshness: Freshness | None = None
+    sentinel: Sentinel | None = None
 
     def tell(self, settings: Settings, asker: Caller) -> dict[str, Any]:
         """Return the answer to ``GET /v1/status``: of scopes and runs, those that are the asker's business."""
@@ -106,6 +108,7 @@ class Status:
             "leases": self.leases.describe() if self.leases else {},
             "files": self._rendered(settings, asker),
             "sidecar": self.sidecar.describe(self._described()) if self.sidecar and self.files else None,
+            "end": {"on_end": settings.agent.on_end, "sentinel": self.sentinel.pid if self.sentinel else 0},
             "files_memory": self.files.memory if self.files else "",
             "config": {"loaded_at": int(self.loaded_at), "error": self.config_error},
             "socket": {"path": self.listener.path, "ours": self.listener.ours()},

@@ -18,7 +18,7 @@ from prism_vault_agent.cli.agent import add_config
 from prism_vault_agent.cli.checks import Check, judge
 from prism_vault_agent.cli.main import COMMANDS
 from prism_vault_agent.cli.rights import rights
-from prism_vault_agent.cli.whole import trees
+from prism_vault_agent.cli.whole import at_end, trees
 from prism_vault_agent.config.places import HOST_HELPER
 from prism_vault_agent.errors import ConfigError, PrismVaultError
 from prism_vault_agent.relay import DIRECTORY
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         found += reach.vault(dataclasses.replace(settings.vault, relay=relay))
         found += rights(place, status)
         found += reach.central(dataclasses.replace(settings.central, relay=relay))
-    found += [*([proved(settings.central, status), helper(settings, status)] if settings else []), trees(status), serves]
+    found += [*([proved(settings.central, status), helper(settings, status)] if settings else []), trees(status)]
+    found += [at_end(status), serves]
     if args.json:
         print(show.dump([dataclasses.asdict(check) for check in found]))
     else:

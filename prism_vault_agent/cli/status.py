@@ -69,6 +69,7 @@ def page(status: Json, path: str) -> str:
         f"workers  {status.get('workers', {}).get('idle', 0)} ready",
         f"memory   {status.get('process', {}).get('memory_bytes', 0) / 1_048_576:.0f} MiB in the front",
     ]
+    lines += [f"at end   {_end(status['end'])}"] if status.get("end") else []
     if config.get("error"):
         lines.append(f"config   changed but not in use: {show.text(config['error'])}")
     scopes = show.table(
@@ -79,6 +80,14 @@ def page(status: Json, path: str) -> str:
     lines += [f"scopes   {_count(status, 'scopes')}", *scopes.splitlines()]
     lines += [f"runs     {_count(status, 'runs')}", *_runs(status)]
     return "\n".join(lines) + "\n"
+
+
+def _end(end: Json) -> str:
+    """Return what becomes of files and processes when the agent ends."""
+    if end.get("on_end") != "clear":
+        return "files and processes stay, for the next agent"
+    sentinel = f"pid {end['sentinel']}" if end.get("sentinel") else "NONE"
+    return f"files and processes are taken back (sentinel: {sentinel})"
 
 
 def _runs(status: Json) -> list[str]:

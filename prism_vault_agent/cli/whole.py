@@ -1,15 +1,18 @@
-"""By which means the agent ends all that a command has started: the check of ``doctor`` that asks kernel and agent."""
+"""What ends with what: the checks of ``doctor`` about all that a command has started, and about the end of the agent."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.trees import hierarchy
 from prism_vault_agent.agent.trees.choice import Facts, Means, choose
 from prism_vault_agent.agent.trees.tree import facts
+from prism_vault_agent.agent.trees.unit import unit as unit_of
 from prism_vault_agent.cli.checks import Check, judge
 
 if TYPE_CHECKING:
@@ -39,6 +42,34 @@ def judged(group: Facts, *, kills: bool) -> Check:
     )
     mend = "run commands with exec --supervise, or in units of their own" if group.seen else "mount cgroup v2"
     return judge(name, "G6", holds=False, why=why, mend=mend)
+
+
+def at_end(status: Json) -> Check:
+    """Return whether nothing that the agent gave out stays when it ends, as it tells in its ``status``."""
+    name = "nothing of the agent's stays when it ends"
+    told = status.get("end", {})
+    if not told:
+        return Check(name, "G6", "unknown", "no agent tells", "start it")
+    if told.get("on_end") != "clear":
+        why = "on_end is keep: files and processes stay, and the next agent looks after them"
+        return judge(name, "G6", holds=False, why=why, mend='if they are to end with it, set [agent] on_end = "clear"')
+    if not told.get("sentinel"):
+        return judge(name, "G6", holds=False, why="no sentinel waits for its end", mend="see the agent's log", needed=True)
+    unit = unit_of(int(status.get("pid", 0)))
+    if unit and "agent --clear" not in _stop_post(unit):
+        mend = "add ExecStopPost=-/opt/prism-vault/bin/prism-vault agent --clear to it"
+        why = f"systemd ends the sentinel with {unit}, which has nothing that clears after it"
+        return judge(name, "G6", holds=False, why=why, mend=mend, needed=True)
+    after = f", and {unit} clears after it" if unit else ""
+    return judge(name, "G6", holds=True, why=f"a sentinel (pid {told['sentinel']}) waits for its end{after}", mend="")
+
+
+def _stop_post(unit: str) -> str:
+    """Return what systemd runs when a unit has ended."""
+    words = ["systemctl", "show", "--property=ExecStopPost", "--", unit]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stdout
+    return ""
 
 
 def _kills(directory: str) -> bool:

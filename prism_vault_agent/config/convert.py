@@ -90,6 +90,7 @@ def _agent(section: schema.Agent, conversion: Conversion) -> AgentSettings:
         files=section.files or default.files,
         helper=section.helper or default.helper,
         files_risks=tuple(dict.fromkeys(section.files_risks)),
+        on_end=section.on_end,
         log_format=section.log_format,
         log_level=section.log_level,
     )

@@ -69,6 +69,11 @@ class Agent(Section):
         description="Risks that are taken with rendered files: `swap`, a tmpfs that may be swapped out; `disk`, a file system "
         "that is not in memory. Without them such a directory is refused.",
     )
+    on_end: Literal["keep", "clear"] = Field(
+        "keep",
+        description="What becomes of files and processes when the agent ends, however it does: they stay, and the next agent "
+        "looks after them; or files are cleared at once, and processes ended within their grace.",
+    )
     drops: Path | None = Field(
         None,
         description="Directory in which root and the agent's user drop orders: `NAME.rotate` and `NAME.revoke`, a scope or a "

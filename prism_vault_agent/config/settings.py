@@ -105,6 +105,7 @@ class AgentSettings:
     files: str = ""
     helper: str = ""
     files_risks: tuple[Literal["swap", "disk"], ...] = ()
+    on_end: Literal["keep", "clear"] = "keep"
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -130,17 +130,17 @@ def clear(place: int, scope: str, owners: Owners | None = None) -> bool:
 def sweep(place: int, keep: Iterable[str], owners: Owners | None = None, staged: Iterable[str] = ()) -> list[str]:
     """Clear all that is staged but ``staged``, and every visible entry but those to ``keep``; return the names of the latter.
 
-    All names are below ``place``.
+    All names are below ``place``. Raises as :func:`clear`, after everything else was done.
     """
-    directory = linux.open_below(place, STAGED, _DIRECTORY)
-    try:
-        for name in {f"{STAGED}/{name}" for name in os.listdir(directory)} - set(staged):
-            discard(place, name, owners)
-    finally:
-        os.close(directory)
+    failed: list[Exception] = []
+    hidden = {f"{STAGED}/{name}" for name in os.listdir(f"/proc/self/fd/{place}/{STAGED}")} - set(staged)
+    for name in hidden:
+        _attempt(failed, partial(discard, place, name, owners))
     strangers = [name for name in os.listdir(place) if not name.startswith(".") and name not in set(keep)]
     for name in strangers:
-        clear(place, name, owners)
+        _attempt(failed, partial(clear, place, name, owners))
+    if failed:
+        raise failed[0]
     return strangers
 
 
@@ -242,7 +242,7 @@ def _unlinked(directory: int, name: str) -> bool:
     return False
 
 
-def _attempt(failed: list[Exception], step: Callable[[], None]) -> None:
+def _attempt(failed: list[Exception], step: Callable[[], object]) -> None:
     """Do one step; keep its error, so that the others are done too."""
     try:
         step()

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -24,7 +25,7 @@ from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
 Risk = Literal["swap", "disk"]
 Memory = Literal["noswap", "no-swap-in-use", "swap", "disk"]
@@ -89,6 +90,23 @@ def open_place(path: str, risks: Collection[Risk] = (), mount: Callable[[], None
     except OSError as error:
         raise cannot(path, error) from None
     return Place(path, descriptor, lock, memory)
+
+
+@contextlib.contextmanager
+def left_place(path: str) -> Iterator[int]:
+    """Open and lock the directory as an agent left it, within the ``with``; -1 where there is none. Raises ``CannotCreate``."""
+    if not os.path.isdir(os.path.join(path, STAGED)):
+        yield -1
+        return
+    descriptor = _walk(path)
+    try:
+        lock = _lock(path, descriptor)
+        try:
+            yield descriptor
+        finally:
+            os.close(lock)
+    finally:
+        os.close(descriptor)
 
 
 def cannot(path: str, error: OSError) -> CannotCreate:

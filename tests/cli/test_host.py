@@ -106,6 +106,15 @@ def test_by_what_a_tree_is_ended():
         assert ("unit or container to itself" in check.why) == seen
 
 
+def test_what_stays_when_the_agent_ends():
+    """It is told as the agent says it; where nothing is to stay and nobody would see to that, it is needed."""
+    assert whole.at_end({}).state == "unknown"
+    kept = whole.at_end({"end": {"on_end": "keep", "sentinel": 0}})
+    assert (kept.state, kept.needed) == ("does not hold", False)
+    alone = whole.at_end({"end": {"on_end": "clear", "sentinel": 0}, "pid": 0})
+    assert (alone.state, alone.needed) == ("does not hold", True)
+
+
 @pytest.mark.root
 def test_what_the_agent_may_counts_and_not_what_we_may():
     """Run by root, the check tells what the agent says of itself; without an agent, what root may on this host."""

@@ -27,21 +27,30 @@ def adopt(
     runs: Runs,
     scopes: Mapping[ScopeName, Scope],
     cleared: Callable[[Reservation, str, int | None], None],
+    *,
+    gone: str = "",
 ) -> dict[str, int]:
     """Look after what still runs, and begin to end what ``scopes`` have no longer; return the mounts that it was read from.
 
-    What has ended meanwhile is told to ``cleared``.
+    What has ended meanwhile is told to ``cleared``. ``gone`` is why all of it is over, for the caller to end: it is judged by no
+    scope. What is looked after already stays as it is.
     """
     mounts: dict[str, int] = {}
+    known = {run.render.reservation.id for run in runs}
     for recalled in list(runs.records.load()):
         reservation = recalled.render.reservation
+        if reservation.id in known:
+            continue
         run = _still(recalled, runs)
         if run is None:
-            cleared(reservation, "exited", None)
+            cleared(reservation, gone or "exited", None)
             continue
         mounts.update(recalled.mounts)
         log.info("run.adopted", audit_id=reservation.audit_id, pid=run.pid)
-        runs.judge(scopes, [run])
+        if gone:
+            run.why = gone
+        else:
+            runs.judge(scopes, [run])
     return mounts
 
 

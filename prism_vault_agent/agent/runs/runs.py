@@ -35,6 +35,8 @@ LOOK_FIRST: Final = 0.005
 LOOK_SECONDS: Final = 1.0
 # Why a run ends that its scope has ended at a rotation: whatever it says about revocations.
 ON_ROTATE: Final = "on_rotate"
+# Why runs are ended with the agent that gave them their values, where it says so: whatever their scopes say, as above.
+STOPPED: Final = "stopped"
 LEFT: Final = "it keeps what was taken back, as on_revoke = clear says; end it, or revoke with --emergency"
 
 
@@ -194,7 +196,7 @@ class Runs:
 
         Return how it ended, or why it did not.
         """
-        said = TERMINATE if now or why == ON_ROTATE else self.on_revoke(run.render, paths)
+        said = TERMINATE if now or why in (ON_ROTATE, STOPPED) else self.on_revoke(run.render, paths)
         if said.does == "clear" and not run.ended.is_set():
             return self._leave(run, why)
         self.for_good(run, why)
@@ -227,6 +229,11 @@ class Runs:
         for run in runs:
             if run not in self._ending:
                 self._ending[run] = asyncio.create_task(self._end_one(run, why, now=now, paths=paths))
+
+    async def settled(self) -> None:
+        """Return when no run is being ended any more, whether that was possible or not."""
+        while self._ending:
+            await asyncio.wait(self._ending.values())
 
     async def _end_one(self, run: Run, why: str, *, now: bool, paths: Collection[str] | None) -> None:
         try:

@@ -14,6 +14,7 @@ import structlog
 
 from prism_vault_agent.agent.front.http import head
 from prism_vault_agent.agent.runs.ends import in_milliseconds
+from prism_vault_agent.agent.runs.runs import STOPPED
 from prism_vault_agent.errors import Denied, Unavailable
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ COMING_SECONDS: Final = 5.0
 ENDING_SECONDS: Final = 5.0
 REMEMBERED: Final = 4096
 # Why runs are ended that may have the same secrets anew.
-TOO_OLD: Final = ("exited", "lease_expired", "stale")
+TOO_OLD: Final = ("exited", "lease_expired", "stale", STOPPED)
 
 
 class Supervisors:
