@@ -3,7 +3,7 @@
 
 def text(value: object) -> str:
     """Return one printable line for ``value``; nothing is a dash."""
-    if value is None or value == "":
+    if value is None or value in ("", [], ()):
         return "-"
     shown = ", ".join([str(item) for item in value]) if isinstance(value, list | tuple) else str(value)
     return "".join([letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,28 @@ def test_each_scope_has_its_interval(made):
     told = {each["scope"]: each["next_check"] for each in made.stack.agent.status()["files"]}
     assert told[quick] <= 1
     assert 1 < told[slow] <= 60
+
+
+def test_status_shows_each_file_as_it_is(made):
+    """A scope's line has its files, their generation and age, when they are looked at next, and what somebody did to them."""
+
+    def shown() -> dict[str, str]:
+        lines = [re.split("  +", line.strip()) for line in made.command("status").stdout.splitlines()]
+        (head,) = [line for line in lines if "NEXT CHECK" in line]
+        (cells,) = [line for line in lines if line[:2] == [name, "web.env"]]
+        return dict(zip(head, cells, strict=True))
+
+    name = made.scope("shown")
+    made.render(name)
+    first = shown()
+    assert (first["GENERATION"], first["VERSIONS"], first["DRIFT"]) == ("1", f"secret/{name} 1", "none")
+    assert re.fullmatch(r"\d+ s", first["AGE"]) and re.fullmatch(r"within (\d+ s|1 min)", first["NEXT CHECK"])
+    made.stack.openbao.kv_put(f"secret/{name}", {"key": made.value(name, 2)})
+    assert made.command("rotate", name).returncode == 0
+    wait_until(lambda: made.file(name) == made.whole(name, 2))
+    (made.top / name / "web.env").unlink()
+    second = shown()
+    assert (second["GENERATION"], second["VERSIONS"], second["DRIFT"]) == ("2", f"secret/{name} 2", "web.env is gone")
 
 
 def test_looking_has_one_budget(made):

@@ -56,18 +56,26 @@ def found(place: Place) -> dict[str, bytes]:
 
 @pytest.mark.namespaces
 @pytest.mark.parametrize("leave", [leave_pages, leave_inodes])
-def test_f35_whatever_room_there_is_a_render_is_whole_or_not_there(place, leave: Callable[[Place, int], None]):
-    """From none to enough, page by page and inode by inode: the old generation or the new one, and nothing beside it."""
+def test_f35_whatever_room_there_is_a_render_is_whole_or_not_there(place, monkeypatch, leave: Callable[[Place, int], None]):
+    """From none to enough, page by page and inode by inode: the old generation or the new one, and nothing beside it.
+
+    Where there is not enough for its files, no byte of them is written.
+    """
+    written, real = [], os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: written.append(bytes(data)) or real(descriptor, data))
     remount(place, "size=512k,nr_inodes=64")
     visible = 1
     switch(place.descriptor, "web", stage(place.descriptor, "web", contents(visible, lines=LINES), {}))
     refused = []
     for left in count():
         leave(place, left)
+        written.clear()
+        wanted = contents(visible + 1, lines=LINES)
         try:
-            switch(place.descriptor, "web", stage(place.descriptor, "web", contents(visible + 1, lines=LINES), {}))
+            switch(place.descriptor, "web", stage(place.descriptor, "web", wanted, {}))
         except OSError as error:
             refused.append(error.errno)
+            assert written in ([], [each.content for each in wanted]), "the note beside them may lack room"
         else:
             visible += 1
         assert found(place) == {name: content(visible, name, lines=LINES) for name in NAMES}, left
