@@ -62,7 +62,12 @@ def test_f35_whatever_room_there_is_a_render_is_whole_or_not_there(place, monkey
     Where there is not enough for its files, no byte of them is written.
     """
     written, real = [], os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: written.append(bytes(data)) or real(descriptor, data))
+
+    def write(descriptor: int, data: memoryview) -> int:
+        written.append(bytes(data))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
     remount(place, "size=512k,nr_inodes=64")
     visible = 1
     switch(place.descriptor, "web", stage(place.descriptor, "web", contents(visible, lines=LINES), {}))
