@@ -141,7 +141,7 @@ class Parts:
         runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(front.settings.scopes, render, paths)
         health = Health(lambda: front.settings, files, consumers, audit.note, f"{state}/health")
         turns = Turns(f"{state}/rotation")
-        rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit.note, turns)
+        rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit, turns)
         rotation.unjudged, health.switching, health.rolled_back = health.unjudged, rotation.signalling, rotation.back
         budget = Budget(lambda: front.settings.vault.poll_requests)
         freshness = status.freshness = Freshness(
@@ -158,8 +158,8 @@ class Parts:
         requests, sentinel = FileRequests(files, renders, status), Sentinel(settings.agent, runs)
         session.refused, status.sidecar, status.sentinel = orders.take_back, sidecar, sentinel
         supervisors = Supervisors(
-            runs, lambda: front.settings.agent.connections_per_user, Ends(leases, freshness, runs.on_revoke)
-        )
+            runs, lambda: front.settings.agent.connections_per_user, Ends(leases, freshness, runs.on_revoke), f"{state}/revoked"
+        )  # fmt: skip
         runs.for_good, rotation.restart = supervisors.ending, supervisors.restart
         front = Front(
             settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
@@ -190,6 +190,7 @@ class Parts:
         mounts.known.update(self.files.start(scopes))
         mounts.known.update(adopt(self.runs, scopes, self.log.audit.clear, gone=gone))
         self.sentinel.start(gone)
+        self.supervisors.load()
         self.rotation.start()
         self.health.start()
         renders = [each.render for each in (*self.runs, *self.files.held)]

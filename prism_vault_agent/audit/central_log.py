@@ -54,7 +54,7 @@ class CentralLog:
         self._witness = witness
         self._seconds = seconds * PATIENCE
         self.leases: Takings = _Nothing()
-        # Are told of each release whose end can no longer be lost; and those whose end an earlier agent has kept.
+        # Are told of each release whose end can no longer be lost; and those whose end an earlier agent has kept, and its rows.
         self.forget: tuple[Callable[[str], None], ...] = ()
         self._ends_kept: set[str] = set()
 
@@ -88,8 +88,7 @@ class CentralLog:
     def resume(self, waiting: Iterable[Fields]) -> None:
         """Send what an earlier agent kept and could not tell central."""
         for fields in waiting:
-            if fields["kind"] == "cleared":
-                self._ends_kept.add(str(fields["reservation"]))
+            self._ends_kept.add(str(fields["reservation"] if fields["kind"] == "cleared" else fields["event_id"]))
             self._outbox.tell(fields, partial(self._ended_already, fields), kept=True)
 
     def _ended_already(self, fields: Fields, answer: Answer) -> None:
@@ -115,6 +114,13 @@ class CentralLog:
     def note(self, reason: str, message: str) -> None:
         """Record what became of the host's own configuration."""
         self._outbox.tell(rows.admin(reason, message), durable=True)
+
+    def record(self, fields: Fields, safe: Callable[[], None]) -> None:
+        """Record a row of what was done; ``safe`` is called when it can no longer be lost: at once where the journal has it."""
+        if str(fields["event_id"]) in self._ends_kept:
+            safe()
+        else:
+            self._outbox.tell(fields, durable=True, safe=safe)
 
     def answer(
         self,

@@ -178,12 +178,14 @@ class Supervisor:
         return None
 
     def _pass_on(self, each: kernel.Signal) -> None:
-        """Pass a signal on, unless it is meant for us: our child's changes, that it wakes us, and to end where nothing runs."""
+        """Pass a signal on, unless it is meant for us: our child's changes, its waking us, an agent, an end without a command."""
         if each.number == _signal.SIGCHLD and not each.sender:
             if self._lifeline_stopped() and tree.is_stopped(self.watcher):  # the whole group was, and the command with it
                 _, alone = self._stop_beside(self.watcher, _signal.SIGSTOP)
                 if alone:
                     posix.kill(self.watcher, _signal.SIGCONT)
+        elif each.number == _signal.SIGIO and not each.sender and self.orders.came():
+            return
         elif each.number != _signal.SIGCONT or each.sender != self.watcher:
             if each.number in _ASKING or (each.number == _signal.SIGHUP and not self.running):
                 self.asked, self.asked_at = each.number, time.monotonic()

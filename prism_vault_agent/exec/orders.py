@@ -1,7 +1,7 @@
 """What the agent says of a supervised command while it runs: to start it anew, and until when what it has may be used.
 
-It comes over a connection of its own for each release, made anew when it ends. While there is none the last end that was told
-stands: it is waited for by a timer of the kernel's.
+It comes over a connection of its own for each release, made anew when it ends, as soon as an agent is there. While there is none
+the last end that was told stands: it is waited for by a timer of the kernel's.
 """
 
 import _socket
@@ -9,7 +9,11 @@ import posix
 import select
 import time
 
-from prism_vault_agent.exec import channel, kernel, wire
+from prism_vault_agent.exec import channel, coming, kernel, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RESTART = b"restart"
 ENDS = b"ends "
@@ -25,7 +29,7 @@ class Orders:
     whether an agent is there and has said that it knows of us: from then on it decides.
     """
 
-    __slots__ = ("answered", "connection", "due", "ends", "paths", "pause", "poll", "received", "release", "timer")
+    __slots__ = ("answered", "connection", "due", "ends", "paths", "pause", "poll", "received", "release", "timer", "watched")
 
     def __init__(self, paths: list[str], poll: select.poll) -> None:
         """Nothing is asked yet; what there is to be read shows in ``poll``."""
@@ -37,12 +41,14 @@ class Orders:
         self.received = b""
         self.ends: float | None = None
         self.timer = -1
+        self.watched: list[int] = []
         self.pause = SOONEST
         self.due = 0.0
 
     def follow(self, release: bytes, ends: float | None = None) -> None:
         """Wait for orders about a release that ``ends`` then; from now on for none where it is empty."""
         self._close()
+        self._watch(())
         self.release, self.ends, self.pause, self.due = release, ends, SOONEST, 0.0
         self._set_timer()
         self.connect()
@@ -50,6 +56,12 @@ class Orders:
     def left(self) -> float | None:
         """Return the seconds until the next attempt to connect, None where there is none."""
         return max(self.due - time.monotonic(), 0.0) if self.release and self.connection is None else None
+
+    def came(self) -> bool:
+        """Tell whether SIGIO says that an agent may have come; then it is tried at once, but not by all of many together."""
+        if self.watched:
+            self.pause, self.due = SOONEST, time.monotonic() + SOONEST * posix.urandom(1)[0] / 255
+        return bool(self.watched)
 
     def over(self) -> bool:
         """Tell, once, that what the release gave has come to its end and no agent is there that says otherwise."""
@@ -65,6 +77,7 @@ class Orders:
             return
         self.due = time.monotonic() + self.pause * (0.75 + posix.urandom(1)[0] / 512)
         self.pause = min(2 * self.pause, LATEST)
+        self._watch(self.paths)
         for path in self.paths:
             connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
             connection.setblocking(False)
@@ -76,6 +89,7 @@ class Orders:
                 continue
             self.connection, self.received = connection, b""
             self.poll.register(connection.fileno(), select.POLLIN)
+            self._watch(())
             return
 
     def ordered(self, descriptor: int) -> bool:
@@ -109,6 +123,12 @@ class Orders:
             self.connection.close()
             self.connection, self.answered = None, False
             self._set_timer()
+
+    def _watch(self, paths: "Iterable[str]") -> None:
+        """Be told from now on of what comes into the directories of these paths, which may be others than before."""
+        for each in self.watched:
+            posix.close(each)
+        self.watched = [each for each in map(coming.watch, paths) if each is not None]
 
     def _set_timer(self) -> None:
         """Be woken at the end of what is there; not while an agent is."""

@@ -174,7 +174,7 @@ def test_a_torn_record_spoils_no_other(made):
     records.write_bytes(b'\n{"event_id": "x"}\nnoise\xff\n' + records.read_bytes() + b'\n{"event_id": "to')
     made.agent.start()
     assert runs(made)[audit_id] == child.pid
-    assert '"runs.damaged"' in made.agent.log
+    assert '"kept.damaged"' in made.agent.log
     child.kill()
     status_of(child)
     assert why(made, audit_id) == "exited"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.agent.rotating import LISTENER, Held, noted, put, stale
+from tests.support.fault_proxy import Fault, always
 from tests.support.files import SYSTEMD, Filed, filed
 from tests.support.waiting import wait_until
 
@@ -73,17 +74,24 @@ def test_a_process_is_ended_after_its_files_are_new(made):
 
 
 def test_a_process_gets_its_signal_once_for_each_version(made):
-    """``signal``: one for each new version, none again after the agent was killed; it stays stale, since its environment does."""
+    """``signal``: one for each new version, none again after the agent was killed; it stays stale, since its environment does.
+
+    What was done is recorded by the next agent where the one that did it is killed while central takes nothing.
+    """
     name = made.scope("signalled", on_rotate="signal:HUP", rotate_limits=AT_ONCE)
     with held(made, name, script=LISTENER) as running:
-        put(made, name, 2)
-        assert running.hear() == "HUP"
-        wait_until(lambda: running.told.get("rotated"), 30)
-        told = running.told
-        assert (told["stale"], told["rotated"]["what"], told["pending"]) == ([f"secret/{name}"], "signal", False)
-        wait_until(lambda: noted(made, "run_rotated", running.told["id"]), 30)
-        made.stack.agent.kill()
+        with made.stack.to_central.failing(always(Fault("hang"))):
+            waits = made.stack.agent.spawn("--scope", name, "--timeout", "3s", "--", "true")  # nothing else is sent meanwhile
+            wait_until(lambda: made.stack.to_central.seen[-1].method == "POST", 30)
+            put(made, name, 2)
+            assert running.hear() == "HUP"
+            wait_until(lambda: running.told.get("rotated"), 30)
+            told = running.told
+            assert (told["stale"], told["rotated"]["what"], told["pending"]) == ([f"secret/{name}"], "signal", False)
+            made.stack.agent.kill()
+            waits.communicate()
         made.stack.agent.start()
+        wait_until(lambda: noted(made, "run_rotated", running.told["id"]), 30)
         stale(running)
         put(made, name, 3)
         assert running.hear() == "HUP"

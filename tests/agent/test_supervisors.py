@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import socket
 import subprocess
@@ -53,13 +54,20 @@ def ask(agent: AgentProcess, release: bytes) -> tuple[socket.socket, bytes]:
     return connection, connection.recv(4096)
 
 
-def test_what_was_taken_back_is_not_started_anew(running, central):
-    """After a revocation a command that would be started again is not: the agent denies it, and the denial is on the record."""
+@pytest.mark.parametrize("killed", [False, True], ids=["by this agent", "by the next"])
+def test_what_was_taken_back_is_not_started_anew(running, central, killed):
+    """After a revocation a command that would be started again is not: the agent denies it, and the denial is on the record.
+
+    So does the next one, where the agent is killed before the command asks.
+    """
     marked = Marked()
     with start(running, marked, "taken-back", "--restart", "always") as child:
         words = [LAUNCHER, "revoke", "--run-ref", "taken-back"]
         subprocess.run(words, env=running.environment(), check=True, capture_output=True)
-        assert child.wait(30) == 77
+        if killed:
+            running.kill()
+            running.start()
+        assert child.wait(60) == 77
         assert child.stderr is not None
         told = child.stderr.read()
         assert "what it had was taken back, so it is not started anew" in told
@@ -139,15 +147,20 @@ def test_names_that_are_none(running, release):
         ("exited", False),
     ],
 )
-def test_what_is_merely_too_old_may_be_had_anew(why, is_denied):
-    """What was taken back is not released to a further start; what has merely come to its end is."""
+def test_what_is_merely_too_old_may_be_had_anew(tmp_path, why, is_denied):
+    """What was taken back is not released to a further start, by the next agent neither; what has merely come to its end is."""
+    plain = reservation()
+    request = dataclasses.replace(plain.grant.request, supervised=True)
+    held = dataclasses.replace(plain, grant=dataclasses.replace(plain.grant, request=request))
 
     async def asked() -> None:
-        supervisors, held = Supervisors(cast("Runs", []), lambda: 1, cast("Ends", None)), reservation()
-        supervisors.ending(Run(Render(held, (), ()), -1, 0.0, swept(held.grant.caller, None)), why)
-        supervisors.check(None)
-        supervisors.check("pva_other")
-        supervisors.check(held.audit_id)
+        first, second = (Supervisors(cast("Runs", []), lambda: 1, cast("Ends", None), str(tmp_path / "kept")) for _ in range(2))
+        first.ending(Run(Render(held, (), ()), -1, 0.0, swept(held.grant.caller, None)), why)
+        second.load()
+        for supervisors in (second, first):
+            supervisors.check(None)
+            supervisors.check("pva_other")
+            supervisors.check(held.audit_id)
 
     with pytest.raises(Denied) if is_denied else contextlib.nullcontext():
         asyncio.run(asked())

@@ -1,12 +1,10 @@
 """Which process was given what, in a file that the next agent reads: written before the values are given, gone with the run.
 
-It need outlive the agent, not the host, whose processes end with it: so it is written without an fsync, which no exec has to wait
-for. It holds names, paths and numbers, never a value.
+It holds names, paths and numbers, never a value.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
@@ -17,8 +15,8 @@ import structlog
 
 from prism_vault_agent.agent import reservations
 from prism_vault_agent.agent.front.peer import SHORTAGE
+from prism_vault_agent.agent.kept import Kept
 from prism_vault_agent.agent.leases.child import boot
-from prism_vault_agent.audit import journal
 from prism_vault_agent.errors import CannotCreate, Unavailable
 from prism_vault_agent.model import Lease, Render
 from prism_vault_agent.vault.mounts import mount_of
@@ -56,9 +54,12 @@ class RunRecords:
 
     path: str
     mounts: dict[str, int]
-    _waiting: dict[str, bytes] = field(default_factory=dict)
-    _size: int = 0
+    _kept: Kept = field(init=False)
     _boot: str = field(default_factory=boot)
+
+    def __post_init__(self) -> None:
+        """Nothing is read yet."""
+        self._kept = Kept(self.path)
 
     def keep(
         self,
@@ -86,58 +87,26 @@ class RunRecords:
             "guards": guards,
             **reservations.plain(reservation),
         }
-        line = journal.line(fields)
         try:
-            self._append(line)
+            self._kept.keep(fields)
         except OSError as error:
             if error.errno in SHORTAGE:
                 raise Unavailable("the agent is out of descriptors or memory", mend="retry", reason="busy") from None
             told = f"cannot keep what is given to whom in {self.path}: {os.strerror(error.errno or 0)}"
             raise CannotCreate(told, mend="make room or mend its directory") from None
-        self._waiting[reservation.id] = line
 
     def drop(self, reservation: str) -> None:
         """Forget what is no longer out there; where the disk does not take that, the next agent finds it out."""
-        if self._waiting.pop(reservation, None) is None:
-            return
-        try:
-            if self._waiting:
-                self._append(journal.line({"dropped": reservation}))
-            else:
-                os.truncate(self.path, 0)
-                self._size = 0
-        except OSError as error:
-            log.error("runs.unkept", errno=error.errno)
+        self._kept.drop(reservation)
 
     def load(self) -> Iterator[Recalled]:
         """Return what an earlier agent gave and did not see the end of; each is kept until it is dropped."""
-        found: dict[str, dict[str, Any]] = {}
-        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", errors="replace") as lines:
-            self._size = os.fstat(lines.fileno()).st_size
-            damaged = sum(not journal.take(found, line) for line in lines if line != "\n")
-            if damaged:
-                log.warning("runs.damaged", lines=damaged)
-        for name, fields in found.items():
+        for fields in self._kept.load():
             try:
-                recalled = _recalled(fields)
+                yield _recalled(fields)
             except (KeyError, TypeError, ValueError) as error:
                 log.error("runs.damaged", error=type(error).__name__)
-                continue
-            self._waiting[name] = journal.line(fields)
-            yield recalled
-
-    def _append(self, line: bytes) -> None:
-        """Write a line; a file that is mostly of runs that have ended is written anew."""
-        if journal.overgrown(self._size + len(line), self._waiting.values()):
-            line = b"".join(self._waiting.values()) + line
-            with open(f"{self.path}.new", "wb", opener=journal.private) as file:
-                file.write(line)
-            os.replace(f"{self.path}.new", self.path)
-            self._size = len(line)
-            return
-        with open(self.path, "ab", buffering=0, opener=journal.private) as file:
-            file.write(line)
-        self._size += len(line)
+                self._kept.drop(str(fields["event_id"]))
 
 
 def _recalled(fields: Mapping[str, Any]) -> Recalled:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.outdated import Marks
     from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
+    from prism_vault_agent.audit.central_log import CentralLog
     from prism_vault_agent.config.settings import Settings
     from prism_vault_agent.policy.reactions import Step
     from prism_vault_agent.scope import Limits, ScopeName
@@ -50,14 +51,14 @@ class Rotation:
         settings: Callable[[], Settings],
         runs: Runs,
         behind: Callable[[ScopeName], bool],
-        note: Callable[[str, str], None],
+        audit: CentralLog,
         turns: Turns,
     ) -> None:
-        """Act as ``settings`` say at that time; ``behind`` tells whether files of a scope come first, ``note`` records."""
+        """Act as ``settings`` say at that time; ``behind`` tells whether files of a scope come first; ``audit`` has the rows."""
         self._settings = settings
         self._runs = runs
         self._behind = behind
-        self._note = note
+        self._audit = audit
         self._turns = turns
         self._wake = asyncio.Event()
         self._acting: dict[str, asyncio.Task[None]] = {}
@@ -67,6 +68,7 @@ class Rotation:
     def start(self) -> None:
         """Take over what an earlier agent kept of the runs that were adopted."""
         self._turns.load({run.render.reservation.id for run in self._runs})
+        self._turns.rows.load(self._audit.record)
 
     def look(self) -> None:
         """Look at all of them at once."""
@@ -204,13 +206,14 @@ class Rotation:
             why = error.line() if isinstance(error, PrismVaultError) else type(error).__name__
             log.warning("run.not_rotated", audit_id=audit_id, doing=now, message=why)
             if why != since.error:
-                self._note("run_rotation_failed", f"{told}: {why}")
+                self._audit.note("run_rotation_failed", f"{told}: {why}")
             since.error = why
             return why
         since.done, since.at, since.error, since.what = marks, time.time(), "", now
         level = log.warning if now == "cannot_restart" else log.info
         level("run.rotated", audit_id=audit_id, pid=run.pid, did=now, paths=sorted(marks), message=idle)
-        self._note("run_not_restarted" if now == "cannot_restart" else "run_rotated", told + (f": {idle}" if idle else ""))
+        reason = "run_not_restarted" if now == "cannot_restart" else "run_rotated"
+        self._turns.rows.tell(reason, told + (f": {idle}" if idle else ""), self._audit.record)
         return ""
 
     async def _do(self, what: Step, run: Run, units: dict[str, asyncio.Future[str]]) -> str:

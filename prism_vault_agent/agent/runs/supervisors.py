@@ -1,7 +1,8 @@
 """The supervisors of runs (``exec --supervise``) that wait for orders: to start it anew, and when what it has comes to its end.
 
 A supervisor names the release that its command has, on a connection that stays. It makes it anew when we were away: nothing of it
-is kept. Which user's it is the kernel says, so nobody gets another user's orders.
+is kept. What was taken back is, since it is not given again. Which user's a connection is the kernel says, so nobody gets another
+user's orders.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.agent.front.http import head
+from prism_vault_agent.agent.kept import Kept
 from prism_vault_agent.agent.runs.ends import in_milliseconds
 from prism_vault_agent.agent.runs.runs import STOPPED
 from prism_vault_agent.errors import Denied, Unavailable
@@ -45,15 +47,19 @@ TOO_OLD: Final = ("exited", "lease_expired", "stale", STOPPED)
 class Supervisors:
     """The connections, by user and release. ``most`` returns how many one user may have beyond one for each run of his."""
 
-    def __init__(self, runs: Runs, most: Callable[[], int], ends: Ends) -> None:
-        """Order about ``runs``, and tell when their ``ends`` are."""
+    def __init__(self, runs: Runs, most: Callable[[], int], ends: Ends, path: str) -> None:
+        """Order about ``runs``, and tell when their ``ends`` are. The file ``path`` has what was taken back."""
         self._runs = runs
         self._most = most
         self.ends = ends
         self._told: dict[tuple[int, str], bytes] = {}
         self._waiting: dict[tuple[int, str], socket.socket] = {}
         self._came = asyncio.Condition()
-        self._taken_back: dict[str, None] = {}
+        self._taken_back = Kept(path)
+
+    def load(self) -> None:
+        """Take over what an earlier agent has taken back."""
+        self._taken_back.load()
 
     async def wait(self, connection: socket.socket, uid: int, release: str) -> None:
         """Keep the connection of a user's supervisor, who waits for orders about a release. Raises ``Unavailable``."""
@@ -115,11 +121,15 @@ class Supervisors:
 
     def ending(self, run: Run, why: str) -> None:
         """Take note that a run is ended: unless what it has is merely too old, who supervises it may not start it anew."""
-        if why in TOO_OLD:
+        if why in TOO_OLD or not run.render.reservation.grant.request.supervised:
             return
-        self._taken_back[run.render.reservation.audit_id] = None
+        try:
+            self._taken_back.keep({"event_id": run.render.reservation.audit_id})
+        except OSError as error:
+            told = "nothing keeps its supervisor from starting it anew"
+            log.error("supervisors.not_kept", audit_id=run.render.reservation.audit_id, errno=error.errno, message=told)
         while len(self._taken_back) > REMEMBERED:
-            del self._taken_back[next(iter(self._taken_back))]
+            self._taken_back.drop(next(iter(self._taken_back)))
 
     def check(self, after: str | None) -> None:
         """Raise ``Denied`` where a command is to be started anew ``after`` a release that was taken back."""

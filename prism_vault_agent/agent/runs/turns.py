@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from prism_vault_agent.agent.kept import keep
+from prism_vault_agent.agent.kept import Kept, keep
+from prism_vault_agent.audit import rows
 from prism_vault_agent.notify.due import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from prism_vault_agent.agent.outdated import Marks
+    from prism_vault_agent.audit.event import Fields
+
+    Record = Callable[[Fields, Callable[[], None]], None]
 
 log = structlog.get_logger()
 
@@ -38,14 +42,46 @@ class Since:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of what was done, ``kept`` from then until the log cannot lose them. ``record`` sends one, and calls back then."""
+
+    kept: Kept
+
+    def tell(self, reason: str, message: str, record: Record) -> None:
+        """Record what was done; where this agent is killed before that cannot be lost, the next one does."""
+        fields = rows.admin(reason, message)
+        try:
+            self.kept.keep(fields)
+        except OSError as error:
+            log.error("rotation.row_not_kept", errno=error.errno, message="an agent that is killed now leaves no record of it")
+        self._send(fields, record)
+
+    def load(self, record: Record) -> None:
+        """Record what an earlier agent has done and may not have told."""
+        for fields in self.kept.load():
+            self._send(fields, record)
+
+    def _send(self, fields: Fields, record: Record) -> None:
+        record(fields, lambda: self.kept.drop(str(fields["event_id"])))
+
+
 @dataclass(slots=True)
 class Turns:
-    """``runs`` by reservation, and for each set of scopes (their names, with commas between) how its turns stand."""
+    """``runs`` by reservation, and for each set of scopes (their names, with commas between) how its turns stand.
+
+    ``rows`` say what was done, until the log cannot lose them.
+    """
 
     path: str
+    rows: Rows = field(init=False)
     runs: dict[str, Since] = field(default_factory=dict)
     groups: dict[str, Standing] = field(default_factory=dict)
     _kept: str = ""
+
+    def __post_init__(self) -> None:
+        """Nothing is read yet."""
+        self.rows = Rows(Kept(f"{self.path}.rows"))
 
     def load(self, runs: Collection[str]) -> None:
         """Read what an earlier agent kept of these runs. What cannot be read is as if nothing had been kept."""
