@@ -37,16 +37,20 @@ def main() -> None:
         latencies(at, rounds)
         if "defaults" in sys.argv:
             by_default(at)
-        print(f"\n{'what is left: processes, files, after':46}{'prism-vault':>18}{'bao agent':>18}")
+        print(f"\n{'what is left: processes, files, after':42}{'as shipped':>16}{'strict':>16}{'bao agent':>16}")
+        terminated, killed = (failures.agent_ended(at, number) for number in (signal.SIGTERM, signal.SIGKILL))
         for each in (
             failures.deleted(at),
             failures.cut_off(at),
             *(failures.ended(at, number) for number in (signal.SIGTERM, signal.SIGKILL)),
-            *(failures.agent_ended(at, number) for number in (signal.SIGTERM, signal.SIGKILL)),
+            *terminated,
+            *killed,
         ):
             row(each)
-        print(f"{'a command that ignores SIGTERM':46}{told(failures.deaf(at)):>18}{told(failures.deaf_peer(at)):>18}", end="")
-        print(f"  (goal: {GRACE:.0f} s, the scope's grace, and half a second)")
+        ours, theirs = failures.deaf(at), failures.deaf_peer(at)
+        row(
+            failures.Outcome("a command that ignores SIGTERM", ours, None, theirs, f"goal: the grace of {GRACE:.0f} s, and 0.5 s")
+        )
         for each in failures.server_down(at):
             row(each)
 
@@ -92,7 +96,8 @@ def table(found: Mapping[str, list[list[float]]]) -> None:
 
 def row(of: failures.Outcome) -> None:
     """Print one failure."""
-    print(f"{of.failure:46}{told(of.ours):>18}{told(of.theirs):>18}{f'  ({of.note})' if of.note else ''}")
+    cells = (told(each) if each else "the same" for each in (of.shipped, of.strict, of.theirs))
+    print(f"{of.failure:42}{''.join(f'{each:>16}' for each in cells)}{f'  ({of.note})' if of.note else ''}", flush=True)
 
 
 def told(left: Left) -> str:

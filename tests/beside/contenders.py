@@ -23,32 +23,49 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 POLL, GRACE = 1.0, 3.0
-OUR_ROLE = "ours"
+# So long what a scope of the strict agent gave out may be used without the server.
+STALE = 4.0
 # It says what value it has, and leaves a daemon that has it too; the second ignores SIGTERM.
 COMMAND = 'setsid sleep 1000 & echo "$KEY" >> {}; exec sleep 1000'
 DEAF = 'trap "" TERM; echo "$KEY" >> {}; while :; do sleep 1; done'
 
 
 class Place:
-    """One OpenBao, one central, one agent of ours between them, and a directory in memory for what is rendered."""
+    """One OpenBao, one central, agents of ours between them, and a directory in memory for what is rendered.
+
+    ``agent`` is as it is shipped, ``strict`` has the settings that leave nothing.
+    """
 
     def __init__(self, directory: Path, openbao: OpenBao, central: CentralProcess, watch: float) -> None:
-        """Make the agent; it is started by whoever uses it. ``watch`` is how many seconds OpenBao's agent has at least."""
+        """Make the agents; they are started by whoever uses them. ``watch`` is how many seconds OpenBao's agent has at least."""
         self.watch = watch
         self.directory, self.openbao, self.central = directory, openbao, central
-        self.files = directory / "files"
-        own = directory / "agent"
-        own.mkdir()
-        role_id, secret_id = self.role(OUR_ROLE)
-        self.agent = AgentProcess(
-            own, openbao, central, agent=f'files = "{self.files}"\nfiles_risks = ["swap"]', vault='poll = "1s"',
-            auth=f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\non_failure = "clear"\n',
-        )  # fmt: skip
+        self.agent = self._make("shipped", "", "")
+        self.strict = self._make("strict", 'on_failure = "clear"\n', 'on_end = "clear"\n')
+
+    @property
+    def agents(self) -> dict[str, AgentProcess]:
+        """Both, by their roles."""
+        return {"shipped": self.agent, "strict": self.strict}
 
     def role(self, name: str) -> tuple[Path, Path]:
         """Return the credentials of a role of its own."""
         self.openbao.policy("prism-vault", POLICY)
         return self.openbao.approle(name, ["prism-vault"])
+
+    def _make(self, name: str, auth: str, agent: str) -> AgentProcess:
+        (self.directory / name).mkdir()
+        role_id, secret_id = self.role(name)
+        return AgentProcess(
+            self.directory / name, self.openbao, self.central, host=name, vault='poll = "1s"',
+            agent=f'{agent}files = "{files_of(self.directory, name)}"\nfiles_risks = ["swap"]',
+            auth=f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\n{auth}',
+        )  # fmt: skip
+
+
+def files_of(directory: Path, name: str) -> Path:
+    """Return where an agent of ours renders."""
+    return directory / f"{name}-files"
 
 
 @contextlib.contextmanager
@@ -59,14 +76,16 @@ def place(watch: float) -> Iterator[Place]:
     try:
         for each in ("bao", "central"):
             (directory / each).mkdir(mode=0o700)
-        with OpenBao(directory / "bao") as openbao, CentralProcess(directory / "central") as central:
+        hosts = {"shipped": ["*"], "strict": ["*"]}
+        with OpenBao(directory / "bao") as openbao, CentralProcess(directory / "central", agents=hosts) as central:
             made = Place(directory, openbao, central, watch)
-            with made.agent:
-                wait_until(lambda: made.agent.status()["signals"]["connected"])
+            with made.agent, made.strict:
+                wait_until(lambda: all(agent.status()["signals"]["connected"] for agent in made.agents.values()))
                 yield made
     finally:
-        if (directory / "files").is_mount():
-            subprocess.run(["umount", str(directory / "files")], check=True)
+        for name in ("shipped", "strict"):
+            if (mounted := files_of(directory, name)).is_mount():
+                subprocess.run(["umount", str(mounted)], check=True)
         shutil.rmtree(directory)
 
 
@@ -142,23 +161,31 @@ class Ours(_Given):
 
     name = "prism-vault"
 
-    def __init__(self, at: Place, *, deaf: bool = False, poll: str = "1s", **more: str) -> None:
-        """Make the scope, which is looked after every ``poll``; ``more`` are keys of it."""
+    def __init__(self, at: Place, *, strict: bool = False, deaf: bool = False, supervised: bool = True, poll: str = "1s") -> None:
+        """Make the scope, which is looked after every ``poll``, of the agent as shipped or of the ``strict`` one.
+
+        ``supervised``: else there is nothing of ours above the command, which becomes that itself.
+        """
         super().__init__(at, "ours", deaf=deaf)
-        self.file = at.files / self.path / "web.env"
-        at.agent.scope(
+        self.agent = at.strict if strict else at.agent
+        self.supervised = supervised
+        self.file = files_of(at.directory, "strict" if strict else "shipped") / self.path / "web.env"
+        self.agent.scope(
             self.path, {"KEY": f"vault://secret/{self.path}#key"}, grace=f"{GRACE:.0f}s", poll=poll,
             files=[{"path": "web.env", "format": "systemd"}],
-            on_rotate="restart", rotate_limits={"min_interval": "0s", "max_per_hour": 3600}, **more,
+            on_rotate="restart", rotate_limits={"min_interval": "0s", "max_per_hour": 3600},
+            **({"stale_ok": f"{STALE:.0f}s"} if strict else {}),
         )  # fmt: skip
         self.supervisor: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        agent = self.at.agent
+        agent = self.agent
         agent.hang_up()
         wait_until(lambda: self.path in [scope["name"] for scope in agent.status()["scopes"]])
         assert agent.http("POST", "/v1/render", f'{{"scopes": ["{self.path}"]}}'.encode())[0] == 200
-        self.supervisor = agent.spawn("--scope", self.path, "--supervise", "--", "/bin/sh", "-c", self.script)
+        self.supervisor = agent.spawn(
+            "--scope", self.path, *(["--supervise"] if self.supervised else []), "--", "/bin/sh", "-c", self.script
+        )
         wait_until(lambda: self.rendered(self.file) and self.told())
         wait_until(lambda: any(self.path in run["scopes"] for run in agent.status()["runs"]))
         return self

@@ -1,24 +1,26 @@
-"""What goes wrong beside both contenders at once, and what each has left then: processes with the value, and files of it."""
+"""What goes wrong beside the contenders at once, and what each has left then: processes with the value, and files of it.
+
+Ours are two: as it is shipped, and with the settings that leave nothing.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from prism_vault_agent.exec.channel import GRACE as LIFELINE_GRACE
-from tests.beside.contenders import GRACE, OUR_ROLE, POLL, Contender, Ours, Place, Theirs
+from tests.beside.contenders import GRACE, POLL, STALE, Contender, Ours, Place, Theirs
 from tests.support.signalled import order
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
 # What is noticed by a poll is over within this.
 NOTICED = POLL + GRACE
-# So long what was given out may be used without the server, where a test says so.
-STALE = 4.0
 # What a busy machine may take longer.
 LATE = 20.0
 
@@ -37,42 +39,69 @@ class Left(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A failure, and what it left; ``note`` says what ours did where that is not all."""
+    """A failure, and what it left with each; ``note`` says what is not plain. ``strict`` is as ``shipped`` where it is None."""
 
     failure: str
-    ours: Left
+    shipped: Left
+    strict: Left | None
     theirs: Left
     note: str = ""
+
+
+def now(of: Contender, since: float) -> Left:
+    """Return what is left."""
+    return Left(len(of.processes()), int(of.file.exists()), time.monotonic() - since)
 
 
 def left(of: Contender, since: float, within: float) -> Left:
     """Return what is left as soon as that is nothing, or when ``within`` seconds are over."""
     deadline = time.monotonic() + within
     while True:
-        found = Left(len(of.processes()), int(of.file.exists()), time.monotonic() - since)
+        found = now(of, since)
         if found.nothing or time.monotonic() > deadline:
             return found
         time.sleep(0.01)
 
 
-def both(at: Place, ours: Ours, theirs: Theirs, began: float, within: float = NOTICED) -> tuple[Left, Left]:
-    """Return what is left of both after ``began``; theirs last, so that it had the time of ours at least, and ``at.watch``."""
-    first = left(ours, began, within + LATE)
-    return first, left(theirs, began, max(0.0, at.watch - first.seconds))
+@contextlib.contextmanager
+def three(at: Place, *, supervised: bool = True) -> Iterator[tuple[Ours, Ours, Theirs]]:
+    """Run ours as shipped, the strict one, and theirs."""
+    with Ours(at, supervised=supervised) as shipped, Ours(at, strict=True, supervised=supervised) as strict, Theirs(at) as theirs:
+        yield shipped, strict, theirs
+
+
+def watched(at: Place, began: float, within: float, first: Contender, *others: Contender) -> list[Left]:
+    """Return what is left of each as soon as that is nothing; of the others else when ``at.watch`` seconds are over.
+
+    The ``first`` has ``within`` seconds, and what a busy machine takes longer.
+    """
+    found: dict[Contender, Left] = {}
+    everybody = (first, *others)
+    while len(found) < len(everybody):
+        for each in everybody:
+            if each not in found and (seen := now(each, began)).nothing:
+                found[each] = seen
+        passed = time.monotonic() - began
+        if (first in found and passed > at.watch) or passed > within + LATE:
+            break
+        time.sleep(0.01)
+    return [found.get(each) or now(each, began) for each in everybody]
 
 
 def deleted(at: Place) -> Outcome:
     """The secret is deleted at the server."""
-    with Ours(at) as ours, Theirs(at) as theirs:
+    with three(at) as everybody:
+        shipped, strict, theirs = everybody
         began = time.monotonic()
-        _delete(at, ours, theirs)
-        return Outcome("secret deleted", *both(at, ours, theirs, began))
+        _delete(at, *everybody)
+        strict_left, *others = watched(at, began, NOTICED, strict, shipped, theirs)
+        return Outcome("secret deleted", others[0], strict_left, others[1])
 
 
 def cut_off(at: Place) -> Outcome:
     """The host's role is deleted and its tokens are revoked."""
-    with Ours(at) as ours, Theirs(at) as theirs:
-        roles = {OUR_ROLE, theirs.role}
+    with three(at) as (shipped, strict, theirs):
+        roles = {*at.agents, theirs.role}
         began = time.monotonic()
         for role in roles:
             at.openbao.must("DELETE", f"auth/approle/role/{role}")
@@ -80,26 +109,26 @@ def cut_off(at: Place) -> Outcome:
             told = at.openbao.must("POST", "auth/token/lookup-accessor", {"accessor": accessor})["data"]
             if (told["meta"] or {}).get("role_name") in roles:
                 at.openbao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
-        found = both(at, ours, theirs, began)
-        at.agent.stop()
-        at.role(OUR_ROLE)
-        at.agent.start()
-        return Outcome("token revoked, login refused", *found, 'with on_failure = "clear"')
+        strict_left, *others = watched(at, began, NOTICED, strict, shipped, theirs)
+        for role, agent in at.agents.items():
+            agent.stop()
+            at.role(role)
+            agent.start()
+        return Outcome("token revoked, login refused", others[0], strict_left, others[1], "strict: on_failure = clear")
 
 
 def server_down(at: Place) -> tuple[Outcome, Outcome]:
     """The server ends, and does not come back: what a scope bounds is gone at its bound, the rest when central revokes it."""
-    with Ours(at, stale_ok=f"{STALE:.0f}s") as bounded, Ours(at) as ours, Theirs(at) as theirs:
+    with three(at) as (shipped, strict, theirs):
         began = time.monotonic()
         at.openbao.stop()
-        gone, peer = both(at, bounded, theirs, began, within=STALE + NOTICED)
-        stays = left(ours, time.monotonic(), 0.0)
+        strict_left, *others = watched(at, began, STALE + NOTICED, strict, shipped, theirs)
+        bounded = f"strict: stale_ok = {STALE:.0f} s, and the grace"
         began = time.monotonic()
-        order(at.central, "revocations", scope=ours.path)
-        taken = left(ours, began, NOTICED + LATE)
-        kept = f"until then {stays.processes} processes, {stays.files} file stay by choice"
-        first = Outcome(f"server down, stale_ok = {STALE:.0f} s", gone, peer, "the bound, and the grace")
-        return first, Outcome("server down, revoked by central", taken, peer, kept)
+        order(at.central, "revocations", scope=shipped.path)
+        taken = left(shipped, began, NOTICED + LATE)
+        first = Outcome("server down", others[0], strict_left, others[1], bounded)
+        return first, Outcome("server down, revoked by central", taken, None, others[1], "needs no server")
 
 
 def ended(at: Place, number: signal.Signals) -> Outcome:
@@ -114,24 +143,29 @@ def ended(at: Place, number: signal.Signals) -> Outcome:
         found = Left(len(ours.processes()), 0, time.monotonic() - began)
         peer = left(theirs, began, at.watch)
         ours.supervisor.communicate()
-        return Outcome(f"{number.name} to what is above the command", found, peer, "the agent goes on, and looks after the file")
+        return Outcome(f"{number.name} to what is above the command", found, None, peer, "the agent looks after the file")
 
 
-def agent_ended(at: Place, number: signal.Signals) -> Outcome:
-    """The agent gets a signal, the secret is deleted, and the agent is started again."""
-    with Ours(at) as ours, Theirs(at) as theirs:
-        end: Callable[[], int] = at.agent.stop if number is signal.SIGTERM else at.agent.kill
+def agent_ended(at: Place, number: signal.Signals) -> tuple[Outcome, Outcome]:
+    """The agent gets a signal; then the secret is deleted, and the agent is started again."""
+    with three(at, supervised=False) as (shipped, strict, theirs):
+        began = time.monotonic()
         for each in (theirs.parent, theirs.filer):
             each.send(number)
-        end()
-        stays = left(ours, time.monotonic(), 0.0)
-        _delete(at, ours, theirs)
+        for agent in at.agents.values():
+            agent.send(number)
+        strict_left, *others = watched(at, began, GRACE, strict, shipped, theirs)
+        for agent in at.agents.values():
+            agent.ended()
+        first = Outcome(f"{number.name} to the agent", others[0], strict_left, others[1], "strict: on_end = clear")
+        _delete(at, shipped, theirs)
         began = time.monotonic()
-        at.agent.start()
+        for agent in at.agents.values():
+            agent.start()
         for each in (theirs.parent, theirs.filer):
             each.again()
-        kept = f"until then {stays.processes} processes, {stays.files} file stay by choice"
-        return Outcome(f"{number.name} to the agent, secret deleted, agent started again", *both(at, ours, theirs, began), kept)
+        back, peer = watched(at, began, NOTICED, shipped, theirs)
+        return first, Outcome("secret deleted then, agent started again", back, None, peer)
 
 
 def deaf(at: Place) -> Left:

@@ -210,13 +210,23 @@ class AgentProcess:
         except OSError:
             return False
 
-    def _end(self, number: signal.Signals) -> int:
-        if self.process is None:
-            return 0
+    def send(self, number: signal.Signals) -> None:
+        """Send the agent a signal; see :meth:`ended` for what comes of it."""
+        assert self.process is not None
         self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for the agent's end, and return its exit status."""
+        assert self.process is not None
         status = self.process.wait(20)
         self.process = None
         return status
+
+    def _end(self, number: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        self.send(number)
+        return self.ended()
 
 
 def _toml(value: Any) -> str:
