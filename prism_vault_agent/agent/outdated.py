@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prism_vault_agent.policy.reactions import at_revocation, at_rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from prism_vault_agent.model import Render
     from prism_vault_agent.scope import Reaction, Scope, ScopeName
@@ -26,6 +26,12 @@ def unpinned(render: Render) -> Iterator[tuple[str, int]]:
 def newer(render: Render, newest: Mapping[str, int]) -> Marks:
     """Return what of a release has a newer version."""
     return {path: str(newest[path]) for path, version in unpinned(render) if newest.get(path, 0) > version}
+
+
+def still(render: Render, marks: Iterable[tuple[str, str]]) -> Marks:
+    """Return which of these ``marks``, made while it was under way, mean a release that may not be the newest for that."""
+    versions = {lease.path: lease.version or 0 for lease in render.leases}
+    return {path: mark for path, mark in marks if path in versions and not (mark.isdigit() and int(mark) <= versions[path])}
 
 
 def leased(render: Render, word: str) -> Marks:

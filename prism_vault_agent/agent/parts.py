@@ -143,6 +143,7 @@ class Parts:
         turns = Turns(f"{state}/rotation")
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit, turns)
         rotation.unjudged, health.switching, health.rolled_back = health.unjudged, rotation.signalling, rotation.back
+        renders.renewed = health.passed = rotation.files_settled
         budget = Budget(lambda: front.settings.vault.poll_requests)
         freshness = status.freshness = Freshness(
             runs, files, leases, lambda: front.settings, note=audit.note, path=f"{state}/answered"

@@ -55,6 +55,7 @@ class Health:
         self._judging: dict[ScopeName, asyncio.Task[None]] = {}
         self.switching: Callable[[ScopeName], bool] = lambda _: False
         self.rolled_back: Callable[[ScopeName], None] = lambda _: None
+        self.passed: Callable[[ScopeName], None] = lambda _: None
 
     def start(self) -> None:
         """Take over what an earlier agent rejected, for the generations that were adopted."""
@@ -107,6 +108,7 @@ class Health:
         if not why:
             log.info("health.passed", scope=name, generation=rendered.number)
             self._files.kept.drop(self._files.place().descriptor, name, "rotated")
+            self.passed(name)
             return
         if name not in self._files.kept:
             log.error("health.failed", scope=name, generation=rendered.number, back=None, message=why)

@@ -46,6 +46,9 @@ class FileRenders:
         self._reading = reading
         self._files = files
         self._wanted = asyncio.Event()
+        self._renewing: set[ScopeName] = set()
+        # Is told when an attempt to render files anew is over.
+        self.renewed: Callable[[ScopeName], None] = lambda _: None
         self._few = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: defaultdict[ScopeName, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -115,17 +118,20 @@ class FileRenders:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Render everything anew that is stale, whenever :meth:`look` was called, until cancelled.
+        """Render everything anew that is stale, whenever :meth:`begin` was called, until cancelled.
 
-        It is done as who asked for it first; what fails stays as it is, and is tried again later.
+        It is done as who asked for it first; what fails stays as it is, and is tried again later. One that takes long holds up no
+        other.
         """
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            now = time.monotonic()
-            stale = [each for each in self._files if self._due(each) and now >= each.retry_at]
-            async with Together(self._reading, self._files) as together:
-                await asyncio.gather(*(self._again(each, together) for each in stale))
+        async with Together(self._reading, self._files) as together, asyncio.TaskGroup() as group:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                now = time.monotonic()
+                for each in self._files:
+                    if each.scope.name not in self._renewing and self._due(each) and now >= each.retry_at:
+                        self._renewing.add(each.scope.name)
+                        group.create_task(self._again(each, together))
 
     def _goes_along(self, scope: Scope) -> bool:
         """Tell whether a scope may be staged together with others.
@@ -135,14 +141,21 @@ class FileRenders:
         return not any(file.template for file in scope.files) and not any(map(self._reading.mounts.leased, scope.bindings))
 
     async def _again(self, rendered: Rendered, together: Together) -> None:
-        grant = rendered.render.reservation.grant
-        quiet = not rendered.stale and not tells_consumers(self.reaction(rendered))
+        grant, name = rendered.render.reservation.grant, rendered.scope.name
         try:
             async with self._few:
-                await self.render(grant.caller, grant.request, together, quiet=quiet)
+                quiet = not rendered.stale and not tells_consumers(self.reaction(rendered))
+                known = dict(rendered.outdated)
+                renewed = await self.render(grant.caller, grant.request, together, quiet=quiet)
+            renewed.outdated |= outdated.still(renewed.render, rendered.outdated.items() - known.items())
+            if self._due(renewed):
+                self._wanted.set()  # it was rotated once more while this was under way
         except PrismVaultError as error:
             rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
-            log.warning("files.stale", scope=rendered.scope.name, reason=error.reason, retry_in=rendered.pause)
+            log.warning("files.stale", scope=name, reason=error.reason, retry_in=rendered.pause)
         except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
             rendered.failed(type(error).__name__, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
-            log.error("files.failed", scope=rendered.scope.name, error=type(error).__name__)
+            log.error("files.failed", scope=name, error=type(error).__name__)
+        finally:
+            self._renewing.discard(name)
+            self.renewed(name)

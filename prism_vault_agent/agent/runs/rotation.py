@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# How often to look, so that a clock that was set, or a window, is not missed by more; and while files are to come first.
+# How often to look, so that a clock that was set, or a window, is not missed by more; and while files are to come first, should
+# nobody tell that they are there, as where they were taken away.
 SECONDS: Final = 20.0
 BEHIND_SECONDS: Final = 0.25
 UNJUDGED_SECONDS: Final = 0.5
@@ -62,6 +63,7 @@ class Rotation:
         self._turns = turns
         self._wake = asyncio.Event()
         self._acting: dict[str, asyncio.Task[None]] = {}
+        self._held_back = False
         self.unjudged: Callable[[ScopeName], bool] = lambda _: False
         self.restart: Callable[[Run], Awaitable[None]] = no_supervisor
 
@@ -73,6 +75,11 @@ class Rotation:
     def look(self) -> None:
         """Look at all of them at once."""
         self._wake.set()
+
+    def files_settled(self, _name: ScopeName) -> None:
+        """Take note that files of a scope are the newest, or known to be well: who waits for that has a turn now."""
+        if self._held_back:
+            self._wake.set()
 
     def newest(self, newest: Mapping[str, int]) -> None:
         """Take note of the newest versions of paths."""
@@ -130,7 +137,7 @@ class Rotation:
 
     def _begin_due(self) -> float:
         """Begin every turn that is due; return in how many seconds to look again."""
-        now, wait = time.time(), SECONDS
+        now, wait, self._held_back = time.time(), SECONDS, False
         known = {run.render.reservation.id for run in self._runs}
         self._turns.runs = {run: since for run, since in self._turns.runs.items() if run in known}
         pending: defaultdict[str, list[Run]] = defaultdict(list)
@@ -138,7 +145,7 @@ class Rotation:
             if self._may_switch(run):
                 pending[self._key(run)].append(run)
             else:
-                wait = UNJUDGED_SECONDS
+                wait, self._held_back = UNJUDGED_SECONDS, True
         for key in {*pending, *self._turns.groups} - self._acting.keys():
             delay = random.uniform(0, max((each.splay for each in self._limits(key)), default=0.0))  # noqa: S311 - no secret
             standing = corrected(self._turns.groups.get(key, Standing("")), now)
@@ -149,7 +156,7 @@ class Rotation:
                     del self._turns.groups[key]
                 continue
             if any(self._behind(name) for name in _scopes(key)):
-                wait = min(wait, BEHIND_SECONDS)
+                wait, self._held_back = min(wait, BEHIND_SECONDS), True
             elif at > now:
                 wait = min(wait, at - now)
             else:
