@@ -1,7 +1,8 @@
 """What files cost through a real agent, OpenBao and central: ``python -m tests.bench.renders [SCOPES] [ROUNDS]``.
 
 One file rendered, warm, beside OpenBao's own agent that is started to write it once; 1,000 files rendered, and all rotated at one
-moment, as 1,000 scopes of one file, 100 of ten and one of 1,000; what the agent's front has in memory then.
+moment, as 1,000 scopes of one file, 100 of ten and one of 1,000, of one secret, and as 1,000 scopes of a secret each; what the
+agent's front has in memory then. Processor time is told beside seconds: on a busy machine these tell of the others.
 """
 
 from __future__ import annotations
@@ -34,29 +35,36 @@ GOAL_SECONDS, GOAL_RATIO, GOAL_MEMORY = 2.0, 3.0, 60.0
 
 @dataclass(frozen=True)
 class Shape:
-    """As many scopes of one secret, with so many files each."""
+    """As many scopes of one secret, or of one each (``apart``), with so many files each."""
 
     scopes: int
     files: int
+    apart: bool = False
 
     def __str__(self) -> str:
         """Return what it is called."""
-        return f"{self.scopes} scopes of {self.files} files"
+        return f"{self.scopes} scopes of {self.files} files" + (" and a secret of their own" if self.apart else "")
 
     @property
     def names(self) -> list[str]:
         """The scopes."""
-        return [f"{self.files}-files-{each}" for each in range(self.scopes)]
+        return [f"{self.files}-files-{'apart-' if self.apart else ''}{each}" for each in range(self.scopes)]
 
     @property
     def paths(self) -> list[str]:
         """The files of each."""
         return [f"web-{each}.env" for each in range(self.files)]
 
-    @property
-    def secret(self) -> str:
-        """The secret of all of them."""
-        return f"secret/of-{self.files}"
+    def secret(self, name: str) -> str:
+        """Return the secret of a scope."""
+        return f"secret/own/{name}" if self.apart else f"secret/of-{self.files}"
+
+    def write(self, here: Stand, number: int) -> None:
+        """Write a value to every secret, and have the agent look for it where that took more than a moment."""
+        for secret in dict.fromkeys(map(self.secret, self.names)):
+            here.openbao.kv_put(secret, {"key": value(number)})
+        if self.apart and number:
+            here.agent.hang_up()
 
 
 def main() -> None:
@@ -71,7 +79,7 @@ def main() -> None:
             plain(top.parent, 0)
             floor = measured(lambda: plain(top.parent, 1))
             print(f"floor: 1,000 files written and renamed by a simple loop: {floor:.2f} s")
-            for shape in (Shape(number, 1), Shape(number // 10, 10), Shape(1, number)):
+            for shape in (Shape(number, 1), Shape(number // 10, 10), Shape(1, number), Shape(number, 1, apart=True)):
                 add(here, shape)
                 rotated(here, top, shape, floor)
             memory = footprint(pid_of(here.agent)).rss / 1024
@@ -80,10 +88,11 @@ def main() -> None:
 
 def add(here: Stand, shape: Shape) -> None:
     """Have the agent know the scopes of a shape, and the provider their secret."""
-    here.openbao.kv_put(shape.secret, {"key": value(0)})
+    shape.write(here, 0)
     files = [{"path": path, "format": "systemd"} for path in shape.paths]
     for name in shape.names:
-        here.agent.scope(name, {"KEY": f"vault://{shape.secret}#key"}, files=files)
+        poll = {"poll": "10m"} if shape.apart else {}  # all of them at one moment, not as each is written
+        here.agent.scope(name, {"KEY": f"vault://{shape.secret(name)}#key"}, files=files, **poll)
     here.agent.hang_up()
     eventually(lambda: {*shape.names} <= {scope["name"] for scope in here.agent.status()["scopes"]}, 120)
 
@@ -126,9 +135,9 @@ def rotated(here: Stand, top: Path, shape: Shape, floor: float) -> None:
     words = [LAUNCHER, "render", *shape.names]
     said = measured(lambda: subprocess.run(words, env=here.environment(), check=True, capture_output=True))
     processes = {"front": pid_of(here.agent), "central": central_of(here), "OpenBao": here.openbao.pid}
-    before = {name: cpu_seconds(pid) for name, pid in processes.items()}
-    here.openbao.kv_put(shape.secret, {"key": value(1)})
     begun = time.monotonic()
+    shape.write(here, 1)
+    before = {name: cpu_seconds(pid) for name, pid in processes.items()}
     changed, torn = watched([top / name / path for name in shape.names for path in shape.paths])
     used = ", ".join(f"{name} {cpu_seconds(pid) - before[name]:.1f} s" for name, pid in processes.items())
     took = changed[-1] - changed[0]
