@@ -58,12 +58,12 @@ class Orders:
         may revoke everything. Raises ``Denied`` where all of it is others', ``UsageError`` for a run that there is none of.
         """
         runs, files = self._mine(asker, target)
-        if target.run_ref is not None and not runs and not files:
-            raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
-        log.warning("order.revocation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
         if self.status.may_revoke(asker, -1):
             self.files.under_way.bar(target)
             self.runs.revoked(self.host, target, None, now=False)
+        if target.run_ref is not None and not runs and not files:
+            raise UsageError("no run has that reference", mend="see prism-vault status", reason="no_such_run")
+        log.warning("order.revocation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
         told: dict[str, Any] = {"ended": [], **self.files.clear_each(files, "revoked")}
         for end in await self.runs.revoke_all(runs, "revoked", paths=target.paths):
             told["failed" if "why" in end else "ended"].append(end)

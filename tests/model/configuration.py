@@ -10,16 +10,34 @@ from prism_vault_agent.config.apart import Configuration
 from prism_vault_agent.config.load import load
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from prism_vault_agent.config.settings import Settings
 
 GRACE: Final = 5
-FILES: Final = ("web", "db")
+FILES: Final = ("web", "db", "calm", "left")
 PATHS: Final = ("secret/web", "secret/other")
+# The path of transit whose one key decrypts one value, and that of certificates.
+KEY: Final = "transit/decrypt/app"
+ISSUE: Final = "pki/issue/calm"
+# What of the provider each scope binds.
+BINDS: Final = {
+    "web": frozenset({"secret/web", "secret/other"}),
+    "db": frozenset({"secret/web", "database/creds/db"}),
+    "both": frozenset({"secret/other", "database/creds/db"}),
+    "calm": frozenset({"secret/web", ISSUE}),
+    "left": frozenset({"secret/other", KEY}),
+}
+# Scopes of whose files somebody is told, and the programs that this takes, which are simulated.
+TELLS: Final = ("web", "db")
+_CONSUMER: Final = {"command": ["/consumer"], "min_interval": "1s", "max_per_hour": 3600}
 _WEB: Final = {
     "env": {"WEB_KEY": "vault://secret/web#key", "WEB_OTHER": "vault://secret/other#key"},
-    "files": [{"path": "web.env", "format": "systemd", "mode": "0440"}, {"path": "web.json", "format": "json"}],
+    "files": [
+        {"path": "web.env", "format": "systemd", "mode": "0440", "notify": _CONSUMER},
+        {"path": "web.json", "format": "json", "notify": _CONSUMER},
+    ],
 }
 _DB: Final = {
     "env": {
@@ -27,7 +45,8 @@ _DB: Final = {
         "DB_PASSWORD": "vault://database/creds/db#password",
         "DB_KEY": "vault://secret/web#key",
     },
-    "files": [{"path": "db.env", "format": "dotenv"}],
+    "files": [{"path": "db.env", "format": "dotenv", "notify": _CONSUMER}],
+    "health": {"command": ["/health"], "within": "5s"},
 }
 _BOTH: Final = {
     "env": {"OTHER": "vault://secret/other#key", "PASSWORD": "vault://database/creds/db#password"},
@@ -35,17 +54,39 @@ _BOTH: Final = {
     "on_rotate": "terminate",
     "rotate_limits": {"max_per_hour": 1000},
 }
-CONFIGURATIONS: Final[dict[str, dict[str, Any] | None]] = {
-    "all": {"web": _WEB, "db": _DB, "both": _BOTH},
-    "without web": {"db": _DB, "both": _BOTH},
-    "without db": {"web": _WEB, "both": _BOTH},
-    "nothing": {},
-    "web changed": {
-        "web": {**_WEB, "env": {"WEB_KEY": "vault://secret/web#key", "WEB_SAME": "vault://secret/web#key"}},
-        "db": _DB,
-        "both": _BOTH,
+# It is signalled, at a rotation and at a revocation, and has a certificate.
+_CALM: Final = {
+    "env": {
+        "CALM_KEY": "vault://secret/web#key",
+        "CALM_CERTIFICATE": f"vault://{ISSUE}#certificate",
+        "CALM_PRIVATE": f"vault://{ISSUE}#private_key",
     },
-    "db of another user": {"web": _WEB, "db": {**_DB, "callers": [{"kind": "operator", "uid": 54321}]}, "both": _BOTH},
+    "certificates": {ISSUE: {"common_name": "calm.test", "ttl": "15m"}},
+    "files": [{"path": "calm.json", "format": "json"}],
+    "on_rotate": "signal:HUP",
+    "on_revoke": "signal:USR1",
+    "rotate_limits": {"max_per_hour": 1000},
+}
+# Its processes are left alone, and have something that is decrypted.
+_LEFT: Final = {
+    "env": {"LEFT_KEY": "vault://secret/other#key", "LEFT_TOKEN": f"vault://{KEY}#token"},
+    "transit": {KEY: {"token": {"ciphertext": "vault:v1:abcd"}}},
+    "files": [{"path": "left.env", "format": "dotenv"}],
+    "on_rotate": "rewrite",
+    "on_revoke": "clear",
+}
+_ALL: Final[dict[str, dict[str, Any]]] = {"web": _WEB, "db": _DB, "both": _BOTH, "calm": _CALM, "left": _LEFT}
+_NARROW_WEB: Final = {**_WEB, "env": {"WEB_KEY": "vault://secret/web#key", "WEB_SAME": "vault://secret/web#key"}}
+_NARROW_LEFT: Final = {"env": {"LEFT_KEY": "vault://secret/other#key"}, "files": _LEFT["files"], "on_revoke": "clear"}
+CONFIGURATIONS: Final[dict[str, dict[str, Any] | None]] = {
+    "all": _ALL,
+    "without web": {name: scope for name, scope in _ALL.items() if name != "web"},
+    "without db": {name: scope for name, scope in _ALL.items() if name != "db"},
+    "without calm and left": {"web": _WEB, "db": _DB, "both": _BOTH},
+    "nothing": {},
+    "narrowed": {**_ALL, "web": _NARROW_WEB, "left": _NARROW_LEFT},
+    "other reactions": {**_ALL, "web": {**_WEB, "on_rotate": "restart"}, "left": {**_LEFT, "on_rotate": "none"}},
+    "db of another user": {**_ALL, "db": {**_DB, "callers": [{"kind": "operator", "uid": 54321}]}},
     "broken": None,
 }
 
@@ -96,6 +137,18 @@ class ConfigurationFiles:
         scopes = CONFIGURATIONS[self.name]
         return scopes is not None and scope not in scopes
 
+    def names(self, scopes: Iterable[str]) -> frozenset[str] | None:
+        """Return the variables that it gives to these scopes; None where it says nothing, or has not all of them."""
+        here = CONFIGURATIONS[self.name]
+        if here is None or not all(scope in here for scope in scopes):
+            return None
+        return frozenset(name for scope in scopes for name in here[scope]["env"])
+
+
+def leaves(scopes: Collection[str], paths: Collection[str] | None) -> bool:
+    """Tell whether a process of these scopes is left alone when these paths are taken back (None: all that it has)."""
+    return {scope for scope in scopes if paths is None or BINDS[scope] & set(paths)} == {"left"}
+
 
 def _write(path: Path, text: str) -> None:
     path.touch(mode=0o600)
@@ -104,7 +157,7 @@ def _write(path: Path, text: str) -> None:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value)

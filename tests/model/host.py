@@ -16,14 +16,16 @@ from prism_vault_agent.exec.wire import encode_request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SECONDS = 10.0
+# Signals that a process ends at that is not stubborn, beside SIGKILL.
+DEADLY = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(eq=False)
 class Client:
     """A process that asks with ``exec``, and that becomes its command where it is given values.
 
-    ``stubborn`` ones ignore SIGTERM. ``values`` are what it holds, by name; ``audit_id`` is what it was told with them.
+    ``stubborn`` ones ignore SIGTERM and SIGUSR1; SIGHUP ends none. ``values`` are what it holds, by name,
+    ``audit_id`` is what it was told with them; ``signals`` are what the agent sent it, each with its time of the wall clock.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Client:
     audit_id: str = ""
     values: dict[str, str] = field(default_factory=dict)
     since: float = 0.0
+    signals: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -96,7 +99,7 @@ class Client:
         """End the process by itself."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)  # it is ours, and not reaped yet
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
             os.close(self.pidfd)
             self.pidfd = -1
@@ -117,13 +120,14 @@ class Processes:
     all: list[Client] = field(default_factory=list)
 
     def start(self, scopes: tuple[str, ...], run_ref: str, now: float, *, stubborn: bool, seconds: float) -> Client:
-        """Start a process that ignores SIGTERM where it is ``stubborn``."""
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if stubborn else None
+        """Start a process that ignores SIGTERM and SIGUSR1 where it is ``stubborn``."""
+        ignored = (signal.SIGHUP, *(DEADLY if stubborn else ()))
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
         try:
             pid = os.posix_spawn("/bin/sleep", ["sleep", "3600"], {}, file_actions=[(os.POSIX_SPAWN_CLOSE, 0)])
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            for number, restored in before.items():
+                signal.signal(number, restored)
         client = Client(f"\0model-{os.getpid()}-{pid}", scopes, run_ref, stubborn, now + seconds, pid, os.pidfd_open(pid))
         self.all.append(client)
         return client
@@ -164,14 +168,18 @@ class Processes:
             client.end()
 
 
-def signalling(send: Callable[..., None], stubborn: Callable[[int], bool]) -> Callable[..., None]:
-    """Return ``signal.pidfd_send_signal`` that returns when who is meant to die of it has: simulated time waits for no kernel."""
+def signalling(send: Callable[..., None], note: Callable[[int, int], bool]) -> Callable[..., None]:
+    """Return ``signal.pidfd_send_signal`` that returns when who is meant to die of it has: simulated time waits for no kernel.
+
+    ``note`` is told the process and the signal, and tells whether that process is stubborn.
+    """
 
     def sent(pidfd: int, number: int, *rest: Any) -> None:
         send(pidfd, number, *rest)
         with open(f"/proc/self/fdinfo/{pidfd}") as info:
             pid = next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
-        if number == signal.SIGKILL or (number == signal.SIGTERM and not stubborn(pid)):
+        stubborn = note(pid, number)
+        if number == signal.SIGKILL or (number in DEADLY and not stubborn):
             _readable(pidfd, 10_000)
 
     return sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -10,84 +11,72 @@ from typing import TYPE_CHECKING, Final
 from prism_vault_agent.sink import record
 from tests.model.central import ENDS
 from tests.model.configuration import FILES
-from tests.model.kept import TOKEN, VALUE
-from tests.model.owed import NOTICED, SOON, Owed, connected, running, serving
-from tests.model.seen import Out
-from tests.model.world import World
+from tests.model.kept import TOKEN, VALUE, values_in
+from tests.model.owed import NOTICED, Debts, left, serving
 from tests.support import history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.model.host import Client
+    from tests.model.seen import Out
+
 SECRET: Final = (VALUE, TOKEN, "s3cr3t-")
-MODES: Final = {"web.env": 0o440, "web.json": 0o400, "db.env": 0o400}
+MODES: Final = {"web.env": 0o440}
 # In which what was given to a process is looked after by the agent that gave it.
 SETTLED: Final = 1.0
+# In which a consumer that can be told is told, who may have failed before.
+TOLD: Final = 330.0
+# Which signals processes of these scopes may be sent, whatever is rotated or revoked.
+SPARED: Final[dict[tuple[str, ...], set[int]]] = {("calm",): {signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL}, ("left",): set()}
 
 
 @dataclass
-class Invariants:
+class Invariants(Debts):
     """The invariants of one world, which remembers what was seen before."""
 
-    world: World
-    owed: list[Owed] = field(default_factory=list)
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
     orphans: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, float] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    met: set[Client] = field(default_factory=set)
+    hearing: float = 0.0
     served: bool = False
     told: int = 0
     logged: int = 0
 
     def passed(self, seconds: float) -> None:
         """Take note that time has passed as the world is now."""
-        for owed in self.owed:
-            ready = owed.needs(self.world)
-            owed.served = owed.served + seconds if ready and owed.ready else 0.0
-            owed.ready = ready
+        self.waited(seconds)
         served = serving(self.world) and not self.world.provider.engine_down
         for name in self.orphans:
             self.orphans[name] = self.orphans[name] + seconds if served and self.served else 0.0
+        for name in self.ended:
+            self.ended[name] = self.ended[name] + seconds if served and self.served else 0.0
+        hearing = self.world.loop is not None and not self.world.deaf
+        self.hearing = self.hearing + seconds if hearing else 0.0
         self.served = served
-
-    def crashed(self) -> None:
-        """Take note that the agent has ended."""
-        self.owed = [owed for owed in self.owed if owed.lasting]
-
-    def revoked(self, meant: Callable[[Out], bool], *, central: bool) -> None:
-        """Take note of a revocation of what is on central's log by now."""
-        known = {row["reservation"] for row in self.world.central.rows}
-        needs: Callable[[World], bool] = connected if central else running
-        self._owe(Owed("revoked", lambda out: out.reservation in known and meant(out), needs, SOON, lasting=central))
-
-    def withdrawn(self, path: str, number: int) -> None:
-        """Take note that a version does not stand any more."""
-        version = self.world.provider.kv[path][number - 1]
-
-        def meant(out: Out) -> bool:
-            return not version.stands and out.versions.get(path) == number
-
-        self._owe(Owed("withdrawn", meant, serving, NOTICED))
-
-    def removed(self, scope: str) -> None:
-        """Take note that the configuration has a scope no longer."""
-        self._owe(Owed("removed", lambda out: scope in out.scopes and self.world.configuration.lacks(scope), running, SOON))
-
-    def _owe(self, owed: Owed) -> None:
-        owed.ready = owed.needs(self.world)
-        self.owed.append(owed)
 
     def check(self) -> None:
         """Fail where anything does not hold."""
         out = self.world.out()
+        configuration = self.world.configuration
+        for client in self.world.processes.all:
+            if client not in self.met:
+                self.met.add(client)
+                if not any(map(configuration.lacks, client.scopes)):
+                    self.spared.add(client)
         self.seen |= {each.reservation for each in out}
         assert not self.world.defects, self.world.defects
         self._released(out)
         self._rows()
+        self._judged(out)
         self._no_value()
         self._files()
-        self._taken_back(out)
-        self._versions()
+        self.taken_back(out)
+        self._versions(out)
         self._leases(out)
+        self._reactions()
 
     def _released(self, out: list[Out]) -> None:
         """G1, G8, and no run is lost track of."""
@@ -96,14 +85,14 @@ class Invariants:
             kinds = self.world.central.of(each.reservation)
             assert "success" in kinds, f"G1: {each} is out there, and its log says {kinds}"
             assert "cleared" not in kinds, f"G8: {each} is out there, and its log says {kinds}"
-            if each.what.startswith("process"):
+            if each.is_process:
                 assert each.reservation in runs, f"{each} is not in the agent's records"
         if self.world.parts is None:
             return
-        known = {given.render.reservation.id for given in (*self.world.parts.runs, *self.world.parts.files)}
+        known = {given.render.reservation.id for given in (*self.world.parts.runs, *self.world.parts.files.held)}
         late = {each.reservation for each in self.world.processes.all if self.world.clock.monotonic - each.since > SETTLED}
         for each in out:
-            if each.what.startswith("files") or each.reservation in late:
+            if not each.is_process or each.reservation in late:
                 assert each.reservation in known, f"the agent does not look after {each}"
 
     def _rows(self) -> None:
@@ -113,6 +102,14 @@ class Invariants:
             kinds = self.world.central.of(reservation)
             assert sum(kinds.count(end) for end in ENDS) <= 1, f"G3: {kinds}"
             assert kinds.count("cleared") <= 1, f"G3: {kinds}"
+
+    def _judged(self, out: list[Out]) -> None:
+        """Files that another generation was kept for stay only where they were found to be well."""
+        for row in self.world.central.rows[self.told :]:
+            new = self.world.successors.get(row.get("reservation", ""))
+            if new is not None and row["kind"] == "cleared" and row["reason"] == "rotated":
+                values = {self.world.provider.issued[lease] for lease in new.leases}
+                assert new not in out or values & self.world.passed, f"{new} stays, and nobody found it to be well"
 
     def _no_value(self) -> None:
         """G4: no value in what the agent wrote or said."""
@@ -146,8 +143,8 @@ class Invariants:
                 for name in names:
                     found = (directory / name).stat()
                     facts = stat.S_IMODE(found.st_mode), found.st_uid
-                    assert facts == (MODES[name], os.geteuid()), f"G5: {name} is {facts}"
-                    values = _values((directory / name).read_text())
+                    assert facts == (MODES.get(name, 0o400), os.geteuid()), f"G5: {name} is {facts}"
+                    values = values_in((directory / name).read_text())
                     assert values == expected, f"G5: {name} has {values}, its record says {expected}"
         finally:
             os.close(place)
@@ -159,27 +156,31 @@ class Invariants:
             elif lease["lease_id"]:
                 yield self.world.provider.issued[str(lease["lease_id"])]
 
-    def _taken_back(self, out: list[Out]) -> None:
-        """G6: what was to be taken back is."""
-        for owed in [each for each in self.owed if each.served > each.limit]:
-            left = [each for each in out if owed.meant(each)]
-            assert not left, f"G6: {owed.what}, {owed.served:.0f} s ago, and still there: {left}"
-            self.owed.remove(owed)
-
-    def _versions(self) -> None:
-        """Nothing older than a version that stood there is put in its place."""
+    def _versions(self, out: list[Out]) -> None:
+        """Nothing older than a version that stood there is put in its place, but for what was kept for that."""
         for scope in FILES:
-            found = next((each.versions for each in self.world.out() if each.what == f"files of {scope}"), None)
+            found = next((each for each in out if each.what == f"files of {scope}"), None)
             if found is None:
                 self.versions.pop(scope, None)
                 continue
-            before = self.versions.get(scope, {})
-            for path, number in found.items():
+            before = self.versions.get(scope, {}) if found.reservation not in self.world.returned else {}
+            for path, number in found.versions.items():
                 assert number >= before.get(path, 0), f"{scope} went back from {before} to {found}"
-            self.versions[scope] = found
+            self.versions[scope] = found.versions
 
     def _leases(self, out: list[Out]) -> None:
-        """Every lease that lives is in the journal, and belongs to something that is out there, or is soon given back."""
+        """Every lease that lives is in the journal, and belongs to something that is out there, or is soon given back.
+
+        What is out there has leases that live, or is soon taken back.
+        """
+        for each in out:
+            if each.leases <= self.world.provider.leases.keys() or left(each, None):
+                self.ended.pop(each.reservation, None)
+            else:
+                self.ended.setdefault(each.reservation, 0.0)
+        self.ended = {name: seconds for name, seconds in self.ended.items() if name in {each.reservation for each in out}}
+        late_ends = {name: seconds for name, seconds in self.ended.items() if seconds > NOTICED}
+        assert not late_ends, f"G6: what has leases that have ended is not taken back: {late_ends}"
         journalled, held = self.world.journalled("leases"), {each.reservation for each in out}
         living = {lease.token.accessor: lease for lease in self.world.provider.leases.values() if not lease.stuck}
         for accessor in living:
@@ -190,11 +191,25 @@ class Invariants:
         late = {accessor: seconds for accessor, seconds in self.orphans.items() if seconds > NOTICED}
         assert not late, f"leases that nobody holds are not given back: {late}"
 
+    def _reactions(self) -> None:
+        """Who is only to be signalled, or left alone, is; who is told of files knows what is there, or is soon told."""
+        for client in self.spared:
+            allowed = SPARED.get(client.scopes)
+            sent = {number for number, _ in client.signals}
+            assert allowed is None or sent <= allowed, f"{client.scopes} were sent {sent}"
+            first = next((number for number, _ in client.signals if number != signal.SIGHUP), signal.SIGUSR1)
+            assert allowed is None or first == signal.SIGUSR1, f"{client.scopes} were ended with {first}"
+        now = self.world.clock.monotonic
+        late = {name: now - since for name, since in self.world.behind.items() if min(now - since, self.hearing) > TOLD}
+        assert not late, f"consumers are not told: {late}"
+
     def end(self) -> None:
         """Once all has ended and everybody answers, nothing is left anywhere, and the log is whole."""
         world = self.world
         world.mend()
         self._wait(lambda: not world.outdated())
+        self._wait(lambda: not world.behind)
+        assert not world.behind, f"consumers are not told: {world.behind}"
         assert not world.outdated(), f"the newest version is not taken over: {world.outdated()}"
         for scope in FILES:
             world.clear(scope)
@@ -221,7 +236,3 @@ class Invariants:
             if condition():
                 return
             self.world.run(5.0)
-
-
-def _values(text: str) -> set[str]:
-    return {VALUE + part[:6] for part in text.split(VALUE)[1:]}

@@ -49,6 +49,11 @@ class Leased:
     stuck: bool = False
 
 
+def values_in(text: str) -> set[str]:
+    """Return the values that a text holds."""
+    return {VALUE + part[:6] for part in text.split(VALUE)[1:]}
+
+
 def auth(token: Token) -> dict[str, Any]:
     """Return what the answer to a login, or to the making of a token, says of it."""
     life = {"lease_duration": token.seconds, "renewable": True, "token_type": "service"}

@@ -1,7 +1,7 @@
 """One agent after the other on a simulated host: how each is started, stopped and dropped, and how time passes for it.
 
 The agent's parts are the real ones, made and run as ``agent/agent.py`` does. Replaced are its edges: the provider behind the
-workers, the way to central, the signals that a process gets, and what tells that a file of the configuration changed.
+workers, the way to central, the signals that a process gets, who is told of files, and what tells that the configuration changed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from unittest.mock import patch
 
 from prism_vault_agent import log as logs
 from prism_vault_agent.agent import agent, parts, reload
+from prism_vault_agent.agent.files import consumers
 from prism_vault_agent.agent.front import front
 from prism_vault_agent.agent.front.listener import Listener
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.agent.trees import hierarchy
 from prism_vault_agent.config.load import load
 from prism_vault_agent.errors import PrismVaultError
+from prism_vault_agent.notify import command
 from prism_vault_agent.process import Hardening
 from tests.model.central import Central, CentralHttp, SignalStream
 from tests.model.clock import Clock, Crash, Loop
-from tests.model.configuration import PATHS, ConfigurationFiles, Here
+from tests.model.configuration import KEY, PATHS, ConfigurationFiles, Here
 from tests.model.host import Processes, signalling
 from tests.model.provider import Provider
 from tests.model.workers import SimulatedWorkers
@@ -37,6 +39,8 @@ from tests.model.workers import SimulatedWorkers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+    from prism_vault_agent.notify.occasion import Occasion
+    from prism_vault_agent.scope import Notify
     from prism_vault_agent.worker.messages import Message
 
 # What a crash leaves is kept for ever: what Python does at the end of a coroutine, a killed process does not do.
@@ -47,7 +51,8 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(_LEFT))
 class Life:
     """The host, its services and its agent, if one runs. ``defects`` are what was found wrong while it ran.
 
-    The three hooks look on: at every turn of the loop, at every job before a worker begins it, at every value that is read.
+    The hooks look on: at every turn of the loop, at every job before a worker begins it, at every value that is read, at every
+    token that the agent has revoked. ``_tell`` is who is told of files, and who judges them.
     """
 
     def __init__(self, template: Path) -> None:
@@ -63,11 +68,11 @@ class Life:
         self._patches = contextlib.ExitStack()
         self._patches.enter_context(self.clock.told())
         self.central = Central(self.directory, template, self.clock)
-        self.provider = Provider(self.clock, self._on_read)
+        self.provider = Provider(self.clock, self._on_read, self._on_revoke)
         self.processes = Processes()
         self.log_file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.configuration = ConfigurationFiles(self.directory)
-        for path in PATHS:
+        for path in (*PATHS, KEY):
             self.provider.write(path)
         self.loop: Loop | None = None
         self.parts: parts.Parts | None = None
@@ -86,8 +91,9 @@ class Life:
         made(patch.object(reload, "changes", self._changes))
         made(patch.object(front, "attest", self._attest))
         made(patch.object(hierarchy, "where", lambda _pid: None))  # to move a process the kernel waits for all processors
-        stubborn = lambda pid: any(each.stubborn for each in self.processes.all if each.pid == pid)  # noqa: E731
-        made(patch.object(signal, "pidfd_send_signal", signalling(signal.pidfd_send_signal, stubborn)))
+        made(patch.object(signal, "pidfd_send_signal", signalling(signal.pidfd_send_signal, self._on_signal)))
+        made(patch.dict(consumers.TELL, command=self._tell))
+        made(patch.object(command, "tell", self._tell))
 
     def _make_workers(self, settings: Any, ready: int) -> SimulatedWorkers:
         self._workers = SimulatedWorkers(settings, ready, provider=self.provider, before=self._on_job, defects=self.defects)
@@ -101,6 +107,14 @@ class Life:
         self._connections.append(connection)
         return self.processes.attest(connection)
 
+    def _on_signal(self, pid: int, number: int) -> bool:
+        (meant,) = [each for each in self.processes.all if each.pid == pid and each.pidfd >= 0]
+        meant.signals.append((number, self.clock.wall))
+        return meant.stubborn
+
+    async def _tell(self, notify: Notify, occasion: Occasion) -> str:
+        raise NotImplementedError
+
     def _on_turn(self) -> None:
         raise NotImplementedError
 
@@ -108,6 +122,9 @@ class Life:
         raise NotImplementedError
 
     def _on_read(self, path: str, version: int | None, accessor: str) -> None:
+        raise NotImplementedError
+
+    def _on_revoke(self, accessor: str) -> None:
         raise NotImplementedError
 
     def start(self, fuse: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A provider in memory, as its HTTP API shows it: KV version 2, an engine that leases, tokens with their children, and faults.
+"""A provider in memory, as its HTTP API shows it: KV version 2, engines, tokens with their children, and faults.
 
 Times are CLOCK_BOOTTIME of the simulated host. What goes wrong is said by fields of :class:`Provider` that a test sets.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.errors import ProviderUnavailable
 from prism_vault_agent.vault.transport import Answer
+from tests.model.engines import Engines
 from tests.model.kept import TOKEN, VALUE, Leased, Token, Version, auth
 
 if TYPE_CHECKING:
@@ -24,19 +25,19 @@ DEAD: Final = Answer(403, {"errors": ["permission denied"]})
 UNKNOWN: Final = Answer(400, {"errors": ["invalid accessor"]})
 LOGIN_SECONDS: Final = 1800
 LOGIN_LONGEST: Final = 7200
-LEASE_SECONDS: Final = 600
-LEASE_LONGEST: Final = 3000
 
 
 @dataclass
-class Provider:
+class Provider(Engines):
     """The server: so many answers are lost (``losing``), and so many workers end before they have told theirs (``dying``).
 
-    ``read`` is told of every value that is handed out: (path, version or None, accessor of the token).
+    ``read`` is told of every value that is handed out: (path, version or None, accessor of the token); ``revoking`` of every
+    token that the agent is about to end.
     """
 
     clock: Clock
     read: Callable[[str, int | None, str], None] = lambda *_: None
+    revoking: Callable[[str], None] = lambda _: None
     away: bool = False
     losing: int = 0
     dying: int = 0
@@ -47,12 +48,12 @@ class Provider:
     tokens: dict[str, Token] = field(default_factory=dict)
     leases: dict[str, Leased] = field(default_factory=dict)
     issued: dict[str, str] = field(default_factory=dict)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def write(self, path: str) -> None:
         """Write a new version."""
         versions = self.kv.setdefault(path, [])
-        versions.append(Version(self._mark(VALUE), self._stamp()))
+        versions.append(Version(self.mark(VALUE), self._stamp()))
 
     def withdraw(self, path: str, *, destroy: bool) -> None:
         """Delete or destroy the newest version."""
@@ -118,6 +119,8 @@ class Provider:
         if what == "lookup-self":
             return Answer(200, {"data": {"id": token.value, "accessor": token.accessor, "ttl": self._left(token.ends)}})
         if what == "revoke-self":
+            for each in [each for each in self.tokens.values() if each.parent is token]:
+                self.revoking(each.accessor)
             self.end(token)
             return Answer(204, None)
         self._renew(token, LOGIN_SECONDS)
@@ -140,6 +143,7 @@ class Provider:
     def _revoke_accessor(self, _path: str, _token: Token, said: Mapping[str, Any]) -> Answer:
         if (meant := self._by_accessor(said)) is None:
             return UNKNOWN
+        self.revoking(meant.accessor)
         self.end(meant)
         return Answer(204, None)
 
@@ -179,22 +183,11 @@ class Provider:
         }
         return Answer(200, {"data": {"current_version": len(versions), "versions": told}})
 
-    def _creds(self, path: str, token: Token, _said: Mapping[str, Any]) -> Answer:
-        path = f"database/creds/{path}"
-        if self.engine_down:
-            return Answer(400, {"errors": ["the database does not answer"]})
-        value, lease_id = self._mark(VALUE), f"{path}/{next(self._numbers)}"
-        self.issued[lease_id], ends = value, self.clock.boot + LEASE_SECONDS
-        self.leases[lease_id] = Leased(lease_id, value, token, ends, self.clock.boot + LEASE_LONGEST)
-        self.read(path, None, token.accessor)
-        plain = {"lease_id": lease_id, "lease_duration": LEASE_SECONDS, "renewable": True}
-        return Answer(200, {**plain, "data": {"username": f"user-{lease_id.rpartition('/')[2]}", "password": value}})
-
     def _make(self, parent: Token | None, seconds: float, longest: float) -> Token:
         seconds = int(min(seconds, longest))
-        number = next(self._numbers)
+        number = next(self.numbers)
         ends = self.clock.boot + seconds
-        token = Token(self._mark(TOKEN), f"accessor-{number}", parent, seconds, ends, self.clock.boot + longest)
+        token = Token(self.mark(TOKEN), f"accessor-{number}", parent, seconds, ends, self.clock.boot + longest)
         self.tokens[token.value] = token
         return token
 
@@ -213,9 +206,6 @@ class Provider:
     def _left(self, ends: float) -> int:
         return 10**6 if ends == math.inf else max(0, int(ends - self.clock.boot))
 
-    def _mark(self, kind: str) -> str:
-        return f"{kind}{next(self._numbers):06}"
-
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self.clock.wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
@@ -231,7 +221,10 @@ ROUTES: Final = {
     "sys/leases/": Provider._lease,
     "secret/data/": Provider._data,
     "secret/metadata/": Provider._metadata,
-    "database/creds/": Provider._creds,
+    "database/creds/": Provider.creds,
+    "pki/issue/": Provider.issue,
+    "transit/decrypt/": Provider.decrypt,
+    "transit/keys/": Provider.key,
 }
 # What every token may.
 UNREFUSED: Final = ("sys/internal/ui/mounts/", "auth/token/")

@@ -67,3 +67,20 @@ def test_the_end_of_files_is_on_the_log_whenever_the_agent_is_killed(world, how)
         assert holds.seen
         assert all(world.central.of(each).count("cleared") == 1 for each in holds.seen)
         world.mend()
+
+
+def test_a_revocation_by_run_ref_means_a_run_that_is_still_being_given_its_values(world):
+    """Whoever revokes a run that is about to begin is told that there is none, and it does not begin either."""
+    under_way = 0
+    for milliseconds in range(10, 100, 5):
+        world.exec(("web",), "run-1", stubborn=False, seconds=10.0)
+        world.run(milliseconds / 1000)
+        client = world.processes.all[-1]
+        meant = {row["reservation"] for row in world.central.reserved()}
+        under_way += bool(meant) and not client.values
+        world.order("revocation", {"run_ref": "run-1"})
+        world.run(10.0)
+        assert client.reservation not in meant or not client.alive
+        client.end()
+        world.run(1.0)
+    assert under_way > 3

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.model import central
-from tests.model.configuration import CONFIGURATIONS, FILES, PATHS
+from tests.model.configuration import BINDS, CONFIGURATIONS, FILES, ISSUE, KEY, PATHS
 from tests.model.invariants import Invariants
 from tests.model.world import TROUBLE, World
 from tests.support.soak import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-SCOPES = st.sampled_from([("web",), ("db",), ("both",), ("web", "db")])
+    from tests.model.seen import Out
+
+SCOPES = st.sampled_from([("web",), ("db",), ("both",), ("web", "db"), ("calm",), ("left",), ("calm", "left")])
 PAUSES = st.sampled_from([0.0, 0.02, 0.05, 0.3, 2.0])
 # After an order, long enough for it to be carried out, or not.
 ORDERED = st.sampled_from([0.0, 0.05, 2.0, 10.0, 10.0])
@@ -29,10 +32,15 @@ TARGETS = st.sampled_from(
         {"everything": True},
         {"scope": "web"},
         {"scope": "db"},
+        {"scope": "calm"},
+        {"scope": "left"},
         {"host": "server1"},
         {"run_ref": "run-1"},
         {"reference": "vault://secret/web#key"},
         {"reference": "vault://database/creds/db"},
+        {"reference": "vault://secret/other#key"},
+        {"reference": f"vault://{ISSUE}#certificate"},
+        {"reference": f"vault://{KEY}#token"},
     ]
 )
 
@@ -82,23 +90,27 @@ class Model(RuleBasedStateMachine):
         self.world.exec(scopes, run_ref, stubborn=stubborn, seconds=seconds)
         self._step("exec", pause)
 
-    @rule(what=st.sampled_from(["write", "write", "delete", "destroy", "undelete"]), path=st.sampled_from(PATHS), pause=PAUSES)
+    @rule(
+        what=st.sampled_from(["write", "write", "delete", "destroy", "undelete"]),
+        path=st.sampled_from((*PATHS, *PATHS, KEY)),
+        pause=PAUSES,
+    )
     def change(self, what: str, path: str, pause: float) -> None:
         """Change a secret at the provider."""
-        if what == "write":
+        if what == "write" and path != KEY:
             self.world.provider.write(path)
-        elif what == "undelete":
+        elif what in ("undelete", "write"):
             self.world.provider.kv[path][-1].deleted = ""
         else:
-            self.world.provider.withdraw(path, destroy=what == "destroy")
-            self.holds.withdrawn(path, len(self.world.provider.kv[path]))
+            self.world.provider.withdraw(path, destroy=what == "destroy" and path != KEY)
+            self.holds.withdrawn(path)
         self._step(what, pause)
 
     @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, emergency=st.booleans(), pause=ORDERED)
     def signal(self, kind: str, meant: dict[str, Any], *, emergency: bool, pause: float) -> None:
         """Have central tell all hosts."""
         if kind == "revocation":
-            self.holds.revoked(_meaning(meant), central=True)
+            self.holds.revoked(*_meaning(meant), central=True, emergency=emergency)
         self.world.central.order(kind, meant, emergency=emergency)
         self._step(kind, pause)
 
@@ -107,7 +119,7 @@ class Model(RuleBasedStateMachine):
     def order(self, kind: str, meant: dict[str, Any], pause: float) -> None:
         """Have somebody on this host order it."""
         if kind == "revocation":
-            self.holds.revoked(_meaning(meant), central=False)
+            self.holds.revoked(*_meaning(meant), central=False)
         self.world.order(kind, meant)
         self._step(f"local {kind}", pause)
 
@@ -129,10 +141,9 @@ class Model(RuleBasedStateMachine):
     @rule(name=st.sampled_from(sorted(CONFIGURATIONS)), pause=PAUSES)
     def reload(self, name: str, pause: float) -> None:
         """Change the configuration."""
-        self.world.reload_to(name)
-        for scope in (*FILES, "both"):
-            if self.world.configuration.lacks(scope):
-                self.holds.removed(scope)
+        if name != self.world.configuration.name:
+            self.world.reload_to(name)
+            self.holds.reloaded()
         self._step("reload", pause)
 
     @rule(what=st.sampled_from(TROUBLE), pause=PAUSES)
@@ -177,16 +188,16 @@ class Model(RuleBasedStateMachine):
             self.world.close()
 
 
-def _meaning(target: dict[str, Any]) -> Any:
-    reference = target.get("reference", "").removeprefix("vault://").partition("#")[0]
-    scopes = {"secret/web": {"web", "db"}, "database/creds/db": {"db", "both"}}.get(reference)
-    if scopes is not None:
-        return lambda out: bool(out.scopes & scopes)
+def _meaning(target: dict[str, Any]) -> tuple[Callable[[Out], bool], frozenset[str] | None]:
+    """Return what a target means, and the paths that it names, None for all."""
+    path = target.get("reference", "").removeprefix("vault://").partition("#")[0]
+    if path:
+        return lambda out: any(path in BINDS[scope] for scope in out.scopes), frozenset((path,))
     if "scope" in target:
-        return lambda out: target["scope"] in out.scopes
+        return lambda out: target["scope"] in out.scopes, None
     if "run_ref" in target:
-        return lambda out: out.run_ref == target["run_ref"]
-    return lambda _: True
+        return lambda out: out.run_ref == target["run_ref"], None
+    return lambda _: True, None
 
 
 @pytest.mark.soak

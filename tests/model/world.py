@@ -10,7 +10,8 @@ from prism_vault_agent.agent.front.peer import Peer
 from prism_vault_agent.audit.target import ANY, Target
 from prism_vault_agent.model import Request
 from prism_vault_agent.scope import ScopeName
-from tests.model.seen import Seen
+from tests.model.configuration import KEY
+from tests.model.told import Told
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 # What may be wrong with the two services; the last one ends it all.
 TROUBLE: Final = (
     "provider away", "provider back", "provider refuses", "provider loses answers", "engine down", "replica behind",
-    "central away", "central back", "central denies", "central loses answers", "workers lost", "all well",
+    "central away", "central back", "central denies", "central loses answers", "workers lost", "consumers fail", "not well",
+    "all well",
 )  # fmt: skip
 
 
-class World(Seen):
+class World(Told):
     """A host to which it happens."""
 
     def exec(self, scopes: tuple[str, ...], run_ref: str, *, stubborn: bool, seconds: float) -> None:
@@ -82,11 +84,14 @@ class World(Seen):
         provider.dying = 2 if what == "workers lost" else provider.dying
         central.losing = 2 if what == "central loses answers" else central.losing
         central.denied = frozenset(("web", "both")) if what == "central denies" else central.denied
+        self.deaf |= what == "consumers fail"
+        self.ill |= what == "not well"
         if central.away:
             central.lose()
         if what == "all well":
             provider.away = provider.refusing = provider.engine_down = provider.lagging = central.away = False
             provider.losing = provider.dying = central.losing = 0
+            self.deaf = self.ill = False
             central.denied = frozenset()
 
     def mend(self) -> None:
@@ -97,4 +102,6 @@ class World(Seen):
         else:
             self.start()
         self.reload_to("all")
+        self.provider.kv[KEY][-1].deleted = ""
         self.run(10.0)
+        self.order("rotation", {"everything": True})  # what was rejected is tried again
