@@ -23,6 +23,7 @@ from prism_vault_agent.central.log.orders import Order, place
 from prism_vault_agent.central.log.store import Store
 from prism_vault_agent.central.storage.engines import migrate, reading_engine, writing_engine
 from prism_vault_agent.errors import AuditUnavailable
+from tests.model.configuration import BINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +66,7 @@ class Central:
 
     def append(self, bodies: Sequence[bytes]) -> list[dict[str, Any]]:
         """Append a batch of the agent's."""
-        allowed = frozenset({"web", "db", "both"} - self.denied)
+        allowed = frozenset(BINDS.keys() - self.denied)
         policies = Policies(0, (Policy("model", 0, Rule("*", "*", allowed, EVERY, EVERY, EVERY)),))
         events = [read(body) for body in bodies]
         work = partial(append, identity=self._identity, policies=policies, events=events)

@@ -12,7 +12,7 @@ from prism_vault_agent.sink import record
 from tests.model.central import ENDS
 from tests.model.configuration import FILES
 from tests.model.kept import TOKEN, VALUE, values_in
-from tests.model.owed import NOTICED, Debts, left, serving
+from tests.model.owed import GIVEN_BACK, NOTICED, Debts, left, serving
 from tests.support import history
 
 if TYPE_CHECKING:
@@ -186,9 +186,11 @@ class Invariants(Debts):
         for accessor in living:
             assert accessor in journalled, f"a lease of {accessor} lives, and is not in the journal"
         self.orphans = {
-            accessor: self.orphans.get(accessor, 0.0) for accessor in living if journalled[accessor]["reservation"] not in held
+            accessor: self.orphans.get(accessor, 0.0)
+            for accessor, lease in living.items()
+            if journalled[accessor]["reservation"] not in held and not self.world.used({lease.value})
         }
-        late = {accessor: seconds for accessor, seconds in self.orphans.items() if seconds > NOTICED}
+        late = {accessor: seconds for accessor, seconds in self.orphans.items() if seconds > GIVEN_BACK}
         assert not late, f"leases that nobody holds are not given back: {late}"
 
     def _reactions(self) -> None:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from tests.model.seen import Out
     from tests.model.world import World
 
-# In which, of uninterrupted service, a poll notices, and what nobody holds is given back.
+# In which, of uninterrupted service, a poll notices, and in which what nobody holds is given back, which may have failed before.
 NOTICED: Final = 200.0
+GIVEN_BACK: Final = 85.0
 # In which files are gone, and processes have ended.
 SOON: Final = GRACE + 3.0
 

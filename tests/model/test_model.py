@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.model.seen import Out
 
+# After so many turns of its loop the agent crashes; 0: it does not.
+FUSES = st.sampled_from([0, 0, 5, 20, 60])
 SCOPES = st.sampled_from([("web",), ("db",), ("both",), ("web", "db"), ("calm",), ("left",), ("calm", "left")])
 PAUSES = st.sampled_from([0.0, 0.02, 0.05, 0.3, 2.0])
 # After an order, long enough for it to be carried out, or not.
@@ -106,13 +108,25 @@ class Model(RuleBasedStateMachine):
             self.holds.withdrawn(path)
         self._step(what, pause)
 
-    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, emergency=st.booleans(), pause=ORDERED)
-    def signal(self, kind: str, meant: dict[str, Any], *, emergency: bool, pause: float) -> None:
-        """Have central tell all hosts."""
+    @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, emergency=st.booleans(), fuse=FUSES, pause=ORDERED)
+    def signal(self, kind: str, meant: dict[str, Any], *, emergency: bool, fuse: int, pause: float) -> None:
+        """Have central tell all hosts; where there is a ``fuse`` the agent crashes while it acts on it, and comes back."""
         if kind == "revocation":
             self.holds.revoked(*_meaning(meant), central=True, emergency=emergency)
         self.world.central.order(kind, meant, emergency=emergency)
-        self._step(kind, pause)
+        self._step(kind, pause if not fuse else self._crash(fuse))
+
+    def _crash(self, turns: int) -> float:
+        """Have the agent crash after so many turns, and the next one start; return for how long to wait then."""
+        self.world.crash_kills_workers = False
+        self.world.burn(turns)
+        self.world.run(3.0)
+        self.holds.passed(3.0)
+        if self.world.loop is None:
+            self.holds.crashed()
+            self.world.start()
+        self.world.loop.turns.fuse = None  # type: ignore[union-attr]  # it was just started
+        return 10.0
 
     @precondition(lambda self: self.world.loop is not None)
     @rule(kind=st.sampled_from(["rotation", "revocation"]), meant=TARGETS, pause=ORDERED)

@@ -65,12 +65,15 @@ class Told(Seen):
         except FileNotFoundError:
             return frozenset()
 
+    def used(self, values: set[str]) -> list[str]:
+        """Return the scopes whose consumers have some of these values, and know of no newer ones."""
+        return [name for name in TELLS if values & self._knows.get(name, frozenset())]
+
     def _on_revoke(self, accessor: str) -> None:
         super()._on_revoke(accessor)
         values = {lease.value for lease in self.provider.leases.values() if lease.token.accessor == accessor}
-        for name in TELLS:
-            if values & self._knows.get(name, frozenset()):
-                self.defects.append(f"leases: those of files of {name} were revoked, which their consumer still uses")
+        if used := self.used(values):
+            self.defects.append(f"leases: those of files of {used} were revoked, which their consumers still use")
 
     def _gone(self, name: str) -> None:
         self._knows.pop(name, None)

@@ -83,7 +83,7 @@ class World(Told):
         provider.losing = 2 if what == "provider loses answers" else provider.losing
         provider.dying = 2 if what == "workers lost" else provider.dying
         central.losing = 2 if what == "central loses answers" else central.losing
-        central.denied = frozenset(("web", "both")) if what == "central denies" else central.denied
+        central.denied = frozenset(("web", "both", "left")) if what == "central denies" else central.denied
         self.deaf |= what == "consumers fail"
         self.ill |= what == "not well"
         if central.away:
