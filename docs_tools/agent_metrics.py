@@ -19,6 +19,7 @@ _ALARMS: Final = (
     ("unconfirmed > 0", "the provider is away, and what `stale_ok` bounds is about to be taken back"),
     ("signals_connected == 0", "the kill switch does not reach this host at once, only when it is back"),
     ("log_refused == 1", "central's log is not the one that this host knows"),
+    ("runs_failed > 0", "a process goes on with an old value, since it could not be restarted or signalled"),
     ('histogram_quantile(0.99, rate(rotation_seconds_bucket{stage="released"}[1h])) > 5', "rotations take long"),
     ("records_waiting > 100", "central does not take what this host has to tell"),
     ("config_refused == 1", "the configuration was changed, and is wrong"),

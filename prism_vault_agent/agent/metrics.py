@@ -12,7 +12,8 @@ from bisect import bisect_left
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from prism_vault_agent.agent.stages import STAGES, RotationTimes, Timed
+from prism_vault_agent.agent.runs.times import RunTimes
+from prism_vault_agent.agent.stages import RUN_STAGES, STAGES, RotationTimes, Timed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,6 +55,11 @@ MEASURED: Final = (
         "rotation_seconds", "histogram", (("stage", STAGES),),
         "Seconds from when a rotation of files was noticed until each stage was done; told: a consumer knows of it.",
     ),
+    Described(
+        "run_rotation_seconds", "histogram", (("stage", RUN_STAGES),),
+        "Seconds from when a rotation was noticed until a run was signalled, was asked to end or had ended (switched), and to "
+        "each stage of what was started anew.",
+    ),
 )  # fmt: skip
 LOOKED_UP: Final = (
     Described("ready", "gauge", (), "1 while an exec can be expected to work."),
@@ -69,10 +75,14 @@ LOOKED_UP: Final = (
     Described("workers_idle", "gauge", (), "Workers that wait for a render."),
     Described("runs", "gauge", (("state", ("own", "adopted")),), "Runs that hold values; adopted: given out by an agent before."),
     Described("runs_outdated", "gauge", (), "Runs that hold an older version than the newest."),
+    Described("runs_failed", "gauge", (), "Runs whose rotation failed when it was last tried; it is tried again."),
+    Described("runs_oldest_seconds", "gauge", (), "Age of the oldest run; 0 without any."),
     Described("runs_left", "gauge", (), "Runs that hold what was taken back, since on_revoke leaves them."),
     Described("unconfirmed", "gauge", (), "Runs and files that stale_ok bounds, and that the provider confirms no more."),
     Described("files", "gauge", (("state", ("fresh", "stale", "failed")),), "Scopes with files; failed: stale, and not renewed."),
     Described("files_drifted", "gauge", (), "Scopes whose files somebody else has changed."),
+    Described("files_adopted", "gauge", (), "Scopes whose files were given out by an agent before."),
+    Described("next_check_seconds", "gauge", (), "Seconds until each run and scope was asked for again, at the latest."),
     Described("files_oldest_seconds", "gauge", (), "Age of the oldest generation of files; 0 without any."),
     Described("consumers", "gauge", (("state", ("told", "due", "failed")),), "Who is told of files: do they know the newest?"),
     Described("leases", "gauge", (("state", ("held", "revoking")),), "Leases that the provider has of this host."),
@@ -105,7 +115,9 @@ class Metrics:
         self._renders = dict.fromkeys(_series(COUNTED[0].labels), 0)
         self._stages = {values: Histogram() for values in _series(MEASURED[0].labels)}
         self._rotations = {values: Histogram() for values in _series(MEASURED[1].labels)}
+        self._run_rotations = {values: Histogram() for values in _series(MEASURED[2].labels)}
         self.rotations = RotationTimes(lambda stage, seconds: self._rotations[stage,].observe(seconds))
+        self.run_rotations = RunTimes(lambda stage, seconds: self._run_rotations[stage,].observe(seconds))
 
     def ended(self, mode: Mode, outcome: Outcome) -> None:
         """Count a render."""
@@ -128,7 +140,7 @@ class Metrics:
             if each is COUNTED[0]:
                 lines += [f"{name}{_labels(each.labels, values)} {count}" for values, count in self._renders.items()]
             elif each in MEASURED:
-                found = self._stages if each is MEASURED[0] else self._rotations
+                found = (self._stages, self._rotations, self._run_rotations)[MEASURED.index(each)]
                 for values, histogram in found.items():
                     lines += _buckets(name, each.labels, values, histogram)
             else:

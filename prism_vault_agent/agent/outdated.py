@@ -39,10 +39,15 @@ def leased(render: Render, word: str) -> Marks:
     return {lease.path: word for lease in render.leases if lease.version is None and lease.seconds}
 
 
-def reaction(scopes: Mapping[ScopeName, Scope], render: Render, marks: Marks) -> Reaction:
-    """Return what is to be done about it, as ``scopes`` say now and the run itself said."""
+def paths(render: Render) -> set[str]:
+    """Return the paths of all that a release has."""
+    return {lease.path for lease in render.leases}
+
+
+def reaction(scopes: Mapping[ScopeName, Scope], render: Render, changed: Collection[str]) -> Reaction:
+    """Return what is to be done about paths that have changed, as ``scopes`` say now and the run itself said."""
     grant = render.reservation.grant
-    return at_rotation(_present(scopes, render), grant.bindings, marks, grant.request.on_rotate)
+    return at_rotation(_present(scopes, render), grant.bindings, changed, grant.request.on_rotate)
 
 
 def revocation(scopes: Mapping[ScopeName, Scope], render: Render, paths: Collection[str] | None) -> Reaction:

@@ -136,11 +136,12 @@ class Parts:
         leases = status.leases = Leases(Journal(f"{state}/leases", "leases"))
         audit.leases, session.in_use = leases, leases.in_use
         reading = Reading(workers, session, mounts, leases, Metrics())
-        status.counted, consumers.told = reading.metrics, reading.metrics.rotations.told
+        status.counted, audit.took = reading.metrics, reading.metrics.rotations.so_far
+        consumers.told = reading.metrics.rotations.told
         renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
         runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(front.settings.scopes, render, paths)
         health = Health(lambda: front.settings, files, consumers, audit.note, f"{state}/health")
-        turns = Turns(f"{state}/rotation")
+        turns = Turns(f"{state}/rotation", reading.metrics.run_rotations)
         rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit, turns)
         rotation.unjudged, health.switching, health.rolled_back = health.unjudged, rotation.signalling, rotation.back
         renders.renewed = health.passed = rotation.files_settled
@@ -196,6 +197,9 @@ class Parts:
         self.health.start()
         renders = [each.render for each in (*self.runs, *self.files.held)]
         leases.adopt({render.reservation.id for render in renders})
+        if renders:
+            runs, files = len(list(self.runs)), len(list(self.files))
+            self.log.audit.note("adopted", f"{runs} runs and the files of {files} scopes, of an agent before")
         for render in renders:
             mounts.recall(render.reservation.grant, render.leases)
         self.freshness.tick()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from prism_vault_agent.errors import Denied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prism_vault_agent.model import Caller, Grant, Receipt, Render, Request, Reservation, Resolution
     from prism_vault_agent.policy.decide import Denial
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from prism_vault_agent.scope import ScopeName
 
 Mode = Literal["exec", "file", "credential"]
-Stage = Literal["reserved", "read", "recorded", "released", "told"]
+Stage = Literal["switched", "reserved", "read", "recorded", "released", "told"]
 Outcome = Literal["released", "denied", "failed"]
 STAGES: Final[tuple[Stage, ...]] = ("reserved", "read", "recorded", "released", "told")
+RUN_STAGES: Final[tuple[Stage, ...]] = ("switched", *STAGES[:-1])
 
 
 class Timed:
@@ -108,7 +109,10 @@ def outcome(error: BaseException) -> Outcome:
 
 @dataclass(slots=True)
 class RotationTime:
-    """One rotation of a scope's files: when it was noticed (CLOCK_MONOTONIC), when it was over, and its stages in seconds."""
+    """One rotation of a scope's files or of a run: when it was noticed, when it was over, and its stages in seconds.
+
+    ``noticed`` is on CLOCK_MONOTONIC for files.
+    """
 
     noticed: float
     at: float = 0.0
@@ -119,6 +123,15 @@ class RotationTime:
         self.stages[stage] = time.monotonic() - self.noticed
         return self.stages[stage]
 
+    def describe(self) -> dict[str, Any]:
+        """Return what ``status`` shows of it: seconds from when it was noticed to each stage, in their order."""
+        return {"at": int(self.at), "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()}}
+
+
+def milliseconds(stages: Mapping[Stage, float]) -> dict[str, int]:
+    """Return what a row of the log says of the stages of a rotation."""
+    return {stage: round(seconds * 1000) for stage, seconds in stages.items()}
+
 
 class RotationTimes:
     """The last rotation of each scope, and those that are under way. ``took`` is told each stage of each, with its seconds."""
@@ -127,6 +140,7 @@ class RotationTimes:
         """Know of none yet."""
         self._took = took
         self._noticed: dict[ScopeName, RotationTime] = {}
+        self._under_way: dict[ScopeName, Mapping[Stage, float]] = {}
         self._last: dict[ScopeName, RotationTime] = {}
 
     def noticed(self, stale: Iterable[ScopeName]) -> None:
@@ -134,8 +148,13 @@ class RotationTimes:
         now = time.monotonic()
         self._noticed = {name: self._noticed.get(name) or RotationTime(now) for name in stale}
 
+    def rendering(self, name: ScopeName, stages: Mapping[Stage, float]) -> None:
+        """Note that a scope is being rendered; ``stages`` will say which of it is done, and when (CLOCK_MONOTONIC)."""
+        self._under_way[name] = stages
+
     def rendered(self, name: ScopeName, stages: dict[Stage, float]) -> None:
         """Note that a scope was rendered anew in these stages, which were done at those times of CLOCK_MONOTONIC."""
+        self._under_way.pop(name, None)
         rotation = self._noticed.pop(name, None)
         if rotation is None:
             self._last.pop(name, None)  # rendered because somebody asked: that is no rotation
@@ -146,15 +165,21 @@ class RotationTimes:
         for stage, seconds in rotation.stages.items():
             self._took(stage, seconds)
 
-    def told(self, name: ScopeName) -> None:
-        """Note that a consumer of the newest files was told."""
-        if (rotation := self._last.get(name)) is not None:
-            self._took("told", rotation.mark("told"))
+    def told(self, name: ScopeName) -> dict[str, int]:
+        """Note that a consumer of the newest files was told; return the milliseconds to each stage, if it was a rotation."""
+        if (rotation := self._last.get(name)) is None:
+            return {}
+        self._took("told", rotation.mark("told"))
+        return milliseconds(rotation.stages)
+
+    def so_far(self, name: ScopeName) -> dict[str, int]:
+        """Return the milliseconds from when a rotation was noticed to each stage that is done; nothing where there is none."""
+        rotation = self._noticed.get(name)
+        if rotation is not None and name in self._under_way:
+            return milliseconds({stage: at - rotation.noticed for stage, at in self._under_way[name].items()})
+        return milliseconds(self._last[name].stages) if name in self._last else {}
 
     def describe(self, name: ScopeName) -> dict[str, Any] | None:
         """Return what ``status`` shows of the last rotation of a scope: seconds from when it was noticed to each stage."""
         rotation = self._last.get(name)
-        if rotation is None:
-            return None
-        stages = {stage: round(rotation.stages[stage], 3) for stage in STAGES if stage in rotation.stages}
-        return {"at": int(rotation.at), "stages": stages}
+        return rotation.describe() if rotation else None

@@ -12,6 +12,7 @@ import psutil
 import prism_vault_agent
 from prism_vault_agent.agent.figures import figures
 from prism_vault_agent.agent.metrics import Metrics
+from prism_vault_agent.agent.runs.switching import foreseen
 from prism_vault_agent.agent.trees.tree import may_divide
 from prism_vault_agent.errors import IntegrityError
 from prism_vault_agent.model import Caller
@@ -104,9 +105,9 @@ class Status:
                 for scope in settings.scopes.values()
                 if self.shows(scope, asker)
             ],
-            "runs": self._running(asker),
+            "runs": self.running(settings, asker),
             "leases": self.leases.describe() if self.leases else {},
-            "files": self._rendered(settings, asker),
+            "files": self.rendered(settings, asker),
             "sidecar": self.sidecar.describe(self._described()) if self.sidecar and self.files else None,
             "end": {"on_end": settings.agent.on_end, "sentinel": self.sentinel.pid if self.sentinel else 0},
             "files_memory": self.files.memory if self.files else "",
@@ -122,7 +123,7 @@ class Status:
             },
         }
 
-    def _running(self, asker: Caller) -> list[dict[str, Any]]:
+    def running(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
         """Return the runs that are the asker's business."""
         return [
             {
@@ -131,12 +132,14 @@ class Status:
                 **(self.rotation.describe(run) if self.rotation else {}),
                 **self._held(run.render),
                 "adopted": run.started_at < self.started_at,
+                "next_check": self.watch.next_check(run) if self.watch else None,
+                "at_rotation": foreseen(settings.scopes, run),
             }
             for run in self.runs
             if self.may_revoke(asker.uid, run.render.reservation.grant.caller.uid)
         ]
 
-    def _rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
+    def rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
         """Return the rendered files that are the asker's business, each with when they are looked at next, at the latest."""
         held = {each.render.reservation.audit_id: self._held(each.render) for each in self.files or ()}
         mine = [
@@ -154,9 +157,13 @@ class Status:
         return [{**told, "next_check": checks.get(told["scope"])} for told in mine]
 
     def _described(self) -> list[dict[str, Any]]:
-        """Return what is told of the rendered files: also what their scopes say about what is not the newest of them."""
-        words = {each.scope.name: str(self.renders.reaction(each)) for each in self.files or () if self.renders and each.outdated}
-        return [{**told, "on_rotate": words.get(told["scope"], "")} for told in (self.files.describe() if self.files else [])]
+        """Return what is told of the rendered files: also what their scopes say of what is newer, and of what may be."""
+        now = {each.scope.name: str(self.renders.reaction(each)) for each in self.files or () if self.renders and each.outdated}
+        then = {each.scope.name: str(self.renders.reaction(each, anything=True)) for each in self.files or () if self.renders}
+        return [
+            {**told, "on_rotate": now.get(told["scope"], ""), "at_rotation": then.get(told["scope"], "")}
+            for told in (self.files.describe() if self.files else [])
+        ]
 
     def _held(self, render: Render) -> dict[str, Any]:
         """Return what a release holds: leases, versions of what has any, and for how long nobody confirmed these."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.model import Caller, Grant, Receipt, Request, Resolution
     from prism_vault_agent.policy.decide import Denial
+    from prism_vault_agent.scope import ScopeName
 
 log = structlog.get_logger()
 
@@ -57,6 +58,8 @@ class CentralLog:
         # Are told of each release whose end can no longer be lost; and those whose end an earlier agent has kept, and its rows.
         self.forget: tuple[Callable[[str], None], ...] = ()
         self._ends_kept: set[str] = set()
+        # Returns how long the rotation of a scope has taken so far, in milliseconds to each stage.
+        self.took: Callable[[ScopeName], Mapping[str, int]] = lambda _: {}
 
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
@@ -111,9 +114,9 @@ class CentralLog:
         self._outbox.tell(rows.denied(caller, request, denial, reservation))
         return audit_id(reservation)
 
-    def note(self, reason: str, message: str) -> None:
-        """Record what became of the host's own configuration."""
-        self._outbox.tell(rows.admin(reason, message), durable=True)
+    def note(self, reason: str, message: str, stages: Mapping[str, int] | None = None) -> None:
+        """Record what became of the host's own configuration; ``stages`` are milliseconds of a rotation."""
+        self._outbox.tell(rows.admin(reason, message, stages), durable=True)
 
     def record(self, fields: Fields, safe: Callable[[], None]) -> None:
         """Record a row of what was done; ``safe`` is called when it can no longer be lost: at once where the journal has it."""
@@ -141,7 +144,8 @@ class CentralLog:
             self._forget(reservation.id)
         else:
             safe = partial(self._forget, reservation.id)
-            self._outbox.tell(rows.cleared(reservation, reason, signal), durable=reason != "exited", safe=safe)
+            stages = self.took(reservation.grant.scopes[0].name) if reason == "rotated" else None
+            self._outbox.tell(rows.cleared(reservation, reason, signal, stages), durable=reason != "exited", safe=safe)
         self.leases.ended(reservation, reason)
 
     def _forget(self, reservation: str) -> None:

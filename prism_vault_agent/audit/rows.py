@@ -81,10 +81,13 @@ def denied(caller: Caller, request: Request, denial: Denial, reservation: str) -
     }
 
 
-def cleared(reservation: Reservation, reason: str, signal: int | None = None) -> Fields:
-    """Return the row that says a release is no longer out there; ``signal`` is the one of central's that had it ended."""
+def cleared(reservation: Reservation, reason: str, signal: int | None = None, stages: Mapping[str, int] | None = None) -> Fields:
+    """Return the row that says a release is no longer out there; ``signal`` is the one of central's that had it ended.
+
+    ``stages`` are those of the rotation that did, in milliseconds from when it was noticed.
+    """
     told = {} if signal is None else {"signal": signal}
-    return {**_cleared(reservation.id), **_subject(reservation.grant), "reason": reason, **told}
+    return {**_cleared(reservation.id), **_subject(reservation.grant), "reason": reason, **told, **_stages(stages)}
 
 
 def answer(signal: int, reason: str, counts: Mapping[str, int], message: str) -> Fields:
@@ -92,7 +95,7 @@ def answer(signal: int, reason: str, counts: Mapping[str, int], message: str) ->
     return {**admin(reason, message), "signal": signal, **counts}
 
 
-def admin(reason: str, message: str) -> Fields:
+def admin(reason: str, message: str, stages: Mapping[str, int] | None = None) -> Fields:
     """Return the row that says what became of the host's own configuration; it belongs to no project."""
     return {
         **_common("admin", new_id()),
@@ -101,7 +104,12 @@ def admin(reason: str, message: str) -> Fields:
         "scopes": [],
         "reason": reason,
         "message": _shown(message),
+        **_stages(stages),
     }
+
+
+def _stages(stages: Mapping[str, int] | None) -> Fields:
+    return {"stages": dict(stages)} if stages else {}
 
 
 def not_delivered(failure: Fields) -> Fields:

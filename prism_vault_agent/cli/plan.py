@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prism_vault_agent.cli import show, socket
+from prism_vault_agent.cli import rotation, show, socket
 from prism_vault_agent.cli.main import COMMANDS
 from prism_vault_agent.errors import Denied
 from prism_vault_agent.steer import verbs
@@ -53,10 +53,11 @@ def page(plan: Json) -> str:
         ],
     )
     if not plan.get("allowed"):
-        return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}{_credentials(plan)}{_reactions(plan)}"
+        return f"denied by rule {show.text(plan.get('rule'))}\n{bindings}{_credentials(plan)}{_reactions(plan)}{_given(plan)}"
     environment = "only a few of your own variables" if plan.get("pristine") else "your own variables"
     head = f"allowed for a caller of kind {show.text(plan.get('kind'))}, purpose {show.text(plan.get('purpose'))}"
-    return f"{head}; the command gets {environment} and:\n{bindings}{_credentials(plan)}{_reactions(plan)}{_differences(plan)}"
+    later = f"{_reactions(plan)}{_given(plan)}{_differences(plan)}"
+    return f"{head}; the command gets {environment} and:\n{bindings}{_credentials(plan)}{later}"
 
 
 def _credentials(plan: Json) -> str:
@@ -72,6 +73,24 @@ def _reactions(plan: Json) -> str:
         for each in plan.get("reactions", [])
     ]
     return "later:\n" + show.table(("SCOPE", "OF", "ON ROTATE", "ON REVOKE"), rows) if rows else ""
+
+
+def _given(plan: Json) -> str:
+    """Return what is out there already, and what a rotation would do with it; nothing where nothing is."""
+    rows = [
+        [
+            each.get("scopes"),
+            "files" if each.get("pid") is None else f"process {each['pid']}",
+            [f"{show.text(path)} {version}" for path, version in (each.get("versions") or {}).items()],
+            show.age(each.get("age", 0)) + (", adopted" if each.get("adopted") else ""),
+            f"within {show.age(each.get('next_check') or 0)}",
+            rotation.would(each),
+            rotation.took(each.get("last_rotation")),
+        ]
+        for each in plan.get("given", [])
+    ]
+    names = ("SCOPES", "WHAT", "VERSIONS", "AGE", "NEXT CHECK", "AT A ROTATION", "LAST ROTATION")
+    return "out there:\n" + show.table(names, rows) if rows else ""
 
 
 def _differences(plan: Json) -> str:

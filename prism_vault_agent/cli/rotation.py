@@ -19,6 +19,34 @@ _DONE: Final = {
 }
 
 
+_WOULD: Final = {
+    "restart": "is restarted by its supervisor",
+    "restart_unit": "its unit is restarted",
+    "terminate": "is asked to end",
+    "cannot_restart": "would be restarted, and nobody can",
+    "leave": "is left as it is",
+}
+
+
+def would(each: Json) -> str:
+    """Return what a rotation of anything would do with what is out there, and who would be told."""
+    what = show.text(each.get("at_rotation"))
+    if each.get("pid") is not None:
+        return _WOULD.get(what, what)
+    if what == "none":
+        return "are left as they are"
+    tells = [] if what == "rewrite" else each.get("tells", [])
+    return "are written anew" + (f", told is {', '.join(show.text(one) for one in tells)}" if tells else "")
+
+
+def took(last: Json | None) -> str:
+    """Return how long the last rotation took from when it was noticed to each stage, in seconds, and when that was."""
+    if not last:
+        return "none yet"
+    stages = ", ".join(f"{show.text(stage)} {seconds:.2f}" for stage, seconds in last["stages"].items())
+    return f"{show.age(time.time() - last['at'])} ago: {stages} s"
+
+
 def of_run(run: Json) -> str:
     """Return whether a run has the newest of everything, and if not, what its scope says and when that is done."""
     if run.get("left"):

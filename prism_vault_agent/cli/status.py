@@ -93,13 +93,17 @@ def _end(end: Json) -> str:
 def _runs(status: Json) -> list[str]:
     """Return the table of runs."""
     told = show.table(
-        "SCOPES|PURPOSE|RUN REF|JOB|UNIT|COMMAND|PID|UID|KIND|AGE|VERSIONS|ROTATION|LEASES|ID".split("|"),
+        "SCOPES|PURPOSE|RUN REF|JOB|UNIT|COMMAND|PID|UID|KIND|AGE|VERSIONS|NEXT CHECK|ROTATION|LAST ROTATION|LEASES|ID".split(
+            "|"
+        ),
         [
             [
                 *(run.get(key) for key in ("scopes", "purpose", "run_ref", "job_id", "unit", "command", "pid", "uid", "kind")),
                 _age(run),
                 _versions(run),
+                f"within {show.age(run.get('next_check') or 0)}",
                 rotation.of_run(run),
+                rotation.took(run.get("last_rotation")),
                 [*_not_confirmed(run), *_leases(run)],
                 run.get("id"),
             ]
@@ -119,7 +123,7 @@ def _files(status: Json) -> list[str]:
                 _age(each),
                 _versions(each),
                 f"within {show.age(each.get('next_check', 0))}",
-                _last(each.get("last_rotation")),
+                rotation.took(each.get("last_rotation")),
                 each.get("drift") or rotation.of_files(each),
                 [*_not_confirmed(each), *_leases(each)],
                 each.get("id"),
@@ -172,14 +176,6 @@ def _age(each: Json) -> str:
 def _versions(each: Json) -> list[str]:
     """Return the versions that it has."""
     return [f"{show.text(path)} {version}" for path, version in each.get("versions", {}).items()]
-
-
-def _last(last: Json | None) -> str:
-    """Return how long the last rotation took from when it was noticed to each stage, in seconds, and when that was."""
-    if not last:
-        return "none yet"
-    stages = ", ".join(f"{show.text(stage)} {seconds:.2f}" for stage, seconds in last["stages"].items())
-    return f"{show.age(time.time() - last['at'])} ago: {stages} s"
 
 
 def _leases(each: Json) -> list[str]:

@@ -55,8 +55,13 @@ class Held:
 
 def noted(made: Filed, reason: str, of: str) -> list[str]:
     """Return the messages of the rows of this reason that name this."""
+    return [row["message"] for row in noted_rows(made, reason, of)]
+
+
+def noted_rows(made: Filed, reason: str, of: str) -> list[dict[str, Any]]:
+    """Return the rows of this reason whose message names this."""
     rows = [event["fields"] for event in made.stack.central.events()]
-    return [row["message"] for row in rows if row.get("reason") == reason and of in row["message"]]
+    return [row for row in rows if row.get("reason") == reason and of in row["message"]]
 
 
 def put(made: Filed, name: str, number: int, path: str = "") -> None:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from prism_vault_agent.agent.metrics import BOUNDS, DESCRIBED, LOOKED_UP, PREFIX, Metrics
 from tests.agent.asking import command_line
+from tests.agent.rotating import noted, noted_rows
 from tests.support.fault_proxy import Fault, always
 from tests.support.files import SYSTEMD, Filed, filed
 from tests.support.signalled import status_of
@@ -100,6 +101,11 @@ def test_a_rotation_is_told_with_its_stages(made, short):
         counts = [each[key("rotation_seconds_count", stage=stage)] for each in (before, after)]
         assert counts[1] == counts[0] + 1, stage
     assert "ago: reserved 0." in made.command("status").stdout
+    took = {stage: round(seconds * 1000) for stage, seconds in stages.items()}
+    (told_row,) = wait_until(lambda: noted_rows(made, "notified", f"{name}: "))
+    assert told_row["stages"] == pytest.approx(took, abs=1)
+    (replaced,) = [row for row in made.stack.rows() if row.get("reason") == "rotated" and row["scopes"] == [name]]
+    assert replaced["stages"] == pytest.approx({stage: took[stage] for stage in ("reserved", "read", "recorded")}, abs=1)
 
 
 def test_what_is_stale_or_cannot_be_rendered_is_counted(made):
@@ -129,6 +135,8 @@ def test_what_an_agent_before_gave_out_is_told_as_adopted(made):
         assert run["adopted"] and run["versions"] == {"secret/web": 1} and made.told(name)["adopted"]
         assert (now(made)[key("runs", state="own")], now(made)[key("runs", state="adopted")]) == (0, 1)
         assert ", adopted" in made.command("status").stdout
+        assert now(made)[key("files_adopted")] >= 1
+        assert noted(made, "adopted", "1 runs and the files of ")
         made.stack.openbao.kv_put("secret/web", {"canary": made.stack.canary})
         wait_until(lambda: now(made)[key("runs_outdated")] == 1)
         child.kill()

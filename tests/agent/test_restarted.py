@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.agent.rotating import noted_rows
 from tests.supervise.supervised import Marked
 from tests.support.files import Filed, filed
 from tests.support.signalled import order
@@ -83,6 +84,29 @@ def test_a_rotation_that_is_pushed(made, scopes, options):
             wait_until(lambda: runs(made, scope) not in ([], [release]))  # noqa: B023 - of this turn
         process.terminate()
         assert process.wait(30) == -signal.SIGTERM
+
+
+def test_how_long_it_took(made):
+    """The new command's run tells of its rotation to each stage, from when it was noticed; so do rows of the log, and figures."""
+    scope = made.scope("measured", on_rotate="restart", rotate_limits=AT_ONCE, grace="2s")
+    counted = 'prism_vault_agent_run_rotation_seconds_count{stage="released"} '
+    before = next(line for line in made.command("status", "--metrics").stdout.splitlines() if line.startswith(counted))
+    with started(made, scope, "--supervise") as process:
+        (release,) = wait_until(lambda: runs(made, scope))
+        rotate(made, scope, 2)
+        says(process, made.value(scope, 2))
+        (run,) = wait_until(lambda: [run for run in made.stack.agent.status()["runs"] if run["scopes"] == [scope]])
+        stages = run["last_rotation"]["stages"]
+        assert list(stages) == ["switched", "reserved", "read", "recorded", "released"]
+        assert list(stages.values()) == sorted(stages.values()) and 0 < stages["released"] < 60
+        (row,) = wait_until(lambda: noted_rows(made, "run_in_place", run["id"]))
+        assert row["stages"] == pytest.approx({stage: seconds * 1000 for stage, seconds in stages.items()}, abs=1)
+        assert row["message"] == f"{run['id']}: in place of {release}"
+        (before_it,) = noted_rows(made, "run_rotated", release)
+        assert before_it["stages"] == {"switched": row["stages"]["switched"]}
+        assert f"ago: switched {stages['switched']:.2f}, reserved" in made.command("status").stdout
+        after = next(line for line in made.command("status", "--metrics").stdout.splitlines() if line.startswith(counted))
+        assert int(after.removeprefix(counted)) == int(before.removeprefix(counted)) + 1
 
 
 def test_three_rotations_at_once(made):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.rotating import LISTENER, Held, noted, put, stale
+from tests.agent.rotating import LISTENER, Held, noted, noted_rows, put, stale
 from tests.support.fault_proxy import Fault, always
 from tests.support.files import SYSTEMD, Filed, filed
 from tests.support.waiting import wait_until
@@ -200,5 +201,28 @@ def test_plan_tells_what_is_done_later(made):
     """Before anything is given out ``plan`` says what a rotation and a revocation will do, by scope and by variable."""
     made.scope("planned", on_rotate="restart", keys={"KEY": {"on_revoke": "signal:INT"}})
     page = made.command("plan", "planned").stdout
+    assert "out there:" not in page
     rows = [line.split() for line in page.partition("later:\n")[2].splitlines()]
     assert rows[1:] == [["planned", "all", "restart", "terminate"], ["planned", "KEY", "restart", "signal:INT"]]
+
+
+def test_plan_tells_what_is_out_there_and_what_a_rotation_does_to_that(made):
+    """Of files and processes that are out there ``plan`` says version, age, next check, and what would be done with whom."""
+    files = [{**SYSTEMD, "notify": {"command": ["/bin/true"]}}]
+    name = made.scope("given", on_rotate="signal:HUP", files=files)
+    made.render(name)
+    with held(made, name, script=LISTENER) as running:
+        told = json.loads(made.command("plan", name, "--json").stdout)["given"]
+        assert [(each["scopes"], each["pid"]) for each in told] == [([name], None), ([name], running.process.pid)]
+        for each in told:
+            assert (each["versions"], each["adopted"], each["stale"]) == ({f"secret/{name}": 1}, False, False)
+            assert (each["at_rotation"], each["last_rotation"]) == ("signal:HUP", None)
+            assert 0 <= each["age"] < 60 and 0 <= each["next_check"] <= 60
+        page = made.command("plan", name).stdout.partition("out there:")[2]
+        assert "are written anew, told is command /bin/true" in page
+        assert f"process {running.process.pid}" in page and "signal:HUP" in page
+        put(made, name, 2)
+        assert running.hear() == "HUP"
+        last = wait_until(lambda: json.loads(made.command("plan", name, "--json").stdout)["given"][1]["last_rotation"], 30)
+        (row,) = wait_until(lambda: noted_rows(made, "run_rotated", running.told["id"]))
+        assert row["stages"] == pytest.approx({"switched": last["stages"]["switched"] * 1000}, abs=1)

@@ -22,7 +22,7 @@ from prism_vault_agent.notify.due import Standing, begin, corrected, due, failed
 from prism_vault_agent.notify.occasion import Occasion
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.files.standings import Standings
@@ -46,7 +46,9 @@ TELL: Final[dict[NotifyKind, Callable[[Notify, Occasion], Awaitable[str]]]] = {
 class Consumers:
     """The consumers of all scopes. ``settings`` returns what the configuration says now; ``note`` records on the audit log."""
 
-    def __init__(self, settings: Callable[[], Settings], note: Callable[[str, str], None], standings: Standings) -> None:
+    def __init__(
+        self, settings: Callable[[], Settings], note: Callable[[str, str, Mapping[str, int]], None], standings: Standings
+    ) -> None:
         """Tell them as ``settings`` say; how it stands with each is kept in ``standings``."""
         self._settings = settings
         self._note = note
@@ -55,7 +57,8 @@ class Consumers:
         self._changed: set[ScopeName] = set()
         self._telling: dict[tuple[ScopeName, str], asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
-        self.told: Callable[[ScopeName], None] = lambda _: None
+        # Told of each scope of which somebody was told; returns how long that rotation took, in milliseconds to each stage.
+        self.told: Callable[[ScopeName], Mapping[str, int]] = lambda _: {}
 
     def start(self, adopted: Iterable[Rendered]) -> None:
         """Look after what an earlier agent rendered; what it told of anything else means nothing any more."""
@@ -192,12 +195,12 @@ class Consumers:
             self._standings.put(*key, failed(standing, why))
             log.warning("notify.failed", message=why, failures=standing.failures + 1, **about)
             if why != standing.error:
-                self._note("notify_failed", f"{name}: generation {rendered.number}, {notify}: {why}")
+                self._note("notify_failed", f"{name}: generation {rendered.number}, {notify}: {why}", {})
         else:
             self._standings.put(*key, succeeded(standing, _state(rendered, notify), idle))
-            self.told(name)
             log.info("notify.nobody" if idle else "notify.told", message=idle, **about)
-            self._note("notified", f"{name}: generation {rendered.number}, {notify}" + (f": {idle}" if idle else ""))
+            told = f"{name}: generation {rendered.number}, {notify}" + (f": {idle}" if idle else "")
+            self._note("notified", told, self.told(name))
 
 
 def _state(rendered: Rendered, notify: Notify) -> str:

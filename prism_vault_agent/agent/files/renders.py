@@ -72,6 +72,7 @@ class FileRenders:
                 provider = FileProvider(self._reading, self._files, together, begun[0], deadline)
                 sink = FileSink(self._files, self._settings().agent.host, begun, quiet=quiet)
                 timed = self._reading.metrics.timed("file", self._audit, provider, sink)
+                self._reading.metrics.rotations.rendering(name, timed.at)
                 done = await render(
                     self._settings().scopes, caller, replace(request, mode="file"),
                     audit=timed, provider=timed, sink=timed,
@@ -96,9 +97,10 @@ class FileRenders:
         newest: dict[str, int] = answer["newest"]
         return newest
 
-    def reaction(self, rendered: Rendered) -> Reaction:
-        """Return what its scope says about what is not the newest of it."""
-        return outdated.reaction(self._settings().scopes, rendered.render, rendered.outdated)
+    def reaction(self, rendered: Rendered, *, anything: bool = False) -> Reaction:
+        """Return what its scope says about what is not the newest of it, or about a rotation of ``anything`` that it has."""
+        changed = outdated.paths(rendered.render) if anything else rendered.outdated
+        return outdated.reaction(self._settings().scopes, rendered.render, changed)
 
     def behind(self, name: ScopeName) -> bool:
         """Tell whether files of a scope are still to be rendered anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -15,14 +15,13 @@ from prism_vault_agent.agent.front.accept import accept
 from prism_vault_agent.agent.front.exec_request import parse, release
 from prism_vault_agent.agent.front.peer import Peer, PeerGone, attest
 from prism_vault_agent.agent.metrics import CONTENT_TYPE
+from prism_vault_agent.agent.planned import plan
 from prism_vault_agent.agent.release import Reading, WorkerProvider, exec_job
 from prism_vault_agent.agent.rights import rights
 from prism_vault_agent.agent.trees.guards import guards_of
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable, to_plain
 from prism_vault_agent.model import Caller, Request
-from prism_vault_agent.policy.credentials import credentials
-from prism_vault_agent.policy.decide import Denial, decide
-from prism_vault_agent.policy.reactions import reactions
+from prism_vault_agent.policy.decide import Denial
 from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.orders import Orders
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.runs.supervisors import Supervisors
+    from prism_vault_agent.agent.stages import Timed
     from prism_vault_agent.agent.status import Status
+    from prism_vault_agent.audit.central_log import CentralLog
     from prism_vault_agent.config.settings import Settings
-    from prism_vault_agent.render import AuditLog
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Front:
         self,
         settings: Settings,
         *,
-        audit: AuditLog,
+        audit: CentralLog,
         reading: Reading,
         runs: Runs,
         files: FileRequests,
@@ -147,9 +147,15 @@ class Front:
             raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=names) from None
         audit_id = rendered.reservation.audit_id
         log.info("render.released", audit_id=audit_id, pid=caller.pid, uid=caller.uid, names=list(rendered.names))
+        self._in_place(asked, audit_id, timed)
         run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree, guards=guards)
         peer.pidfd = -1
         self._runs.judge(self.settings.scopes, [run])  # which may be others since this render began
+
+    def _in_place(self, asked: ExecRequest, audit_id: str, timed: Timed) -> None:
+        """Record how long a rotation took, where this is a command that was started anew for one."""
+        if took := self._reading.metrics.run_rotations.restarted(asked.after, audit_id, timed.at):
+            self._audit.note("run_in_place", f"{audit_id}: in place of {asked.after}", took)
 
     def _not_taken_back(self, asked: ExecRequest, caller: Caller) -> None:
         """Deny on the record what is started anew after it was taken back."""
@@ -174,43 +180,10 @@ class Front:
     async def _plan(self, connection: socket.socket, peer: Peer, body: bytes) -> None:
         """Say what a render would do for this caller, and why it would be denied."""
         request, caller = json_request.plan(body), peer.caller()
-        decision = decide(self.settings.scopes, caller, request)
-        if isinstance(decision, Denial):
-            told: dict[str, Any] = {
-                "allowed": False,
-                "rule": decision.rule,
-                "message": decision.message,
-                "mend": decision.mend,
-            }
-            bindings = [
-                binding
-                for name in request.scopes
-                if name in self.settings.scopes and self._status.shows(self.settings.scopes[name], caller)
-                for binding in self.settings.scopes[name].bindings
-            ]
-        else:
-            told = {
-                "allowed": True,
-                "rule": "",
-                "kind": decision.kind,
-                "purpose": decision.purpose,
-                "pristine": decision.pristine,
-            }
-            bindings = list(decision.bindings)
-            if json_request.diff(body):
-                told["differences"] = await self._files.differences(decision)
-        told["bindings"] = [
-            {
-                "name": each.name,
-                "reference": str(each.reference),
-                **({"leased": True} if self._reading.mounts.leased(each) else {}),
-            }
-            for each in bindings
-        ]
-        shown = [self.settings.scopes[name] for name in dict.fromkeys(request.scopes) if name in self.settings.scopes]
-        shown = [scope for scope in shown if self._status.shows(scope, caller)]
-        told["credentials"] = [each for scope in shown for each in credentials(scope)]
-        told["reactions"] = [each for scope in shown for each in reactions(scope)]
+        files = self._files if json_request.diff(body) else None
+        told = await plan(
+            self.settings, caller, request, status=self._status, leased=self._reading.mounts.leased, files=files
+        )  # fmt: skip
         await http.answer_json(connection, 200, told)
 
     async def _render(self, connection: socket.socket, peer: Peer, body: bytes) -> None:

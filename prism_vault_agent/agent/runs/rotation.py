@@ -90,8 +90,7 @@ class Rotation:
         """Take note of what a run holds that is not the newest any more."""
         since = self._turns.runs.get(run.render.reservation.id)
         if marks.items() - (since.outdated.items() if since else set()):
-            since = self._turns.runs.setdefault(run.render.reservation.id, Since())
-            since.outdated |= marks
+            self._turns.runs.setdefault(run.render.reservation.id, Since()).note(marks)
             log.info("run.outdated", audit_id=run.render.reservation.audit_id, paths=sorted(marks))
             self._wake.set()
 
@@ -128,6 +127,7 @@ class Rotation:
             "pending": self._pending(run),
             "due_in": None if at is None else max(0, int(at - time.time())),
             "rotated": {"what": since.what, "at": int(since.at)} if since.at else None,
+            "last_rotation": self._turns.times.describe(run.render.reservation.audit_id),
             "rotation_error": since.error,
         }
 
@@ -203,24 +203,25 @@ class Rotation:
 
     async def _one(self, run: Run, units: dict[str, asyncio.Future[str]]) -> str:
         """Do it with one run; return why that failed, else nothing."""
-        since, now = self._turns.runs[run.render.reservation.id], self._step(run)
+        since, doing = self._turns.runs[run.render.reservation.id], self._step(run)
         marks, audit_id = dict(since.outdated), run.render.reservation.audit_id
-        told = f"{audit_id}: {now.replace('_', ' ')}, {', '.join(sorted(marks))}"
+        told = f"{audit_id}: {doing.replace('_', ' ')}, {', '.join(sorted(marks))}"
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                idle = await self._do(now, run, units)
+                idle = await self._do(doing, run, units)
         except (PrismVaultError, PermissionError, TimeoutError) as error:
             why = error.line() if isinstance(error, PrismVaultError) else type(error).__name__
-            log.warning("run.not_rotated", audit_id=audit_id, doing=now, message=why)
+            log.warning("run.not_rotated", audit_id=audit_id, doing=doing, message=why)
             if why != since.error:
                 self._audit.note("run_rotation_failed", f"{told}: {why}")
             since.error = why
             return why
-        since.done, since.at, since.error, since.what = marks, time.time(), "", now
-        level = log.warning if now == "cannot_restart" else log.info
-        level("run.rotated", audit_id=audit_id, pid=run.pid, did=now, paths=sorted(marks), message=idle)
-        reason = "run_not_restarted" if now == "cannot_restart" else "run_rotated"
-        self._turns.rows.tell(reason, told + (f": {idle}" if idle else ""), self._audit.record)
+        since.done, since.at, since.error, since.what = marks, time.time(), "", doing
+        level = log.warning if doing == "cannot_restart" else log.info
+        level("run.rotated", audit_id=audit_id, pid=run.pid, did=doing, paths=sorted(marks), message=idle)
+        took = {} if doing == "cannot_restart" else self._turns.times.switched(audit_id, since.noticed)
+        reason = "run_rotated" if took else "run_not_restarted"
+        self._turns.rows.tell(reason, told + (f": {idle}" if idle else ""), took, self._audit.record)
         return ""
 
     async def _do(self, what: Step, run: Run, units: dict[str, asyncio.Future[str]]) -> str:

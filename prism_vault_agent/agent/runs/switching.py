@@ -7,12 +7,14 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from prism_vault_agent.agent import outdated
 from prism_vault_agent.agent.front.cgroup import unit_of
 from prism_vault_agent.agent.runs.signalling import signal_all
 from prism_vault_agent.agent.runs.unit import UnitRun
 from prism_vault_agent.errors import Unavailable
 from prism_vault_agent.notify import unit
 from prism_vault_agent.notify.occasion import Occasion
+from prism_vault_agent.policy.reactions import step
 from prism_vault_agent.scope import Notify
 
 if TYPE_CHECKING:
@@ -37,6 +39,13 @@ def unit_that_holds(scopes: Mapping[ScopeName, Scope], run: Run) -> str:
     grant = run.render.reservation.grant
     named = {unit for scope in grant.scopes if scope.name in scopes for unit in scopes[scope.name].restartable}
     return grant.caller.unit if grant.caller.unit in named else ""
+
+
+def foreseen(scopes: Mapping[ScopeName, Scope], run: Run) -> str:
+    """Return what would be done with a run at a rotation of anything that it has: a step, or the signal that it would get."""
+    said = outdated.reaction(scopes, run.render, outdated.paths(run.render))
+    doing = step(said, holder_of(scopes, run))
+    return str(said) if doing == "signal" else doing
 
 
 def names_of(run: Run) -> list[ScopeName]:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from prism_vault_agent.agent.kept import Kept, keep
+from prism_vault_agent.agent.leases.child import now
 from prism_vault_agent.audit import rows
 from prism_vault_agent.notify.due import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from prism_vault_agent.agent.outdated import Marks
+    from prism_vault_agent.agent.runs.times import RunTimes
     from prism_vault_agent.audit.event import Fields
 
     Record = Callable[[Fields, Callable[[], None]], None]
@@ -32,7 +34,8 @@ LARGEST: Final = 64 * 1024 * 1024
 class Since:
     """What has changed since a run was given its values: ``outdated``, and that of it about which something was ``done``.
 
-    ``at`` is when, seconds since 1970; ``what`` was done; ``error`` why the last attempt failed.
+    ``at`` is when, seconds since 1970; ``what`` was done; ``error`` why the last attempt failed; ``noticed`` is when the first of
+    what is not done yet was noticed, on CLOCK_BOOTTIME.
     """
 
     outdated: Marks = field(default_factory=dict)
@@ -40,6 +43,13 @@ class Since:
     at: float = 0.0
     what: str = ""
     error: str = ""
+    noticed: float = 0.0
+
+    def note(self, marks: Marks) -> None:
+        """Take note of what is newer."""
+        if not self.noticed or self.done == self.outdated:
+            self.noticed = now()
+        self.outdated |= marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +58,9 @@ class Rows:
 
     kept: Kept
 
-    def tell(self, reason: str, message: str, record: Record) -> None:
+    def tell(self, reason: str, message: str, stages: Mapping[str, int], record: Record) -> None:
         """Record what was done; where this agent is killed before that cannot be lost, the next one does."""
-        fields = rows.admin(reason, message)
+        fields = rows.admin(reason, message, stages)
         try:
             self.kept.keep(fields)
         except OSError as error:
@@ -70,10 +80,11 @@ class Rows:
 class Turns:
     """``runs`` by reservation, and for each set of scopes (their names, with commas between) how its turns stand.
 
-    ``rows`` say what was done, until the log cannot lose them.
+    ``rows`` say what was done, until the log cannot lose them; how long that took is in ``times``, and is not kept.
     """
 
     path: str
+    times: RunTimes
     rows: Rows = field(init=False)
     runs: dict[str, Since] = field(default_factory=dict)
     groups: dict[str, Standing] = field(default_factory=dict)
