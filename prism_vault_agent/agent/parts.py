@@ -134,10 +134,9 @@ class Parts:
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         audit.forget = runs.records.drop, files.ends.forget
         leases = status.leases = Leases(Journal(f"{state}/leases", "leases"))
-        audit.leases, session.in_use = leases, leases.in_use
         reading = Reading(workers, session, mounts, leases, Metrics())
-        status.counted, audit.took = reading.metrics, reading.metrics.rotations.so_far
-        consumers.told = reading.metrics.rotations.told
+        audit.leases, session.in_use, status.counted = leases, leases.in_use, reading.metrics
+        audit.took, consumers.told = reading.metrics.rotations.so_far, reading.metrics.rotations.told
         renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
         runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(front.settings.scopes, render, paths)
         health = Health(lambda: front.settings, files, consumers, audit.note, f"{state}/health")
