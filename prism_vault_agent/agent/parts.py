@@ -197,8 +197,7 @@ class Parts:
         renders = [each.render for each in (*self.runs, *self.files.held)]
         leases.adopt({render.reservation.id for render in renders})
         if renders:
-            runs, files = len(list(self.runs)), len(list(self.files))
-            self.log.audit.note("adopted", f"{runs} runs and the files of {files} scopes, of an agent before")
+            self.log.audit.note("adopted", f"{len([*self.runs])} runs and the files of {len([*self.files])} scopes, of an agent before")
         for render in renders:
             mounts.recall(render.reservation.grant, render.leases)
         self.freshness.tick()
