@@ -196,8 +196,6 @@ class Parts:
         self.health.start()
         renders = [each.render for each in (*self.runs, *self.files.held)]
         leases.adopt({render.reservation.id for render in renders})
-        if renders:
-            self.log.audit.note("adopted", f"{len([*self.runs])} runs and the files of {len([*self.files])} scopes, of an agent before")
         for render in renders:
             mounts.recall(render.reservation.grant, render.leases)
         self.freshness.tick()

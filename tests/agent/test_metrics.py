@@ -136,7 +136,7 @@ def test_what_an_agent_before_gave_out_is_told_as_adopted(made):
         assert (now(made)[key("runs", state="own")], now(made)[key("runs", state="adopted")]) == (0, 1)
         assert ", adopted" in made.command("status").stdout
         assert now(made)[key("files_adopted")] >= 1
-        assert noted(made, "adopted", "1 runs and the files of ")
+        assert noted(made, "adopted", "1 runs that") and noted(made, "adopted", "the files of ")
         made.stack.openbao.kv_put("secret/web", {"canary": made.stack.canary})
         wait_until(lambda: now(made)[key("runs_outdated")] == 1)
         child.kill()

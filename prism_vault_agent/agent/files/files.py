@@ -96,6 +96,8 @@ class Files(Directory):
             kept = [place_of(each.scope.name) for each in self.kept]
             for name in generation.sweep(place.descriptor, self._rendered, owners, kept):
                 log.warning("files.swept", name=name)
+        if self._rendered:
+            self._note("adopted", f"the files of {len(self._rendered)} scopes that an agent before rendered")
         self._consumers.start(self)
         return {mount: version for each in self.held for mount, version in each.mounts.items()}
 

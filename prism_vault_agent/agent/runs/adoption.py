@@ -51,6 +51,8 @@ def adopt(
             run.why = gone
         else:
             runs.judge(scopes, [run])
+    if count := len(list(runs)) - len(known):
+        runs.note("adopted", f"{count} runs that an agent before gave values")
     return mounts
 
 
