@@ -138,8 +138,11 @@ def _walk(path: str) -> int:
         try:
             below = os.open(name, _DIRECTORY, dir_fd=at)
         except OSError as error:
-            told = "is a symbolic link" if error.errno in (errno.ELOOP, errno.ENOTDIR) else os.strerror(error.errno or 0)
-            raise CannotCreate(f"{here}/{name}: {told}", mend="name a directory that is reached without links") from None
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                told, mend = "is a symbolic link", "name a directory that is reached without links"
+            else:
+                told, mend = os.strerror(error.errno or 0), f"make it the directory of uid {os.geteuid()}"
+            raise CannotCreate(f"{here}/{name}: {told}", mend=mend) from None
         finally:
             os.close(at)
         at, here = below, f"{here}/{name}"

@@ -48,8 +48,9 @@ class Sidecar(Example):
         super().__init__(engine, sources, "sidecar")
         self.openbao = openbao
         self.central = central
-        # Quick to say that it is not healthy; no more locked memory than this machine lets us give.
-        over = {"network_mode": "host", "healthcheck": {"interval": "1s", "start_period": "3s", "retries": 3}}
+        # As patient as a busy machine needs it; no more locked memory than this machine lets us give.
+        self.health = {"interval": "1s", "timeout": "20s", "start_period": "3s", "retries": 60}
+        over = {"network_mode": "host", "healthcheck": self.health}
         self.over = {"services": {"agent": {**over, "ulimits": {"memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]}}}}
         openbao.policy("prism-vault", POLICY)
         role_id, secret_id = openbao.approle("server1", ["prism-vault"])
@@ -89,9 +90,11 @@ def up(example: Sidecar) -> Iterator[tuple[Sidecar, Canary]]:
     """Return the example up, with a secret of this test's own."""
     canary = Canary()
     example.rotate(canary)
-    example.up()
-    yield example, canary
-    example.down()
+    try:
+        example.up()
+        yield example, canary
+    finally:
+        example.down()
 
 
 def test_a_program_gets_its_secret_and_the_next_one(up):
@@ -155,12 +158,14 @@ def test_without_the_log_the_program_does_not_start(example):
     canary = Canary()
     example.rotate(canary)
     example.central.stop()
+    example.health["retries"] = 3
     try:
         done = example.up(check=False)
         health = example.container("agent")["State"]["Health"]
         app = example.container("app")["State"]
         found = held(example.engine, canary)
     finally:
+        example.health["retries"] = 60
         example.central.start()
         example.down()
 

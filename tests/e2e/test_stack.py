@@ -27,6 +27,8 @@ class Stack(Example):
     def __init__(self, engine: Engine, sources: Path) -> None:
         super().__init__(engine, sources, "stack")
         self.environment = {"OPENBAO": OPENBAO, "POSTGRES": POSTGRES}
+        patient = {"healthcheck": {"timeout": "20s", "retries": 60}}  # as a busy machine needs it
+        self.over = {"services": {name: dict(patient) for name in ("agent", "central-1", "central-2")}}
 
     def rotate(self, canary: Canary) -> None:
         """Make a canary the newest version of the secret."""
@@ -114,13 +116,13 @@ def test_what_central_does_not_allow_does_not_start(example):
     example.compose("run", "--rm", "setup-files")
     file = example.volume("setup-central") / "central.toml"
     file.write_text(file.read_text().replace('scopes = ["web"]', 'scopes = ["other"]'))
-    example.over = {"services": {"agent": {"restart": "no"}}}
+    example.over["services"]["agent"]["restart"] = "no"
     try:
         done = example.up(check=False)
         agent, app = (example.container(service)["State"] for service in ("agent", "app"))
         line = example.logs("agent").splitlines()[-1]
     finally:
-        example.over = {}
+        del example.over["services"]["agent"]["restart"]
         example.down()
 
     assert done.returncode != 0

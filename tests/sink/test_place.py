@@ -121,6 +121,20 @@ def test_t14_a_directory_of_somebody_else_is_refused(directory, which):
     assert f"{theirs}: belongs to uid {NOBODY}" in refused(above / "files")
 
 
+@pytest.mark.root
+def test_a_directory_that_cannot_be_entered_is_told_with_whose_it_must_be(directory):
+    """A directory that is closed to the agent's user is refused by name, with the user whose it must be."""
+    place = directory / "files"
+    place.mkdir(mode=0o700)
+
+    def told() -> tuple[str, str]:
+        with pytest.raises(CannotCreate) as error:
+            open_place(str(place))
+        return error.value.message, error.value.mend
+
+    assert in_child(told) == (f"{place}: Permission denied", f"make it the directory of uid {NOBODY}")
+
+
 @pytest.mark.parametrize("where", ["above", "itself"])
 def test_t13_a_link_on_the_way_is_refused(directory, where):
     """A symbolic link anywhere on the way is refused by name."""
