@@ -158,7 +158,7 @@ def test_without_the_log_the_program_does_not_start(example):
     canary = Canary()
     example.rotate(canary)
     example.central.stop()
-    example.health["retries"] = 3
+    example.health["retries"] = 12
     try:
         done = example.up(check=False)
         health = example.container("agent")["State"]["Health"]
