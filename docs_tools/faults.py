@@ -130,13 +130,13 @@ HOST: Final = {
     96: ("the host sleeps for an hour", "what ended in its sleep goes before anything is given", "agent/test_clocks.py"),
     97: (
         "a machine is cloned while it runs",
-        "who comes second is refused, says so, releases nothing; a restart begins a chain of its own",
+        "who comes second is refused, says so, releases nothing; after a restart of either, the one that started last releases",
         "agent/test_host_faults.py central/test_chain.py",
     ),
     98: (
         "two agents with the credential of one host",
-        "a chain each, told apart row for row. Not refused: see below",
-        "agent/test_host_faults.py",
+        "the second releases nothing and says so until the first is gone; a restart is never refused; see below",
+        "agent/test_host_faults.py central/test_names.py",
     ),
     99: ("the agent is ended for its memory", "as 69", "agent/test_host_faults.py"),
     100: (
@@ -162,8 +162,9 @@ _STORAGE: Final = """\
 Two more of a host: a full disk of the agent's state (`agent/test_full_disk.py`), and one that has no descriptor left
 (`agent/test_exhaustion.py`).
 
-F98: central knows a host by its credential. Who has a copy of that is the same host to it, since an agent and `exec --direct`
-beside it, or a sidecar, may rightly write chains of their own at one time. Give each host a credential of its own.
+F98: central knows a host by its credential, and tells those who share one apart by the installation of their agent, which is
+its state directory ([ADR 0080](../adr/0080-one-installation-of-a-name.md)). Who copies both on purpose is not told apart; then
+the one that started last releases. Agents that name no installation are taken as one.
 """
 
 

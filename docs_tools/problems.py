@@ -23,6 +23,7 @@ _CALLS: Final[dict[str, tuple[int | HTTPStatus, int]]] = {
     "refused": (1, 2),
     "Denial": (HTTPStatus.FORBIDDEN, 0),
     "Refused": (0, 1),
+    "Refusal": (HTTPStatus.CONFLICT, 0),
 }
 _INTRODUCTION: Final = """\
 Every error of central's HTTP interface is `application/problem+json` (RFC 9457): `type` (`urn:prism-vault:problem:` and the

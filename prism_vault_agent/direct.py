@@ -17,6 +17,7 @@ from prism_vault_agent.agent.front.exec_request import reference, total_room
 from prism_vault_agent.agent.front.peer import Peer
 from prism_vault_agent.audit.direct_http import DirectHttp
 from prism_vault_agent.audit.direct_log import DirectLog
+from prism_vault_agent.audit.installation import known
 from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import ConfigError, PrismVaultError
 from prism_vault_agent.exec import Failure, arguments, environment
@@ -58,7 +59,13 @@ def run(options: ExecOptions, command: list[str]) -> NoReturn:
                 settings.scopes,
                 caller,
                 _request(options, launch),
-                audit=DirectLog(settings.agent.host, central.post, deadline=deadline, patience=settings.central.timeout),
+                audit=DirectLog(
+                    settings.agent.host,
+                    central.post,
+                    deadline=deadline,
+                    patience=settings.central.timeout,
+                    installation=known(settings.agent.state),
+                ),
                 provider=DirectProvider(vault, launch, rooms, deadline),
                 sink=sink,
             )

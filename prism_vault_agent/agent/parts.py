@@ -42,6 +42,7 @@ from prism_vault_agent.audit.central_log import CentralLog
 from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.audit.held import WitnessFiles
 from prism_vault_agent.audit.http import CentralHttp
+from prism_vault_agent.audit.installation import Name, own
 from prism_vault_agent.audit.journal import Journal
 from prism_vault_agent.audit.outbox import Outbox
 from prism_vault_agent.audit.replicas import Replicas
@@ -84,7 +85,7 @@ class Log:
         journal = Journal(str(Path(settings.agent.state) / "journal"))
         chain = Chain(settings.agent.host, new_id())
         outbox = Outbox(chain, central.post, journal)
-        audit = CentralLog(outbox, settings.central.timeout, witness)
+        audit = CentralLog(outbox, settings.central.timeout, witness, Name(own(settings.agent.state)))
         witness.note = audit.note
         return cls(chain, journal, outbox, audit, witness, credential, (central, proving))
 
@@ -129,7 +130,7 @@ class Parts:
         ours, mounts, state = Log.make(settings, session), Mounts(), settings.agent.state
         audit, chain = ours.audit, ours.chain
         runs = Runs(audit.clear, RunRecords(f"{state}/runs", mounts.known), settings.agent.helper)
-        status = Status(session, ours.outbox, ours.witness, workers, runs, *listeners, hardening)
+        status = Status(session, ours.outbox, ours.witness, audit.name, workers, runs, *listeners, hardening)
         consumers = Consumers(lambda: front.settings, audit.note, Standings(f"{state}/notify"))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         audit.forget = runs.records.drop, files.ends.forget
@@ -167,8 +168,8 @@ class Parts:
             status=status,
         )  # fmt: skip
         signals = status.signals = Signals(
-            SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout), audit, runs, files, watch.now,
-            rotation=rotation, host=chain.host, epoch=chain.epoch, path=f"{state}/signals",
+            SignalStream(Replicas(settings.central), ours.credential, settings.central.timeout, audit.name.installation),
+            audit, runs, files, watch.now, rotation=rotation, host=chain.host, epoch=chain.epoch, path=f"{state}/signals",
         )  # fmt: skip
         reload = Reload(
             configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation, status=status, note=audit.note

@@ -109,6 +109,9 @@ class Signals:
 
     def _heard(self, heard: Heard) -> None:
         """Act on what the stream says, without waiting. Raises ``AuditUnavailable`` where it says what it has said before."""
+        if heard.kind == "name":
+            self._audit.name.heard(str(heard.data.get("reason", "")), str(heard.data.get("message", "")))
+            return
         if self.last is not None and heard.id < self.last + bool(heard.kind):
             told = f"central's stream of signals goes back, to {heard.id} after {self.last}"
             raise AuditUnavailable(told, mend="check the URL of [central]")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.watch import Watch
     from prism_vault_agent.agent.workers import Workers
+    from prism_vault_agent.audit.installation import Name
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.config.settings import Settings
@@ -50,6 +51,7 @@ class Status:
     session: Session
     outbox: Outbox
     witness: Witness | Unwitnessed
+    name: Name
     workers: Workers
     runs: Runs
     listener: Listener
@@ -91,6 +93,8 @@ class Status:
                 "queued": self.outbox.queued,
                 "lost": self.outbox.lost,
                 "last_error": self.outbox.trouble.message if self.outbox.trouble else "",
+                "installation": self.name.installation,
+                "refused": self.name.refusal.line() if self.name.refusal else "",
             },
             "signals": self.signals.describe() if self.signals else {},
             "log": self.witness.tell(),
@@ -181,13 +185,14 @@ class Status:
     def ready(self) -> bool:
         """Tell whether an exec can be expected to work now."""
         provider = self.session.state == "logged_in" and self.session.reachable
-        log = self.outbox.reachable and not self.outbox.refusal and not self.witness.refusal
+        log = self.outbox.reachable and not self.outbox.refusal and not self.witness.refusal and not self.name.refusal
         return provider and log and self.listener.ours()
 
     def line(self) -> str:
         """Return one line for systemd's STATUS=."""
         central = f"central {'reachable' if self.outbox.reachable else 'away'}"
         refused = ", its log refused" if isinstance(self.witness.refusal, IntegrityError) else ""
+        refused += ", its name refused" if self.name.refusal else ""
         return f"{self.session.state}, {central}{refused}, {len(list(self.runs))} runs"
 
     def shows(self, scope: Scope, asker: Caller) -> bool:

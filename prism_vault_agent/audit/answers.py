@@ -30,6 +30,10 @@ NOT_ATTEMPTED: Final = 424
 # The reasons of an answer that appends without proving it, and of one that proves something else.
 MISSING: Final = "receipt_missing"
 WRONG: Final = "receipt_wrong"
+# The reasons why an installation does not have its host's name: another one has it, or a later start of the same one.
+NAME_HELD: Final = "name_held"
+SUPERSEDED: Final = "superseded"
+NAMELESS: Final = frozenset((NAME_HELD, SUPERSEDED))
 # What to do where a log is not what it was.
 REFUSED: Final = "nothing is released until that is settled: see prism-vault witness show"
 
@@ -155,7 +159,22 @@ def _is_yes(answer: Answer) -> bool:
     return answer["status"] in (200, 201) and answer.get("appended") is True and isinstance(answer.get("n"), int)
 
 
+def nameless(reason: str, message: str) -> AuditUnavailable:
+    """Return the error of an installation that does not have its host's name, in central's words."""
+    mend = (
+        "was this machine copied, or its state? then remove the file installation from [agent] state, and"
+        if reason == SUPERSEDED
+        else "if that one was replaced by this, wait until it is gone; else"
+    )
+    told = f"{mend} give each host its own name and credential (prism-vault central token create NAME --role agent --host HOST)"
+    return AuditUnavailable(f"nothing is released: {message}"[:1000], mend=told, reason=reason)
+
+
 def _refused(answer: Answer) -> AuditUnavailable:
+    if answer.get("reason") in NAMELESS:
+        error = nameless(str(answer["reason"]), str(answer.get("message")))
+        error.request_id = answer.get("request_id", "")
+        return error
     why = answer.get("message") or answer.get("reason") or answer["status"]
     error = AuditUnavailable(
         f"central refused the audit record: {why}",

@@ -10,6 +10,7 @@ import structlog
 from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.answers import check_reserved, check_success, of_central
 from prism_vault_agent.audit.event import Fields, audit_id, new_id
+from prism_vault_agent.audit.installation import Name
 from prism_vault_agent.model import Reservation, ReservationId
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ class _Nothing:
 class CentralLog:
     """Central's audit log, as a render uses it. ``seconds`` is the longest wait for one answer of central's."""
 
-    def __init__(self, outbox: Outbox, seconds: float, witness: Witness | Unwitnessed) -> None:
-        """Send through ``outbox``; what ``witness`` does not vouch for is asked for nothing, and releases nothing."""
+    def __init__(self, outbox: Outbox, seconds: float, witness: Witness | Unwitnessed, name: Name | None = None) -> None:
+        """Send through ``outbox``; what ``witness`` does not vouch for is asked for nothing, and releases nothing.
+
+        ``name`` tells central which installation we are, and is told whether that may release.
+        """
         self._outbox = outbox
+        self.name = name or Name("")
         self._witness = witness
         self._seconds = seconds * PATIENCE
         self.leases: Takings = _Nothing()
@@ -65,7 +70,8 @@ class CentralLog:
         """Record the intent durably."""
         await self._witness.vouch(self._seconds)
         reservation = ReservationId(new_id())
-        answer = await self._outbox.send(rows.reserved(grant, reservation), self._seconds)
+        fields = rows.reserved(grant, reservation, self.name.installation)
+        self.name.answered(answer := await self._outbox.send(fields, self._seconds))
         check_reserved(answer, reservation)
         return Reservation(reservation, audit_id(reservation), grant)
 
@@ -73,7 +79,7 @@ class CentralLog:
         """Record durably that the values are about to be released."""
         await self._witness.vouch(self._seconds)
         self.leases.still(resolution.reservation)
-        answer = await self._outbox.send(rows.success(resolution), self._seconds)
+        self.name.answered(answer := await self._outbox.send(rows.success(resolution), self._seconds))
         receipt = check_success(answer, resolution)
         if refusal := self._witness.refusal:  # found while central was asked
             raise refusal

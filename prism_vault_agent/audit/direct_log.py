@@ -23,8 +23,11 @@ class DirectLog:
     CLOCK_MONOTONIC seconds; ``patience`` bounds, in seconds, the wait for a record of what has already failed.
     """
 
-    def __init__(self, host: str, post: Callable[[bytes, float], Answer], *, deadline: float, patience: float) -> None:
-        """Start a chain of our own, as every sender does."""
+    def __init__(
+        self, host: str, post: Callable[[bytes, float], Answer], *, deadline: float, patience: float, installation: str = ""
+    ) -> None:  # fmt: skip
+        """Start a chain of our own, as every sender does; ``installation`` is that of the agent beside us, where we know it."""
+        self._installation = installation
         self._chain = Chain(host, new_id())
         self._post = post
         self._deadline = deadline
@@ -34,7 +37,7 @@ class DirectLog:
     async def reserve(self, grant: Grant) -> Reservation:
         """Record the intent durably."""
         reservation = ReservationId(new_id())
-        check_reserved(self._send(rows.reserved(grant, reservation), self._deadline), reservation)
+        check_reserved(self._send(rows.reserved(grant, reservation, self._installation), self._deadline), reservation)
         return Reservation(reservation, audit_id(reservation), grant)
 
     async def succeed(self, resolution: Resolution) -> Receipt:

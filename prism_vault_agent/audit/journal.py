@@ -67,7 +67,7 @@ class Journal:
                     if each != "\n" and not take(found, each):
                         damaged += 1
                 self._size = os.fstat(lines.fileno()).st_size
-            _sync_directory(self._path)
+            sync_directory(self._path)
         except OSError as error:
             raise self._cannot(error) from None
         if damaged:
@@ -112,7 +112,7 @@ class Journal:
                 _write_durably(file, content)
             os.replace(new, self._path)
             self._size = len(content)
-            _sync_directory(self._path)
+            sync_directory(self._path)
 
     def _cannot(self, error: OSError) -> CannotCreate:
         return CannotCreate(
@@ -154,7 +154,7 @@ def _write_durably(file: BinaryIO, content: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
     """Make the file's name durable too."""
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -21,10 +21,11 @@ LONGEST_TEXT = 200
 MOST_SCOPES = 64
 
 
-def reserved(grant: Grant, reservation: str) -> Fields:
-    """Return the row that announces a render."""
+def reserved(grant: Grant, reservation: str, installation: str = "") -> Fields:
+    """Return the row that announces a render, of the agent's ``installation`` where it is known."""
     return {
         **_common("reserved", reservation),
+        **({"installation": installation} if installation else {}),
         **_subject(grant),
         "caller": {**_caller(grant.caller), "kind": grant.kind},
         "mode": grant.request.mode,

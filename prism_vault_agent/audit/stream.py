@@ -80,8 +80,9 @@ def _heard(fields: dict[str, str]) -> Iterator[Heard]:
 class SignalStream:
     """The stream, on a connection of its own to the replica in use."""
 
-    def __init__(self, replicas: Replicas, credential: Credential, seconds: float) -> None:
-        """Wait ``seconds`` at most for the beginning of an answer."""
+    def __init__(self, replicas: Replicas, credential: Credential, seconds: float, installation: str = "") -> None:
+        """Wait ``seconds`` at most for the beginning of an answer; say that we are ``installation``."""
+        self._installation = installation
         self._replicas = replicas
         self._credential = credential
         self._seconds = seconds
@@ -94,13 +95,15 @@ class SignalStream:
         """
         self._replicas.check()
         replica = self._replicas.current
-        target = f"{PATH}?epoch={epoch}" if position is None else f"{PATH}?after={position}"
+        target = f"{PATH}?epoch={epoch}" + ("" if position is None else f"&after={position}")
         try:
             async with asyncio.timeout(self._seconds):
                 credential = await self._credential.get()
                 reader, writer = await replica.connected()
             try:
-                status, headers, body = await self._read(reader, writer, _request(replica, target, credential), heard)
+                status, headers, body = await self._read(
+                    reader, writer, _request(replica, target, credential, self._installation), heard
+                )
             finally:
                 with contextlib.suppress(OSError):
                     writer.close()
@@ -152,6 +155,8 @@ class SignalStream:
         raise problem("central refuses its stream of signals", status, body)
 
 
-def _request(replica: Replica, target: str, credential: str) -> h11.Request:
+def _request(replica: Replica, target: str, credential: str, installation: str) -> h11.Request:
     headers = [("Host", replica.authority), *authorization(credential), ("Accept", "text/event-stream")]
+    if installation:
+        headers.append(("Prism-Vault-Installation", installation))
     return h11.Request(method="GET", target=replica.prefix + target, headers=headers)

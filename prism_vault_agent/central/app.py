@@ -25,6 +25,7 @@ from prism_vault_agent.central.http.reading import ReadRoutes
 from prism_vault_agent.central.http.signals import SignalStreams
 from prism_vault_agent.central.http.tokens import TokenRoutes
 from prism_vault_agent.central.log.feed import Feed
+from prism_vault_agent.central.log.names import Names
 from prism_vault_agent.central.log.proofs import Proofs, origin_of
 from prism_vault_agent.central.log.receipts import Receipts
 from prism_vault_agent.central.log.releases import Revocations
@@ -79,7 +80,9 @@ def build(config: CentralConfig) -> Door:
     metrics.streams.set_function(lambda: feed.connected)
     writer.told = feed.told
     told = ToldRows(feed, writer)
-    works: list[Loop] = [live.run, sweeper.run, sequencer.run, partial(feed.run, told.note), told.run]
+    refusals = Refusals(writer)
+    names = Names(sequencing, refusals, metrics)
+    works: list[Loop] = [live.run, sweeper.run, sequencer.run, partial(feed.run, told.note), told.run, names.run]
     anchor, keep = config.log.anchor, config.retention.bodies_after
     anchoring = None if anchor is None else Anchoring(proofs, places(anchor), anchor.every)
     if anchoring is not None:
@@ -89,7 +92,7 @@ def build(config: CentralConfig) -> Door:
     if shared:
         works.append(partial(listen, config.database, CHANNEL, feed.told))
 
-    reads, streams = ReadRoutes(readers, sequencer.grown), SignalStreams(feed)
+    reads, streams = ReadRoutes(readers, sequencer.grown), SignalStreams(feed, names=names)
     routes = (
         reads,
         ProofRoutes(proofs, signs.verifying_key),
@@ -101,5 +104,5 @@ def build(config: CentralConfig) -> Door:
     closing = [live.close, readers.dispose, signs.close]
     running = Running({writer, sequencing}, works, first=live.follow, last=sequencer.finish, closing=closing, issuer=issuer)
     app = Api(running.lifespan, [each.router() for each in routes])
-    appends = AppendRoutes(writer, live, receipts, metrics, credentials.rates)
-    return Door(app, appends, streams, credentials, metrics, refusals=Refusals(writer), waited_for=(streams.end, reads.end))
+    appends = AppendRoutes(writer, live, receipts, metrics, rates=credentials.rates, names=names)
+    return Door(app, appends, streams, credentials, metrics, refusals=refusals, waited_for=(streams.end, reads.end))

@@ -83,6 +83,10 @@ class Metrics:
             "connections_refused", "Connections that were refused because too many are open."
         )
         self.streams = self._gauge("signal_streams", "Streams of signals that are open now.")
+        self.names_refused = self._counter(
+            "names_refused", "Releases and streams of signals of an installation whose host's name another one has."
+        )
+        self.nameless = self._gauge("nameless_streams", "Streams of signals whose installation does not have its host's name.")
         # The log.
         self.transactions = self._histogram("transaction_seconds", "Seconds that a durable transaction took.", _SECONDS)
         self.failed = self._counter("transactions_failed", "Transactions that the database did not take, or not certainly.")

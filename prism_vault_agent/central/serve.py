@@ -37,6 +37,7 @@ DRAIN_SECONDS: Final = 10  # for the requests under way
 FINISH_SECONDS: Final = 8  # then for what waits for the disk, and the last checkpoint
 FAREWELL_SECONDS: Final = 5  # for the other side of a connection that we close to say so too: it may be long gone
 KEEP_ALIVE_SECONDS: Final = 75
+UNANSWERED_MS: Final = 30_000  # what is sent waits so long for the other side's kernel to take it
 MOST_CONNECTIONS: Final = 16_384  # one of each agent is its stream of signals
 OTHER_DESCRIPTORS: Final = 128  # the log's, and room to say no to a connection that is one too many
 # The writer's thread and the loop hand over to each other many times a millisecond; the default of 5 ms makes both wait.
@@ -151,6 +152,8 @@ def _listen(config: CentralConfig) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        # A host that is gone without a word takes no heartbeat of its stream: then it follows no more.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)
         listening.listen(2048)
     except OSError as error:
         raise CannotCreate(f"central cannot listen on {config.listen}: {error.strerror}") from None

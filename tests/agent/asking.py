@@ -173,7 +173,10 @@ def nothing_left(agent: AgentProcess, before: int) -> None:
 
 def processes(agent: AgentProcess) -> dict[str, int]:
     """Return the agent's processes once all are there: the front, the warm parent and the workers."""
-    eventually(lambda: len(children(pid_of(agent))) == 5)
-    found = {f"{line.removeprefix('prism-vault agent: ')} {pid}": pid for pid, line in children(pid_of(agent)).items()}
-    assert sorted(name.rpartition(" ")[0] for name in found) == ["warm parent", *["worker"] * 4]
-    return {"front": pid_of(agent), **found}
+
+    def below() -> dict[str, int]:
+        """Return its children, once they are these: a process that reads the configuration is there for a moment."""
+        found = {f"{line.removeprefix('prism-vault agent: ')} {pid}": pid for pid, line in children(pid_of(agent)).items()}
+        return found if sorted(name.rpartition(" ")[0] for name in found) == ["warm parent", *["worker"] * 4] else {}
+
+    return {"front": pid_of(agent), **wait_until(below, 60)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prism_vault_agent.audit.event import Chain, digest
-from tests.agent.asking import command_line, pid_of, processes
+from prism_vault_agent.audit.installation import FILE
+from prism_vault_agent.central.log.holding import Sender
+from tests.agent.asking import command_line, pid_of
 from tests.central.host import Host
 from tests.support.fault_proxy import Fault, always
 from tests.support.files import Filed, filed
+from tests.support.own_agent import logged
 from tests.support.signalled import status_of
 from tests.support.stack import is_read
+from tests.support.stream import Following
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -60,18 +65,69 @@ def test_f97_an_agent_whose_clone_went_on_in_its_name_releases_nothing_and_says_
     made.stack.verify()
 
 
-def test_f98_two_agents_of_one_name_have_a_chain_each_and_neither_hides_the_other(made):
-    """Central takes a host's name from its credential: who has a copy of that is told apart by its epoch, row for row."""
-    with made.stack.second() as other:
-        wait_until(lambda: other.status()["ready"])
+def test_f98_a_second_agent_of_one_name_is_refused_until_the_first_is_gone(made):
+    """It reads and releases nothing, says why and what to do, and is told to the operator; when the first ends it is let in."""
+    agent, central = made.stack.agent, made.stack.central
+    made.stack.works()
+    before = made.stack.reads
+    with made.stack.second(host="server1") as other:
+        wait_until(lambda: other.status()["central"]["refused"])
+        for _ in range(2):
+            done = other.exec("--scope", "web", "--", "true")
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (75, "", 1)
+            for told in ("another installation", "server1", "its own name", "central token create"):
+                assert told in done.stderr
+        direct = {"PRISM_VAULT_SOCKET": "/nonexistent"}
+        done = other.exec("--direct", "--config", str(other.config), "--scope", "web", "--", "true", env=direct)
+        assert (done.returncode, "another installation" in done.stderr) == (75, True)
+        assert not other.status()["ready"] and agent.status()["ready"] and not agent.status()["central"]["refused"]
+        assert made.stack.reads == before
         made.stack.works()
+        assert made.stack.direct("true").returncode == 0
+        (line,) = logged(other, "name.refused")
+        assert (line["level"], line["reason"]) == ("critical", "name_held")
+        rows = [each["fields"] for each in central.events(kind="admin", host="server1")]
+        assert [row["message"].endswith("server1: name_held") for row in rows if row["reason"] == "refused"] == [True]
+        agent.stop()
+        wait_until(lambda: other.status()["ready"], 60)
         assert other.exec("--scope", "web", "--", "true").returncode == 0
-        made.stack.works()
-        wait_until(lambda: other.status()["central"]["queued"] == 0)
-        rows = [each["fields"] for each in made.stack.settle()][-9:]
-    epochs = {row["reservation"]: row["epoch"] for row in rows if row["kind"] == "success"}
-    assert len(epochs) == 3 and len(set(epochs.values())) == 2
+        agent.start(ready=False)
+        made.stack.fails(75, "another installation", "server1")
+    wait_until(lambda: agent.status()["ready"], 60)
+    made.stack.works()
     made.stack.verify()
+
+
+def test_f98_a_restart_is_never_refused_while_the_stream_of_the_agent_before_seems_open(made):
+    """Neither after SIGKILL nor after an upgrade does an agent wait for what central still takes for its predecessor."""
+    agent = made.stack.agent
+    before = len(logged(agent, "name.refused"))
+    for end in (agent.kill, agent.stop):
+        made.stack.works()
+        epoch = made.stack.settle()[-1]["fields"]["epoch"]
+        sender = Sender("server1", epoch, agent.status()["central"]["installation"])
+        with Following(made.stack.central, made.stack.central.agent_tokens["server1"], sender=sender) as half_open:
+            end()
+            agent.start()
+            made.stack.works()
+            assert half_open.end == "" and len(logged(agent, "name.refused")) == before
+
+
+def test_f97_the_later_start_of_an_agent_and_its_copy_has_the_name(made):
+    """Where a machine was copied with its state, the one that starts later releases; the other one says so."""
+    agent = made.stack.agent
+    made.stack.works()
+    with made.stack.second(host="server1") as copy:
+        copy.stop()
+        shutil.copy(agent.directory / "state" / FILE, copy.directory / "state" / FILE)
+        copy.start()
+        assert copy.exec("--scope", "web", "--", "true").returncode == 0
+        wait_until(lambda: made.stack.exec().returncode == 75)
+        made.stack.fails(75, "a copy of it", "installation")
+        assert copy.exec("--scope", "web", "--", "true").returncode == 0
+    agent.stop()
+    agent.start()
+    made.stack.works()
 
 
 @pytest.mark.namespaces
@@ -109,9 +165,8 @@ def test_f102_a_host_that_goes_down_in_the_middle_of_a_render_leaves_an_abandone
     with made.stack.to_openbao.failing(always(Fault("hang"), is_read)):
         child = agent.spawn("--scope", name, *SLEEP)
         (reserved,) = wait_until(lambda: [row for row in made.stack.rows() if row["kind"] == "reserved" and open_(made, row)])
-        for pid in (child.pid, *processes(agent).values()):
-            os.kill(pid, signal.SIGKILL)
-        agent.kill()
+        agent.kill()  # first: it could record that its caller is gone, or that the provider is silent
+        child.kill()
         status_of(child)
     subprocess.run(["umount", str(made.top)], check=True)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

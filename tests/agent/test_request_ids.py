@@ -83,7 +83,7 @@ def test_an_event_that_central_refuses(stacked: Stack) -> None:
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setitem(other.agent_tokens, "server1", other.agent_tokens["server2"])
-        with stacked.second(central=other) as agent:
+        with stacked.second(central=other, host="server1") as agent:
             done = agent.exec("--scope", "web", "--", "true")
             (line,) = wait_until(lambda: logged(agent, "audit.refused"))
             told = told_by(other, line, "event_refused")

@@ -50,14 +50,16 @@ class AgentProcess:
         auth: str = "",
         central_lines: str = "",
         log_key: bool = True,
-        host: str = HOST,
+        host: str = "",
         role: str = "server1",
         token: bool = True,
         before: Sequence[str] = (),
         user: int | None = None,
         words: Sequence[str] = ("agent",),
     ) -> None:
-        """The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
+        """The host is the next one of central's, unless it is named.
+
+        The ``*_address`` and ``*_url`` go before the servers' own, for a fault proxy; the others are TOML lines.
 
         ``log_key`` tells whether central must prove its log, where it has a key; ``token`` whether the agent has one for it.
         ``before`` are words that go before the agent's command: a program that changes something and becomes it; ``words`` are
@@ -78,6 +80,7 @@ class AgentProcess:
             openbao.policy("prism-vault", POLICY)
             role_id, secret_id = (self._own(path) for path in openbao.approle(role, ["prism-vault"]))
             auth = f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\n'
+        self.host = host = host or central.name()
         token_file = directory / "central.token"
         self._private(token_file, central.agent_tokens[host])
         (directory / "scopes.d").mkdir(mode=0o700, exist_ok=True)

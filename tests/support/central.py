@@ -30,11 +30,15 @@ ALLOW_ALL: list[dict[str, Any]] = [
     {"project": "*", "environment": "*", "scopes": ["*"], "hosts": ["*"], "kinds": ["*"], "purposes": ["*"]}
 ]
 
+# Hosts of agents beside the first one: a name is one agent's.
+SPARE = [f"host-{number:03}" for number in range(2, 400)]
+
 
 class CentralProcess:
     """Starts, stops, kills and restarts central; a restart keeps the port and the database.
 
-    ``agents`` maps a host name to its projects: each gets a service token, found in ``agent_tokens``. ``subjects`` are
+    ``agents`` maps a host name to its projects (``server1`` and many more to all of them): each gets a service token, found in
+    ``agent_tokens``. ``subjects`` are
     ``[[agents]]`` entries for identity tokens and need ``issuer`` (url, audience). ``policies`` allow everything unless given.
     The log is in a file, or in the database of ``server``. ``before`` is a command, by its
     absolute path, that becomes central.
@@ -61,9 +65,10 @@ class CentralProcess:
         self.log: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.operator_token = secrets.token_urlsafe(32)
-        self.agent_tokens = {host: secrets.token_urlsafe(32) for host in agents or {"server1": ["*"]}}
+        self._agents = agents or {name: ["*"] for name in ("server1", *SPARE)}
+        self._unused = list(self._agents)
+        self.agent_tokens = {host: secrets.token_urlsafe(32) for host in self._agents}
         self.operator_tokens = {name: secrets.token_urlsafe(32) for name in operators or {}}
-        self._agents = agents or {"server1": ["*"]}
         self._operators = operators or {}
         self._settings: dict[str, Any] = {
             "listen": "127.0.0.1:0",
@@ -136,6 +141,10 @@ class CentralProcess:
         """End central and start it again on the same port and database."""
         self.stop()
         return self.start()
+
+    def name(self) -> str:
+        """Return a host's name that no agent was given so far, the first one first; the last one again where all were."""
+        return self._unused.pop(0) if len(self._unused) > 1 else self._unused[0]
 
     def pause(self) -> None:
         """Make central hang: connections are accepted by the kernel, nothing answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import ssl
 import struct
@@ -157,12 +158,12 @@ class FaultProxy:
         return b"\r\nConnection: close\r\n" not in answer[:1000]
 
     def _stream(self, connection: socket.socket, seen: Seen) -> None:
-        """Pass on an answer that has no end, as it comes."""
+        """Pass on an answer that has no end, as it comes, until either side goes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=60) as server:
             self._open.add(server)
             headers = "".join(f"{name}: {value}\r\n" for name, value in seen.headers.items())
             server.sendall(f"{seen.method} {seen.path} HTTP/1.1\r\n{headers}\r\n".encode())
-            while content := server.recv(65536):
+            while server in select.select([server, connection], [], [])[0] and (content := server.recv(65536)):
                 connection.sendall(content)
             self._open.discard(server)
 

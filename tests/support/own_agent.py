@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def own_agent(made: Stack, *, more: str = "", files: tuple[str, str] | None = None, **options: Any) -> Iterator[AgentProcess]:
     """Run an agent behind the proxy with an AppRole role of its own; options are those of the role and of ``AgentProcess``."""
-    passed = {name: options.pop(name) for name in ("central", "central_lines", "before", "auth") if name in options}
+    passed = {name: options.pop(name) for name in ("central", "central_lines", "before", "auth", "host") if name in options}
     name = f"role-{secrets.token_hex(4)}"
     role_id, secret_id = files or tuple(map(str, made.openbao.approle(name, ["prism-vault"], **options)))
     passed.setdefault("auth", f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\n{more}')

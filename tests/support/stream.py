@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from prism_vault_agent.central.log.holding import Sender
     from tests.support.central import CentralProcess
 
 
@@ -28,9 +29,20 @@ class Told:
 class Following:
     """Follows in a thread of its own. ``events`` are those so far, ``position`` the last id, ``end`` how it ended."""
 
-    def __init__(self, central: CentralProcess, token: str | None = None, *, query: str = "", last: int | None = None) -> None:
+    def __init__(
+        self,
+        central: CentralProcess,
+        token: str | None = None,
+        *,
+        query: str = "",
+        last: int | None = None,
+        sender: Sender | None = None,
+    ) -> None:
         where = urlsplit(central.url)
         headers = {"Authorization": f"Bearer {central.operator_token if token is None else token}"}
+        if sender is not None:
+            headers["Prism-Vault-Installation"] = sender.installation
+            query = f"?epoch={sender.epoch}"
         if last is not None:
             headers["Last-Event-ID"] = str(last)
         self._connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
@@ -49,6 +61,10 @@ class Following:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Go; once more is nothing."""
         if self._connection.sock is not None:
             with contextlib.suppress(OSError):
                 self._connection.sock.shutdown(2)

@@ -17,6 +17,7 @@ from prism_vault_agent.central.http.body import read_body
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.answer import Answer
 from prism_vault_agent.central.log.append import append
+from prism_vault_agent.central.log.holding import REASONS, Refusal, Sender
 from prism_vault_agent.central.log.incoming import LARGEST_EVENT, Event, Malformed, read
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.access.identity import Identity
     from prism_vault_agent.central.access.live import Live
     from prism_vault_agent.central.access.rate import Rates
+    from prism_vault_agent.central.log.names import Names
     from prism_vault_agent.central.log.receipts import Receipts
     from prism_vault_agent.central.log.writer import Writer
     from prism_vault_agent.central.metrics import Metrics
@@ -44,10 +46,12 @@ FINALIZE: Final = "/finalize"
 class AppendRoutes:
     """The routes, over one writer."""
 
-    def __init__(self, writer: Writer, live: Live, receipts: Receipts, metrics: Metrics, rates: Rates) -> None:
+    def __init__(
+        self, writer: Writer, live: Live, receipts: Receipts, metrics: Metrics, *, rates: Rates, names: Names
+    ) -> None:  # fmt: skip
         """Append through ``writer``, deciding by the policies that ``live`` has, within ``rates``.
 
-        ``receipts`` signs, ``metrics`` counts.
+        ``receipts`` signs, ``metrics`` counts, ``names`` tells the operator of an installation that does not have its name.
         """
         self._writer = writer
         self._rates = rates
@@ -55,6 +59,7 @@ class AppendRoutes:
         self._live = live
         self._receipts = receipts
         self._metrics = metrics
+        self._names = names
         self._log = structlog.get_logger("audit")
 
     def route(self, path: str) -> Route | None:
@@ -101,7 +106,7 @@ class AppendRoutes:
         taken = [answer.n for answer in answers if answer.n is not None]
         if taken:
             self._log.info("appended", request_id=request_id, host=agent.host, events=len(taken), n=taken[-1])
-        for answer in answers:
+        for event, answer in zip(events, answers, strict=True):
             if answer.reason and answer.status != 424:  # that one only follows a refusal, which is told
                 self._log.warning(
                     "reservation_denied" if answer.appended else "event_refused",
@@ -111,6 +116,9 @@ class AppendRoutes:
                     reason=answer.reason,
                     audit_id=answer.audit_id,
                 )
+            if answer.reason in REASONS and isinstance(event, Event):
+                sender = Sender(agent.host, event.epoch, event.fields.get("installation") or "")
+                await self._names.refused(agent, sender, Refusal(answer.reason, answer.message))
         return answers
 
     async def _one(self, agent: Identity, event: Event | Answer, kinds: set[str], send: Send, request_id: str) -> None:

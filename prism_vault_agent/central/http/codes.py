@@ -102,6 +102,12 @@ CODES: Final[Mapping[str, Code]] = {
     "host_mismatch": _event(403, "the event's host is not the one that the credential speaks for", "a defect or a forgery"),
     "other_host": _event(403, "the reservation belongs to another host", "a defect or a forgery"),
     "chain": _event(409, "the event is not the next of its chain; `head` says where it stands", "go on there, or begin an epoch"),
+    "name_held": _event(
+        409, "another installation has the host's name, and is alive", "give each host its own name and credential"
+    ),
+    "superseded": _event(
+        409, "a later start of the same installation has the host's name", "if none was meant, the host was copied: see name_held"
+    ),
     "no_signal": _event(409, "there is no signal with this id"),
     "no_reservation": _event(409, "there is no reservation with this id"),
     "not_released": _event(409, "there is no success to take back"),

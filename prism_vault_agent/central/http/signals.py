@@ -7,9 +7,10 @@ the rows; where its reader is slow, the connection takes no more and the positio
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qsl
 
 from prism_vault_agent.central.access.identity import Unauthenticated
@@ -17,6 +18,7 @@ from prism_vault_agent.central.access.issuer import IssuerUnavailable
 from prism_vault_agent.central.access.permission import Refused
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.follower import Follower
+from prism_vault_agent.central.log.holding import Refusal, Sender
 from prism_vault_agent.central.log.store import StorageError
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.central.access.identity import Identity
     from prism_vault_agent.central.log.feed import Feed, Signal
+    from prism_vault_agent.central.log.names import Names
 
     Admit = Callable[[Scope], Awaitable[Identity | None]]
 
 PATH: Final = "/v1/signals"
+# The header in which an agent says which installation it is. It identifies nobody: the credential does.
+INSTALLATION: Final = b"prism-vault-installation"
 HEARTBEAT_SECONDS: Final = 15.0
 # How long a credential is believed that held when it was last looked at.
 BELIEVED_SECONDS: Final = 60.0
@@ -42,9 +47,10 @@ _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"cache-control", b
 class SignalStreams:
     """The route, over one feed."""
 
-    def __init__(self, feed: Feed, heartbeat: float = HEARTBEAT_SECONDS) -> None:
-        """Show what ``feed`` knows; where it is silent, say so every ``heartbeat`` seconds."""
+    def __init__(self, feed: Feed, heartbeat: float = HEARTBEAT_SECONDS, names: Names | None = None) -> None:
+        """Show what ``feed`` knows; where it is silent, say so every ``heartbeat`` seconds. ``names`` keeps hosts' names."""
         self._feed = feed
+        self._names = names
         self._heartbeat = heartbeat
 
     def end(self) -> None:
@@ -55,8 +61,10 @@ class SignalStreams:
         """Stream to whom the request is from, until they leave, or ``admit`` no longer lets them in, or the feed ends."""
         identity: Identity = scope["state"]["identity"]
         position = await self._position(scope, identity)
-        follower = Follower(identity)
+        follower = Follower(identity, _sender(scope, identity) if self._names else None)
         self._feed.join(follower)
+        if self._names:
+            self._names.join(follower)
         leaving = asyncio.create_task(_wait_until_gone(receive, follower))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -65,10 +73,13 @@ class SignalStreams:
         finally:
             self._feed.leave(follower)
             leaving.cancel()
+            if self._names:
+                self._names.leave(follower, ended=self._feed.ended)
         await send({"type": "http.response.body", "body": b""})
 
     async def _follow(self, scope: Scope, send: Send, admit: Admit, follower: Follower, position: int) -> None:
         told, believed = position, time.monotonic()
+        standing: Refusal | Literal[False] | None = False
         while not (follower.gone or self._feed.ended):
             try:
                 signals = self._feed.behind(position)
@@ -76,6 +87,9 @@ class SignalStreams:
                     signals = await self._feed.read(position)
             except StorageError:
                 return  # the reader comes again, with its position
+            if follower.stands and standing != follower.refusal:
+                standing = follower.refusal
+                await _send(send, _standing(position, standing))
             if signals:
                 position = signals[-1].id
                 events = b"".join(signal.event for signal in signals if signal.concerns(follower.identity))
@@ -105,6 +119,20 @@ class SignalStreams:
             return int(after)
         start = await self._feed.start_of(identity.host, bytes.fromhex(epoch)) if epoch and identity.host else None
         return await self._feed.newest() if start is None else start
+
+
+def _sender(scope: Scope, identity: Identity) -> Sender | None:
+    """Return who follows, where it says which installation of a host's agent it is."""
+    installation = dict(scope["headers"]).get(INSTALLATION, b"").decode("latin-1")
+    epoch = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("epoch", "")
+    known = identity.host and _EPOCH.fullmatch(installation) and _EPOCH.fullmatch(epoch)
+    return Sender(identity.host, epoch, installation) if known else None
+
+
+def _standing(position: int, refusal: Refusal | None) -> bytes:
+    """Return the event that tells an agent whether it has its host's name."""
+    told = {"reason": refusal.reason, "message": refusal.message} if refusal else {}
+    return b"id: %d\nevent: name\ndata: %b\n\n" % (position, json.dumps(told).encode())
 
 
 def _is_id(text: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from prism_vault_agent.central.access.policy import Denial, Intent, Policies, decide
 from prism_vault_agent.central.config import OWN_HOST
 from prism_vault_agent.central.log.answer import Answer, denied, refused, taken
+from prism_vault_agent.central.log.holding import Refusal, Sender, admit, take
 from prism_vault_agent.central.log.incoming import FROM_AGENTS, Event
 from prism_vault_agent.central.log.signals import known
 from prism_vault_agent.central.storage import schema
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.storage.statements import Found
 
 DROPPED: Final = Denial("dropped", "it was denied; why is no longer kept")
+# The mode of a release that no agent looks after: whoever makes it is over with it, and has no name.
+ONE_TIME: Final = "direct"
 SAME_AS_RESERVED: Final = ("project", "environment", "scopes")
 
 
@@ -112,6 +115,8 @@ def _reserve(transaction: Transaction, identity: Identity, policies: Policies, e
     if rows:
         return refused(event, 409, "reservation_exists", "there is a reservation with this id")
     fields = event.fields
+    if (refusal := _may_release(transaction, event, fields)) is not None:
+        return refused(event, 409, *refusal)
     intent = Intent(
         host=event.host,
         project=fields["project"],
@@ -159,7 +164,16 @@ def _follow(transaction: Transaction, event: Event, rows: Sequence[Found], *, ki
     fields = json.loads(before.body) if before.body else None
     if fields is not None and any(event.fields.get(name) != fields.get(name) for name in SAME_AS_RESERVED):
         return refused(event, 422, "other_scope", "project, environment and scopes are not those of the reservation")
+    if event.kind == "success" and (refusal := _may_release(transaction, event, fields or {})) is not None:
+        return refused(event, 409, *refusal)
     return taken(event, 200, transaction.insert(event))
+
+
+def _may_release(transaction: Transaction, event: Event, reserved: Fields) -> Refusal | None:
+    """Say why who sends an event of a release may not release in its host's name, by what was ``reserved``."""
+    sender = Sender(event.host, event.epoch, str(reserved.get("installation") or ""))
+    one_time = not sender.installation or reserved.get("mode") == ONE_TIME
+    return admit(transaction, sender) if one_time else take(transaction, sender)
 
 
 def _again(transaction: Transaction, event: Event, row: Found) -> Answer:

@@ -102,6 +102,7 @@ def _shape(fields: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
         ("job_id", _maybe(get("job_id"), LONGEST_NAME)),
         ("reason", _maybe(get("reason"), LONGEST_NAME)),
         ("message", _maybe(get("message"), LONGEST_TEXT)),
+        ("installation", get("installation") is None or _is(_ID, get("installation"))),
         ("signal", get("signal") is None or _number(get("signal"))),
     )
 

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.central.config import OWN_HOST
+from prism_vault_agent.central.log.holding import Settled
 from prism_vault_agent.central.log.transaction import Memory, Transaction
 from prism_vault_agent.central.storage.engines import writing
 from prism_vault_agent.central.storage.statements import Statements
@@ -38,6 +39,7 @@ class Store:
         self._statements = Statements(engine.dialect)
         self._error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._memory = Memory()
+        self._settled = Settled()
         self._own = Chain(OWN_HOST, new_id())
         self.appended = False
         self.told: frozenset[str] = frozenset()
@@ -95,6 +97,7 @@ class Store:
                 None if careful else self._memory,
                 own=Chain(self._own.host, self._own.epoch, self._own.seq, self._own.head),
                 expected=len(works),
+                settled=self._settled(),
             )
             transaction.fetch(reservations)
             results = [work(transaction) for work in works]

@@ -7,17 +7,19 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.audit.event import FIRST, Chain, Fields, digest, new_id
+from prism_vault_agent.central.log.holding import BELIEVED_MS, Holder
 from prism_vault_agent.central.log.incoming import Event, read
 from prism_vault_agent.central.log.terms import terms
 from prism_vault_agent.central.storage import schema
 from prism_vault_agent.central.storage.statements import Found, Placed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.engine.interfaces import DBAPICursor
 
+    from prism_vault_agent.central.log.holding import Sender
     from prism_vault_agent.central.storage.statements import Statements
     from prism_vault_agent.central.storage.writing import Writing
 
@@ -34,6 +36,7 @@ class Memory:
         """Remember nothing."""
         self.heads: OrderedDict[tuple[str, str], Head] = OrderedDict()
         self.reservations: OrderedDict[str, list[Found]] = OrderedDict()
+        self.names: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def learn(self, transaction: Transaction) -> None:
         """Take over what a durable transaction has seen and done."""
@@ -45,8 +48,12 @@ class Memory:
                 continue
             self.reservations[reservation] = rows
             self.reservations.move_to_end(reservation)
-        while len(self.heads) > MOST_HEADS:
-            self.heads.popitem(last=False)
+        for host, believed in transaction.names.items():
+            self.names[host] = believed
+            self.names.move_to_end(host)
+        for known in (self.heads, self.names):
+            while len(known) > MOST_HEADS:
+                known.popitem(last=False)
         while len(self.reservations) > MOST_RESERVATIONS:
             self.reservations.popitem(last=False)
 
@@ -59,9 +66,15 @@ class Transaction:
     """
 
     def __init__(
-        self, cursor: DBAPICursor, writing: Writing, statements: Statements, memory: Memory | None, *, own: Chain, expected: int
-    ) -> None:
-        """Work through ``cursor``; ``own`` is the chain of central itself, ``expected`` about how many events will come."""
+        self, cursor: DBAPICursor, writing: Writing, statements: Statements, memory: Memory | None, *, own: Chain, expected: int,
+        settled: bool,
+    ) -> None:  # fmt: skip
+        """Work through ``cursor``; ``own`` is the chain of central itself, ``expected`` about how many events will come.
+
+        ``settled`` tells whether this process has heard for long enough to say that a host is gone (``holding.py``).
+        """
+        self.settled = settled
+        self.names: dict[str, tuple[str, float]] = {}
         self.careful = memory is None
         self.cursor = cursor
         self.writing = writing
@@ -139,6 +152,43 @@ class Transaction:
             self.reservations |= {reservation: [] for reservation in reservations}
             for found in self.writing.of_reservations(self.cursor, [bytes.fromhex(each) for each in reservations]):
                 self.reservations[found.reservation_id.hex()].append(found)
+
+    def believed(self, host: str) -> str:
+        """Return the epoch that has a host's name, where that was found out a moment ago; else nothing."""
+        epoch, since = self.names.get(host) or self._memory.names.get(host) or ("", 0.0)
+        return epoch if time.monotonic() - since < BELIEVED_MS / 1000 else ""
+
+    def believe(self, sender: Sender) -> None:
+        """Take note that ``sender`` has its host's name."""
+        self.names[sender.host] = (sender.epoch, time.monotonic())
+
+    def holder(self, host: str) -> Holder | None:
+        """Return who has a host's name, by the row."""
+        rows = self.statements.holder.run(self.cursor, {"host_id": host})
+        if not rows:
+            return None
+        _, epoch, installation, until, gone, ended = rows[0]
+        starts = tuple(ended[at : at + 16].hex() for at in range(0, len(ended), 16))
+        return Holder(epoch.hex(), installation.hex(), until, bool(gone), starts)
+
+    def hold(self, host: str, holder: Holder, was: Holder | None) -> bool:
+        """Put ``holder`` in the place of ``was``; tell whether the row was that still."""
+        values = {
+            "host_id": host,
+            "epoch": bytes.fromhex(holder.epoch),
+            "installation": bytes.fromhex(holder.installation),
+            "until": holder.until,
+            "gone": int(holder.left),
+            "ended": bytes.fromhex("".join(holder.ended)),
+            "was_epoch": bytes.fromhex(was.epoch) if was else b"",
+            "was_until": was.until if was else 0,
+        }
+        return bool(self.statements.hold.run(self.cursor, values))
+
+    def renew(self, senders: Collection[Sender], until: int) -> set[tuple[str, str]]:
+        """Let those keep their hosts' names ``until`` then who have them; return the hosts and epochs of these."""
+        hosts, epochs = [each.host for each in senders], [bytes.fromhex(each.epoch) for each in senders]
+        return {(host, bytes(epoch).hex()) for host, epoch in self.writing.renew(self.cursor, hosts, epochs, until)}
 
     def insert(self, event: Event) -> Placed:
         """Insert a checked event that continues its chain, and return its place."""

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, LargeBinary, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from prism_vault_agent.central.config import POSTGRESQL
-from prism_vault_agent.central.storage.statements import OF_RESERVATIONS, UNSEQUENCED, Found
+from prism_vault_agent.central.storage.statements import OF_RESERVATIONS, RENEW, UNSEQUENCED, Found
 from prism_vault_agent.errors import AuditUnavailable, ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def prepare(connection: Connection, service: str) -> None:
 
 
 def grant(connection: Connection, service: str) -> None:
-    """Let the service read and insert, and have bodies dropped by the owner's rules; nothing else."""
+    """Let the service read and insert, have bodies dropped by the owner's rules, and change who is present; nothing else."""
     raw = _raw(connection)
     role = sql.Identifier(service)
     raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}, PUBLIC").format(role))
@@ -82,6 +82,9 @@ def grant(connection: Connection, service: str) -> None:
     if raw.fetchone()[0]:  # a backup may be restored at an older version of the schema
         raw.execute(sql.SQL("REVOKE INSERT ON dropped FROM {}").format(role))
         raw.execute(sql.SQL("GRANT EXECUTE ON FUNCTION drop_bodies TO {}").format(role))
+    raw.execute("SELECT to_regclass('presence') IS NOT NULL")
+    if raw.fetchone()[0]:
+        raw.execute(sql.SQL("GRANT UPDATE ON presence TO {}").format(role))
     raw.execute(sql.SQL("GRANT USAGE, SELECT ON SEQUENCE event_n_seq TO {}").format(role))
 
 
@@ -166,6 +169,11 @@ class PostgresWriting:
     def in_turn(self, cursor: DBAPICursor, what: int) -> None:
         """Wait for an advisory lock, and keep it until the transaction ends."""
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (what,))
+
+    def renew(self, cursor: DBAPICursor, hosts: Sequence[str], epochs: Sequence[bytes], until: int) -> list[tuple[str, bytes]]:
+        """Let names be kept until then."""
+        cursor.execute(RENEW.format("= ANY(%s)", "= ANY(%b)", "%s"), (until, list(hosts), list(epochs)))
+        return list(cursor.fetchall())
 
     def tell(self, cursor: DBAPICursor, channel: str) -> None:
         """Notify whoever listens on ``channel``, once the transaction is durable."""

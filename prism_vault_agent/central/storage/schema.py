@@ -1,4 +1,4 @@
-"""The tables of central, the same on SQLite and PostgreSQL. Rows are inserted and read; nothing changes one but a drop.
+"""The tables of central, the same on SQLite and PostgreSQL. Rows are inserted and read; nothing but a drop changes one.
 
 The tables are made by the migrations; what stands here must equal what they make (a test compares them).
 
@@ -13,6 +13,7 @@ The tables are made by the migrations; what stands here must equal what they mak
 ``signal``      what is told to all hosts: rotations, revocations, changes of policy; ``id`` is contiguous from 1
 ``ack``         what a host says it did about a signal; ``n`` is its event
 ``dropped``     events whose body is empty now: ``hash`` is the SHA-256 of what it was, ``by_n`` the event that dropped it
+``presence``    who has a host's name now (``log/holding.py``): it proves nothing, changes, and is in no backup
 ==============  ========================================================================================================
 """
 
@@ -34,7 +35,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 ENDINGS: Final = frozenset({"success", "denied", "failure", "abandoned"})
 
 _Number: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -157,3 +158,16 @@ dropped: Final = Table(
     sqlite_strict=True,
 )
 Index("of_drop", dropped.c.by_n)
+
+presence: Final = Table(
+    "presence",
+    MetaData(),  # of its own: it is no part of the log
+    Column("host_id", Text, primary_key=True),
+    Column("epoch", LargeBinary, nullable=False),
+    Column("installation", LargeBinary, nullable=False),
+    Column("until", _Number, nullable=False),
+    Column("gone", _Number, nullable=False),
+    Column("ended", LargeBinary, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.pool import QueuePool
 
 from prism_vault_agent.central.config import check_ours
-from prism_vault_agent.central.storage.statements import OF_RESERVATIONS, UNSEQUENCED, Found
+from prism_vault_agent.central.storage.statements import OF_RESERVATIONS, RENEW, UNSEQUENCED, Found
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import leaf_hash
@@ -111,6 +111,12 @@ class SqliteWriting:
 
     def in_turn(self, cursor: DBAPICursor, what: int) -> None:
         """Do nothing: nobody else writes while this transaction does."""
+
+    def renew(self, cursor: DBAPICursor, hosts: Sequence[str], epochs: Sequence[bytes], until: int) -> list[tuple[str, bytes]]:
+        """Let names be kept until then."""
+        marks = f"IN ({', '.join('?' * len(hosts))})", f"IN ({', '.join('?' * len(epochs))})"
+        cursor.execute(RENEW.format(*marks, "?"), (until, *hosts, *epochs))
+        return list(cursor.fetchall())
 
     def tell(self, cursor: DBAPICursor, channel: str) -> None:
         """Do nothing: no other replica uses the file."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from prism_vault_agent.central.storage.schema import dropped, event, leaf, policy, token
+from prism_vault_agent.central.storage.schema import dropped, event, leaf, policy, presence, token
 from prism_vault_agent.proof.leaf import leaf_data
 from prism_vault_agent.proof.merkle import leaf_hash
 
@@ -55,6 +55,13 @@ POLICY_OF: Final = (
     .limit(1)
 )
 TOKEN_OF: Final = select(*token.columns).where(token.c.name == bindparam("name"))
+HOLDER: Final = select(presence).where(presence.c.host_id == bindparam("host_id"))
+# Only where the row is what it was when it was read, or is not there yet.
+HOLD: Final = text(
+    "INSERT INTO presence VALUES (:host_id, :epoch, :installation, :until, :gone, :ended) ON CONFLICT (host_id) DO UPDATE SET "
+    "epoch = excluded.epoch, installation = excluded.installation, until = excluded.until, gone = excluded.gone, "
+    "ended = excluded.ended WHERE presence.epoch = :was_epoch AND presence.until = :was_until RETURNING host_id"
+)
 # Texts, because lists and hashes are written differently in the two databases.
 OF_RESERVATIONS: Final = (
     "SELECT n, event_id, host_id, kind, received_at, body, reservation_id FROM event WHERE reservation_id {} ORDER BY n"
@@ -62,6 +69,7 @@ OF_RESERVATIONS: Final = (
 UNSEQUENCED: Final = (
     "SELECT {} FROM event WHERE n > {} AND NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.n = event.n) ORDER BY n LIMIT {}"
 )
+RENEW: Final = "UPDATE presence SET until = {2}, gone = 0 WHERE host_id {0} AND epoch {1} RETURNING host_id, epoch"
 # A row as a whole, and the index of its leaf where it has one.
 WHOLE: Final = (
     "SELECT event.n, received_at, event_id, host_id, host_epoch, host_seq, prev_hash, reservation_id, kind, body, idx "
@@ -138,3 +146,5 @@ class Statements:
         self.dropped = Prepared(DROPPED, dialect)
         self.policy_of = Prepared(POLICY_OF, dialect)
         self.token_of = Prepared(TOKEN_OF, dialect)
+        self.holder = Prepared(HOLDER, dialect)
+        self.hold = Prepared(HOLD, dialect)

@@ -46,6 +46,12 @@ class Writing(Protocol):
     def in_turn(self, cursor: DBAPICursor, what: int) -> None:
         """Wait for the lock ``what``, and keep it until the transaction ends."""
 
+    def renew(self, cursor: DBAPICursor, hosts: Sequence[str], epochs: Sequence[bytes], until: int) -> list[tuple[str, bytes]]:
+        """Let those of these hosts' names that one of these epochs has be kept ``until`` then; return them, with their epochs.
+
+        Up to 200 of them, each with its own epoch.
+        """
+
     def tell(self, cursor: DBAPICursor, channel: str) -> None:
         """Wake whoever listens on ``channel`` in any replica, once the transaction is durable."""
 
