@@ -15,6 +15,7 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PRINT = ("/bin/sh", "-c", 'printf \'%s %s\' "$DB_USER" "$DB_PASSWORD"; exec >&-; exec sleep 600')
 
@@ -70,6 +71,41 @@ def test_a_file_keeps_its_lease_and_a_clear_gives_it_back(made):
     assert made.filed.command("clear", name).returncode == 0
     assert not path.exists()
     made.becomes(name, 0)
+
+
+def judged(made: Leased, name: str, within: str) -> tuple[dict[str, str], Path]:
+    """Render a scope whose files are judged each second, and rotate it; return what was rendered first, and what says go."""
+    place = made.filed.top.parent / f"judge-{name}"
+    place.mkdir()
+    judge, go, tries = place / "judge", place / "go", place / "tries"
+    judge.write_text(f"#!/bin/sh\necho >> {tries}\ntest -e {go}\n")
+    judge.chmod(0o755)
+    made.scope(name, grace="1s", health={"command": [str(judge)], "within": within})
+    made.filed.render(name)
+    first = json.loads((made.filed.top / name / "db.json").read_text())
+    assert made.filed.command("rotate", name).returncode == 0
+    wait_until(lambda: tries.exists() and len(tries.read_text()) > 2, 30)  # over a second: longer than the grace
+    return first, go
+
+
+def test_a_lease_waits_until_the_next_generation_is_found_to_be_well(made):
+    """While the new generation is judged both users open the database; when all is well the old one's lease is given back."""
+    first, go = judged(made, "welljudged", "60s")
+    second = json.loads((made.filed.top / "welljudged" / "db.json").read_text())
+    assert second["DB_USER"] != first["DB_USER"] and made.count("welljudged") == (2, 2)
+    assert made.logs_in(first["DB_USER"], first["DB_PASSWORD"]) and made.logs_in(second["DB_USER"], second["DB_PASSWORD"])
+    go.touch()
+    made.becomes("welljudged", 1)
+    assert made.users("welljudged") == [second["DB_USER"]] and made.logs_in(second["DB_USER"], second["DB_PASSWORD"])
+
+
+def test_what_is_rolled_back_to_has_its_lease_still(made):
+    """Where the new generation is not well its own lease is given back; the old files have the user that opens the database."""
+    first, _ = judged(made, "illjudged", "4s")
+    wait_until(lambda: made.notes("files_rolled_back"), 30)
+    made.becomes("illjudged", 1)
+    assert json.loads((made.filed.top / "illjudged" / "db.json").read_text()) == first
+    assert made.users("illjudged") == [first["DB_USER"]] and made.logs_in(first["DB_USER"], first["DB_PASSWORD"])
 
 
 def test_f14_a_lease_that_the_provider_ends_is_taken_back_within_a_poll(made):
