@@ -64,7 +64,7 @@ class SocketSink:
     def prepare(self, reservation: Reservation) -> asyncio.Task[Group | Sweep]:
         """Begin to make sure that all that the caller starts will be found again."""
         if self._preparing is None:
-            self._preparing = asyncio.create_task(entered(self.caller, reservation.id, self.guards, self.peer.check))
+            self._preparing = asyncio.create_task(entered(self.caller, reservation.id, self.guards, self.peer.check, self.helper))
         return self._preparing
 
     async def leave(self) -> None:
@@ -93,7 +93,7 @@ class SocketSink:
     async def deliver(self, receipt: Receipt) -> Render:
         """Have the worker write the block, once the caller is prepared for that; the worker ends with it.
 
-        A caller that may have all of it, and nobody knows, is ended.
+        A caller that may have all of it, and nobody knows, is ended; not where the worker was lost before it began.
         """
         reservation = receipt.resolution.reservation
         headers = {
@@ -122,7 +122,9 @@ class SocketSink:
         """End the caller: what the log says was not delivered to it must not be out there."""
         log.warning("delivery.unknown", audit_id=audit_id, pid=self.caller.pid, message="the caller is ended")
         try:
-            refused = None if tree.kill() else await signal_all(tree.descriptors(), signal.SIGKILL, self.helper)
+            refused = (
+                None if await asyncio.to_thread(tree.kill) else await signal_all(tree.descriptors(), signal.SIGKILL, self.helper)
+            )
         except ProcessLookupError:
             return
         except (PermissionError, CannotCreate) as error:

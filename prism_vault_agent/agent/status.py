@@ -13,7 +13,7 @@ import prism_vault_agent
 from prism_vault_agent.agent.figures import figures
 from prism_vault_agent.agent.metrics import Metrics
 from prism_vault_agent.agent.runs.switching import foreseen
-from prism_vault_agent.agent.trees.tree import may_divide
+from prism_vault_agent.agent.trees.tree import may_be_helped, may_divide
 from prism_vault_agent.errors import IntegrityError
 from prism_vault_agent.model import Caller
 from prism_vault_agent.policy.decide import admits
@@ -124,6 +124,7 @@ class Status:
                 "not_dumpable": self.hardening.not_dumpable,
                 "memory_locked": self.hardening.memory_locked,
                 "divides_groups": may_divide(),
+                "has_groups_made": may_be_helped(settings.agent.helper),
             },
         }
 

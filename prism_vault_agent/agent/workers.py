@@ -16,7 +16,7 @@ import structlog
 
 import prism_vault_agent.worker
 from prism_vault_agent.errors import ProviderUnavailable, from_plain
-from prism_vault_agent.worker.messages import LENGTH, Message, encode, send
+from prism_vault_agent.worker.messages import BEGUN, LENGTH, Message, encode, send
 
 if TYPE_CHECKING:
     from prism_vault_agent.config.settings import VaultSettings
@@ -35,20 +35,25 @@ class Worker:
         self._end = end
 
     async def ask(self, job: Message, passed: int | None = None) -> Message:
-        """Return the answer to one job, or raise the error that the worker answered. The descriptor ``passed`` goes along."""
+        """Return the answer to one job, or raise the error that the worker answered. The descriptor ``passed`` goes along.
+
+        Of a worker that is lost the reason is ``not_begun`` where it was to deliver and has not begun to, else ``worker_lost``.
+        """
         loop = asyncio.get_running_loop()
-        frame = encode(job)
+        frame, reason = encode(job), "worker_lost" if job["do"] != "deliver" else "not_begun"
         try:
             if passed is not None:
                 sent = socket.send_fds(self._end, [frame], [passed])
                 frame = frame[sent:]
             if frame:  # an empty send would fail where the worker has answered and ended already
                 await loop.sock_sendall(self._end, frame)
-            length = LENGTH.unpack(await self._exactly(LENGTH.size))[0]
-            answer: Message = json.loads(await self._exactly(length))
+            answer = await self._answer()
+            if answer == BEGUN:
+                reason = "worker_lost"
+                answer = await self._answer()
         except OSError as error:
             log.warning("worker.lost", job=job["do"], errno=error.errno, error=type(error).__name__)
-            raise ProviderUnavailable("the worker ended before it answered", mend="retry", reason="worker_lost") from None
+            raise ProviderUnavailable("the worker ended before it answered", mend="retry", reason=reason) from None
         if "error" in answer:
             raise from_plain(answer["error"])
         return answer
@@ -65,6 +70,11 @@ class Worker:
     def end(self) -> None:
         """Let the worker go: it ends, and with it what it holds. Harmless when it has ended already."""
         self._end.close()
+
+    async def _answer(self) -> Message:
+        length = LENGTH.unpack(await self._exactly(LENGTH.size))[0]
+        answer: Message = json.loads(await self._exactly(length))
+        return answer
 
     async def _exactly(self, count: int) -> bytes:
         loop = asyncio.get_running_loop()

@@ -21,26 +21,28 @@ if TYPE_CHECKING:
 
 def trees(status: Json) -> Check:
     """Return it as the agent says that it may, by its ``status``; empty, as whoever runs this might."""
-    directory = hierarchy.where(os.getpid())
+    directory = hierarchy.where(os.getpid()) or next((each.mount for each in hierarchy.mounted()), None)
     group = facts(directory, os.getpid())
     told = status.get("process", {}).get("divides_groups")
     if told is not None:
-        group = dataclasses.replace(group, divisible=bool(told))
+        helped = bool(status["process"].get("has_groups_made"))
+        group = dataclasses.replace(group, seen=group.seen or helped, divisible=bool(told), alone=False, helped=helped)
     return judged(group, kills=_kills(directory) if directory else False)
 
 
 def judged(group: Facts, *, kills: bool) -> Check:
     """Return whether all that a command has started is found and ended; ``kills``: the kernel ends a control group whole."""
     name = "what a command starts is ended with it"
-    if choose(group) is Means.GROUP:
+    if (means := choose(group)) in (Means.GROUP, Means.HELPED):
         how = "the kernel ends at once (cgroup.kill)" if kills else "is ended process by process (no cgroup.kill)"
-        return judge(name, "G6", holds=True, why=f"each run gets a control group of its own, which {how}", mend="")
+        by = ", made by the helper where it has none to itself" if means is Means.HELPED else ""
+        return judge(name, "G6", holds=True, why=f"each run gets a control group of its own{by}, which {how}", mend="")
     why = "the agent may not divide control groups" if group.seen else "control groups are not mounted here"
     ended = "what is supervised" + (", or has a unit or container to itself," if group.seen else "")
     why += (
         f"; {ended} is ended whole, of other commands each descendant, and no daemon that was begun just before its command ended"
     )
-    mend = "run commands with exec --supervise, or in units of their own" if group.seen else "mount cgroup v2"
+    mend = "start prism-vault-helper.socket, or run commands with exec --supervise" if group.seen else "mount cgroup v2"
     return judge(name, "G6", holds=False, why=why, mend=mend)
 
 

@@ -50,6 +50,11 @@ def kill(bounds: Bounds, pidfd: int, number: int, agent: int) -> int:
     return process.pid
 
 
+def is_directory(descriptor: int) -> bool:
+    """Tell whether it is a directory that was passed, as that of a control group is."""
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
 def rendered(bounds: Bounds, descriptor: int, *, any_mode: bool = False) -> os.stat_result:
     """Return what fstat(2) says of a file, which must be a rendered one: regular, plain, with one name at most, in the memory."""
     found = os.fstat(descriptor)

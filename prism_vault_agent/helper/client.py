@@ -64,8 +64,16 @@ class Helper:
         return self._ask(Request(Verb.OPEN), descriptor)
 
     def kill(self, pidfd: int, number: int) -> None:
-        """Signal a process of another user. Raises ``ProcessLookupError`` where it has ended."""
+        """Signal a process of another user, or all of a group. Raises ``ProcessLookupError`` where it has ended."""
         self._ask(Request(Verb.KILL, (number, 0)), pidfd)
+
+    def group(self, pidfd: int, numbers: tuple[int, int]) -> None:
+        """Have a process put into a control group of its own (see ``wire.group_of``). Raises ``ProcessLookupError`` likewise."""
+        self._ask(Request(Verb.GROUP, numbers), pidfd)
+
+    def ungroup(self, descriptor: int) -> None:
+        """Have a control group taken away, by a descriptor of its directory, and its processes put to where it was below."""
+        self._ask(Request(Verb.LEAVE), descriptor)
 
     def mount(self) -> None:
         """Have the memory for files mounted."""

@@ -15,7 +15,7 @@ from prism_vault_agent.agent.front.peer import attest
 from prism_vault_agent.config.accounts import Accounts, home_group
 from prism_vault_agent.config.compiled import load_fast
 from prism_vault_agent.errors import ConfigError, Denied, PrismVaultError
-from prism_vault_agent.helper import acts, units, wire
+from prism_vault_agent.helper import acts, groups, units, wire
 from prism_vault_agent.helper.bounds import Bounds
 from prism_vault_agent.helper.wire import Request, Said, Verb
 
@@ -108,12 +108,12 @@ def _request(connection: socket.socket, bounds: Bounds, peer: int, request: Requ
     told: dict[str, Any] = {"verb": request.verb.name.lower(), "numbers": request.numbers, "peer": peer}
     opened: int | None = None
     try:
-        if request.verb == Verb.CHOWN:
-            acts.chown(bounds, passed[0], *request.numbers)
-        elif request.verb == Verb.OPEN:
+        if request.verb == Verb.OPEN:
             opened = acts.open_to_read(bounds, passed[0])
-        elif request.verb == Verb.KILL:
-            told["pid"] = acts.kill(bounds, passed[0], request.numbers[0], peer)
+        elif request.verb in (Verb.KILL, Verb.GROUP, Verb.LEAVE):
+            told |= _process(bounds, peer, request, passed[0])
+        elif request.verb == Verb.CHOWN:
+            acts.chown(bounds, passed[0], *request.numbers)
         else:
             acts.mount(bounds)
         answer = wire.encode_answer(Said.DONE)
@@ -131,6 +131,19 @@ def _request(connection: socket.socket, bounds: Bounds, peer: int, request: Requ
         wire.send(connection, answer, opened)
     finally:
         wire.close([] if opened is None else [opened])
+
+
+def _process(bounds: Bounds, peer: int, request: Request, passed: int) -> dict[str, int]:
+    """Do something to a process, or to the control group of a run; return what is told of it."""
+    if request.verb == Verb.LEAVE:
+        groups.leave(passed)
+    elif request.verb == Verb.GROUP:
+        return {"pid": groups.make(bounds, passed, request.numbers, peer)}
+    elif acts.is_directory(passed):
+        groups.kill(passed, request.numbers[0])
+    else:
+        return {"pid": acts.kill(bounds, passed, request.numbers[0], peer)}
+    return {}
 
 
 def _tell_unit(connection: socket.socket, bounds: Bounds, peer: int, numbers: tuple[int, int], apart: units.Apart) -> None:

@@ -7,9 +7,11 @@ verb       value   numbers                 descriptor                           
 =========  ======  ======================  ==========================================  ================================
 ``CHOWN``  1       user, group             a rendered file (O_PATH will do)            done
 ``OPEN``   2       0, 0                    a rendered file (O_PATH will do)            done, and the file, to be read
-``KILL``   3       signal, 0               a process (pidfd_open(2))                   done, or ended: it has ended
+``KILL``   3       signal, 0               a process (pidfd_open(2)), or a group       done, or ended: it has ended
 ``MOUNT``  4       0, 0                    none                                        done
 ``UNIT``   5       which (see ``unit_of``)  none                                        done, when systemd has done it
+``GROUP``  6       its run (``group_of``)   a process                                   done: it is in a control group of that run
+``LEAVE``  7       0, 0                    the group's directory (O_PATH will do)      done: nobody is in it, and it is gone
 =========  ======  ======================  ==========================================  ================================
 """
 
@@ -40,6 +42,8 @@ class Verb(enum.IntEnum):
     KILL = 3
     MOUNT = 4
     UNIT = 5
+    GROUP = 6
+    LEAVE = 7
 
 
 class Said(enum.IntEnum):
@@ -70,6 +74,11 @@ def unit_of(unit: str, how: str) -> tuple[int, int]:
     return _NUMBERS.unpack(hashlib.sha256(f"{unit}\0{how}".encode()).digest()[: _NUMBERS.size])
 
 
+def group_of(run: str) -> tuple[int, int]:
+    """Return what stands for a run in the name of its control group: 64 bits of a hash, which a request has room for."""
+    return _NUMBERS.unpack(hashlib.sha256(run.encode()).digest()[: _NUMBERS.size])
+
+
 def encode(request: Request) -> bytes:
     """Return the packet of a request."""
     return REQUEST.pack(request.verb, *request.numbers)
@@ -83,7 +92,7 @@ def decode(packet: bytes) -> Request:
     if verb not in tuple(Verb):
         raise Malformed("there is no such verb")
     request = Request(Verb(verb), (first, second))
-    if (request.verb in (Verb.OPEN, Verb.MOUNT) and (first or second)) or (request.verb == Verb.KILL and second):
+    if (request.verb in (Verb.OPEN, Verb.MOUNT, Verb.LEAVE) and (first or second)) or (request.verb == Verb.KILL and second):
         raise Malformed("a number stands where none belongs")
     return request
 

@@ -19,7 +19,7 @@ from prism_vault_agent.vault.mounts import look_up
 from prism_vault_agent.vault.transport import Transport
 from prism_vault_agent.wanted.kinds import wanted_of
 from prism_vault_agent.worker.block import environment_block
-from prism_vault_agent.worker.messages import Message, Room, receive, send
+from prism_vault_agent.worker.messages import BEGUN, Message, Room, receive, send
 from prism_vault_agent.worker.staging import described, staged, staged_or_why, unheard, written
 
 
@@ -126,6 +126,7 @@ class Worker:
             raise ProtocolError("a delivery came without its socket")
         with socket.socket(fileno=descriptor) as receiver:
             receiver.settimeout(max(0.001, job["deadline"] - time.monotonic()))
+            send(self.front, BEGUN)
             head = f"{job['head']}Content-Length: {len(self.block)}\r\n\r\n" if job["head"] else ""
             receiver.sendall(head.encode("latin-1") + self.block)
         return {"delivered": True}

@@ -34,6 +34,8 @@ job             fields                                                      answ
 Where ``resolve`` or ``stage`` are about to read a path that may give a lease, they first answer ``{"child": {"accessor",
 "seconds", "orphan"}}``: what the lease will hang on. The front keeps that durably, says ``{"do": "go"}``, and gets the answer.
 
+``deliver`` first answers ``BEGUN``, before it writes anything: a worker that is lost without that has delivered nothing.
+
 ``deadline`` is CLOCK_MONOTONIC seconds, which all processes of a host share. A failed job answers ``{"error": ...}`` as
 ``errors.to_plain`` describes it.
 """
@@ -51,6 +53,7 @@ from prism_vault_agent.errors import ProtocolError
 Message = dict[str, Any]
 LARGEST: Final = 8 * 1024 * 1024
 LENGTH: Final = struct.Struct("!I")
+BEGUN: Final[Message] = {"begun": True}
 
 
 @dataclass(frozen=True, slots=True)

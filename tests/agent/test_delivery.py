@@ -106,6 +106,17 @@ def test_a_process_that_may_hold_values_and_nobody_knows_is_ended(asking, tmp_pa
     assert len(list(RunRecords(str(tmp_path / "runs"), {}).load())) == 1  # until the log has that it was not delivered
 
 
+def test_a_process_that_was_given_nothing_lives(asking, tmp_path):
+    """Where the worker ends before it has begun to deliver, the caller hears that it is to try again, and lives."""
+
+    async def after() -> None:
+        raise ProviderUnavailable("the worker ended before it answered", reason="not_begun")
+
+    with pytest.raises(ProviderUnavailable):
+        deliver(asking, tmp_path, after, 5)
+    assert asking.poll() is None
+
+
 def test_a_process_that_was_given_less_than_all_is_told_so_and_lives(asking, tmp_path):
     """Where the worker tells that it could not write all, no value is out there, and the caller hears why."""
 

@@ -99,6 +99,8 @@ def test_by_what_a_tree_is_ended():
     divisible = Facts(seen=True, divisible=True, alone=False)
     assert "cgroup.kill" in whole.judged(divisible, kills=True).why
     assert "process by process" in whole.judged(divisible, kills=False).why
+    helped = Facts(seen=True, divisible=False, alone=False, helped=True)
+    assert "made by the helper" in whole.judged(helped, kills=True).why and whole.judged(helped, kills=True).state == "holds"
     for seen, mend in ((True, "exec --supervise"), (False, "mount cgroup v2")):
         check = whole.judged(Facts(seen=seen, divisible=False, alone=False), kills=False)
         assert (check.state, check.needed) == ("does not hold", False)
@@ -120,6 +122,7 @@ def test_what_the_agent_may_counts_and_not_what_we_may():
     """Run by root, the check tells what the agent says of itself; without an agent, what root may on this host."""
     assert whole.trees({}).state == "holds"
     assert whole.trees({"process": {"divides_groups": False}}).state == "does not hold"
+    assert whole.trees({"process": {"divides_groups": False, "has_groups_made": True}}).state == "holds"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ OWNER = "www-data"
 RENDER = "prism-vault-render@owned.service"
 RUN = "run.service"
 UNITS = f"{HELPER}.d/units.conf"
+# Where the helper sees sockets.
+SEEN = ("/run/prism-vault/", "/run/systemd/userdb/")
 RUNNING = f"""\
 [Service]
 Type=exec
@@ -187,7 +189,7 @@ def test_the_helper_serves_nobody_but_the_agents_unit(made):
 
 
 def test_the_helper_has_three_capabilities_and_nothing_else(made):
-    """It runs as a user of its own with three capabilities, without a network, and writes no file of root's."""
+    """It runs as a user of its own with three capabilities, has no network, no socket of root's, and writes no file of root's."""
     made.systemctl("start", HELPER)
     pid = made.pid(HELPER)
     status = dict(
@@ -195,10 +197,12 @@ def test_the_helper_has_three_capabilities_and_nothing_else(made):
     )
     inside = ["nsenter", "--target", pid, "--mount", "--net", "--"]
 
-    assert {status[each] for each in ("CapBnd", "CapEff", "CapPrm", "CapAmb")} == {f"{1 << 0 | 1 << 2 | 1 << 5:016x}"}
+    assert {status[each] for each in ("CapBnd", "CapEff", "CapPrm", "CapAmb")} == {f"{1 << 0 | 1 << 1 | 1 << 5:016x}"}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert status["Uid"].split() == [made.booted.run("id", "-u", "prism-vault-helper").stdout.strip()] * 4
     assert int(status["VmRSS"].split()[0]) < 64 * 1024
     assert made.booted.run(*inside, "touch", "/etc/prism-vault/written", check=False).returncode == 1
+    sockets = made.booted.run(*inside, "find", "/run", "-type", "s").stdout.split()
+    assert f"{FILES.rpartition('/')[0]}/helper.sock" in sockets and all(each.startswith(SEEN) for each in sockets)
     assert made.booted.run(*inside, "cat", "/proc/net/route", check=False).stdout.count("\n") <= 1
     assert made.booted.run("systemd-analyze", "security", "--threshold=25", HELPER).returncode == 0

@@ -1,12 +1,13 @@
-"""A command's tree below a unit of a booted systemd with cgroup v2 alone: ended whole by each agent, and systemd's as before."""
+"""A command's tree in a unit or session of a booted systemd with cgroup v2: ended whole by each agent, systemd's as before."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.agent_unit import AGENT, DROP_IN, ETC, FILES, AgentUnit
+from tests.support.agent_unit import AGENT, DROP_IN, ETC, FILES, HELPER, HELPER_SOCKET, AgentUnit
 from tests.support.booted import INSTALLED, Booted
 from tests.support.central import CentralProcess
 from tests.support.openbao import OpenBao
@@ -39,6 +40,13 @@ SupplementaryGroups=prism-vault-callers
 ExecStart={INSTALLED}/bin/prism-vault exec --scope tree --run-ref tree -- /usr/bin/python3 /opt/daemons.py
 TimeoutStopSec=2
 """
+SCOPE = "session-of-ours.scope"
+SESSION = f"/sys/fs/cgroup/system.slice/{SCOPE}"
+# As in a login session: a shell that stays starts a plain command, and neither has the unit to itself.
+LOGIN = (
+    "setpriv --reuid=nobody --regid=nogroup --groups=prism-vault-callers "
+    f"{INSTALLED}/bin/prism-vault exec --scope session --run-ref session -- /usr/bin/python3 /opt/daemons.py & sleep infinity"
+)
 # What is the agent's user's.
 OWNED = (f"{ETC}/role-id", f"{ETC}/secret-id", f"{ETC}/token", FILES)
 # The agent is root's and may make control groups.
@@ -67,6 +75,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentUnit]:
             '[scopes.tree]\nproject = "prism"\nenvironment = "lan"\npurposes = ["service"]\ngrace = "1s"\n'
             f'callers = [{{ kind = "service", unit = "{UNIT}" }}]\n[scopes.tree.env]\nKEY = "vault://secret/tree#key"\n'
         )
+        made.rotate("session", 1)
+        booted.path(f"{ETC}/scopes.d/session.toml").write_text(
+            '[scopes.session]\nproject = "prism"\nenvironment = "lan"\npurposes = ["service"]\ngrace = "1s"\n'
+            'callers = [{ kind = "service", user = "nobody" }]\n[scopes.session.env]\nKEY = "vault://secret/session#key"\n'
+        )
         booted.path("/opt/daemons.py").write_text(DAEMONS)
         made.unit(UNIT, SERVICE)
         wait_until(lambda: made.status()["ready"])
@@ -90,14 +103,31 @@ def agent(machine: AgentUnit, request: pytest.FixtureRequest) -> Iterator[AgentU
         machine.booted.run("chown", "prism-vault", *OWNED)
 
 
-def processes(machine: AgentUnit) -> list[str]:
+@pytest.fixture(params=["helper", "no-helper"])
+def session(machine: AgentUnit, request: pytest.FixtureRequest) -> Iterator[tuple[AgentUnit, bool]]:
+    """The agent as it ships, and a session in which the command runs beside others; whether the helper is there at its start."""
+    helped = request.param == "helper"
+    if not helped:
+        machine.systemctl("stop", HELPER_SOCKET)
+    machine.systemctl("start" if helped else "stop", HELPER)
+    machine.systemctl("restart", AGENT)
+    wait_until(lambda: machine.status().get("ready"))
+    machine.booted.run("sh", "-c", f"systemd-run --scope --unit={SCOPE} -- sh -c '{LOGIN}' >/dev/null 2>&1 </dev/null &")
+    wait_until(lambda: len(processes(machine, SESSION)) == PROCESSES + 2)
+    yield machine, helped
+    machine.systemctl("start", HELPER_SOCKET)
+    machine.booted.run("systemctl", "kill", "--signal=KILL", SCOPE, check=False)
+    wait_until(lambda: not machine.active(SCOPE))
+
+
+def processes(machine: AgentUnit, group: str = GROUP) -> list[str]:
     """Return the processes in the unit's control group and below."""
-    return machine.booted.run("sh", "-c", f"find {GROUP} -name cgroup.procs -exec cat {{}} +", check=False).stdout.split()
+    return machine.booted.run("sh", "-c", f"find {group} -name cgroup.procs -exec cat {{}} +", check=False).stdout.split()
 
 
-def groups(machine: AgentUnit) -> list[str]:
+def groups(machine: AgentUnit, group: str = GROUP) -> list[str]:
     """Return the groups of runs below the unit's."""
-    return machine.booted.run("sh", "-c", f"ls -d {GROUP}/prism-vault-*", check=False).stdout.split()
+    return machine.booted.run("sh", "-c", f"ls -d {group}/prism-vault-*", check=False).stdout.split()
 
 
 def is_roots(machine: AgentUnit) -> bool:
@@ -129,3 +159,19 @@ def test_the_unit_stays_systemds(agent):
     assert processes(agent) == []
     wait_until(lambda: len(agent.rows("cleared", "tree")) == ends + 1)
     assert agent.ended("exited", "tree") and groups(agent) == []
+
+
+def test_a_revocation_ends_all_of_a_command_in_a_session(session):
+    """Daemons of a plain command end, in a group that the helper has made or as what it adopted; the rest of it stays."""
+    machine, helped = session
+    assert len(groups(machine, SESSION)) == helped
+    (run,) = [run for run in machine.status()["runs"] if run["run_ref"] == "session"]
+    told = json.loads(machine.command("doctor", "--json", check=False).stdout)
+    (check,) = [each for each in told if each["name"].startswith("what a command starts")]
+    assert (check["state"] == "holds") == helped and ("made by the helper" in check["why"]) == helped
+    machine.systemctl("start", HELPER_SOCKET)  # who signals another user's processes
+    assert machine.command("revoke", "--run-ref", "session").stdout == f"pid {run['pid']}: SIGKILL\n"
+    wait_until(lambda: len(processes(machine, SESSION)) == 2)
+    wait_until(lambda: machine.ended("revoked", "session"))
+    wait_until(lambda: groups(machine, SESSION) == [])
+    assert machine.active(SCOPE)

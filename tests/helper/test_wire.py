@@ -34,6 +34,8 @@ def test_a_request_comes_back_as_it_was(first, second):
     for request in (
         Request(Verb.CHOWN, (first, second)),
         Request(Verb.UNIT, (first, second)),
+        Request(Verb.GROUP, (first, second)),
+        Request(Verb.LEAVE),
         Request(Verb.KILL, (first, 0)),
         Request(Verb.OPEN),
         Request(Verb.MOUNT),
@@ -58,10 +60,11 @@ def test_any_bytes_are_a_request_or_malformed(packet):
         b"\1" * 8,
         b"\1" * 10,
         b"\0" + b"\0" * 8,
-        b"\6" + b"\0" * 8,
+        b"\10" + b"\0" * 8,
         REQUEST.pack(Verb.OPEN, 1, 0),
         REQUEST.pack(Verb.KILL, 9, 1),
         REQUEST.pack(Verb.MOUNT, 0, 1),
+        REQUEST.pack(Verb.LEAVE, 1, 0),
     ],
 )
 def test_what_is_no_request_is_malformed(packet):

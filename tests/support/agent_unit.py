@@ -139,8 +139,8 @@ class AgentUnit:
         return self.booted.run(f"{INSTALLED}/bin/prism-vault", *words, check=check)
 
     def status(self) -> dict[str, Any]:
-        """Return what the agent tells of itself, ready or not."""
-        return dict(json.loads(self.command("status", "--json", check=False).stdout))
+        """Return what the agent tells of itself, ready or not; that it is not, where it did not answer in time."""
+        return dict(json.loads(self.command("status", "--json", check=False).stdout or '{"ready": false, "runs": []}'))
 
     def rows(self, kind: str, scope: str = "web") -> list[dict[str, Any]]:
         """Return the rows of a kind that the log has of a scope."""

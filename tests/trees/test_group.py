@@ -12,7 +12,8 @@ import pytest
 
 from prism_vault_agent.agent.runs.ending import kill
 from prism_vault_agent.agent.trees import hierarchy
-from prism_vault_agent.agent.trees.group import Group, members
+from prism_vault_agent.agent.trees.cgroupfs import members
+from prism_vault_agent.agent.trees.group import Group
 from tests.supervise.supervised import PYTHON, Marked
 from tests.supervise.test_tree import SLEEP, daemons
 from tests.support.soak import count

@@ -8,7 +8,7 @@ import structlog
 
 from prism_vault_agent.agent.front.peer import open_again
 from prism_vault_agent.agent.runs.unit import UnitRun
-from prism_vault_agent.agent.trees.tree import again
+from prism_vault_agent.agent.trees.tree import again, take_away_empty
 from prism_vault_agent.agent.trees.unit import Holding
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def adopt(
 ) -> dict[str, int]:
     """Look after what still runs, and begin to end what ``scopes`` have no longer; return the mounts that it was read from.
 
-    What has ended meanwhile is told to ``cleared``. ``gone`` is why all of it is over, for the caller to end: it is judged by no
-    scope. What is looked after already stays as it is.
+    What has ended meanwhile is told to ``cleared``, and control groups that nobody is in are taken away. ``gone`` is why all of
+    it is over, for the caller to end: it is judged by no scope. What is looked after already stays as it is.
     """
     mounts: dict[str, int] = {}
     known = {run.render.reservation.id for run in runs}
@@ -53,6 +53,8 @@ def adopt(
             runs.judge(scopes, [run])
     if count := len(list(runs)) - len(known):
         runs.note("adopted", f"{count} runs that an agent before gave values")
+    if not gone:
+        take_away_empty(runs.helper)
     return mounts
 
 

@@ -69,7 +69,7 @@ async def kill(tree: Tree, helper: str) -> Refused | None:
 
     Where the kernel does not do it they are stopped first, until there are no more of them: who is stopped forks no more.
     """
-    if tree.kill():
+    if await asyncio.to_thread(tree.kill):
         return None
     counted = _Counted(tree)
     with contextlib.suppress(ProcessLookupError):

@@ -51,7 +51,7 @@ class Runs:
         self.records = records
         # Told of each run that is ended, and why, before it is.
         self.for_good: Callable[[Run, str], None] = lambda _run, _why: None
-        self._helper = helper
+        self.helper = helper
         self._cleared = cleared
         self._revocations: list[tuple[str, Target, int | None, bool]] = []
         self._runs: set[Run] = set()
@@ -201,7 +201,7 @@ class Runs:
             return self._leave(run, why)
         self.for_good(run, why)
         first = signal.Signals[f"SIG{said.signal or 'TERM'}"]
-        return await end(run, why, now=now, helper=self._helper, look=self._look_at, first=first)
+        return await end(run, why, now=now, helper=self.helper, look=self._look_at, first=first)
 
     def _leave(self, run: Run, why: str) -> dict[str, Any]:
         """Leave a run with what was taken back, because its scopes say so: that weakens what a revocation promises."""

@@ -55,6 +55,11 @@ def mounted() -> list[Hierarchy]:
         return hierarchies(file.read())
 
 
+def is_unified(directory: str | None) -> bool:
+    """Tell whether a group is one of cgroup v2."""
+    return directory is not None and any(f"{directory}/".startswith(f"{each.mount}/") for each in mounted() if each.unified)
+
+
 def where(pid: int) -> str | None:
     """Return the directory of the control group that keeps a process, where there is one and it is seen here."""
     try:

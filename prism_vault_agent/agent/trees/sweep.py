@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from prism_vault_agent.agent.trees.group import members
+from prism_vault_agent.agent.trees.cgroupfs import members
 from prism_vault_agent.agent.trees.unit import invocation
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.front.cgroup import unit_of
-from prism_vault_agent.agent.trees import group, hierarchy
+from prism_vault_agent.agent.trees import cgroupfs, hierarchy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Holding:
             directory = hierarchy.where(pid) or ""
             if f"/{self.unit}/" in f"{directory}/":
                 above, _, _ = f"{directory}/".partition(f"/{self.unit}/")
-                return group.kill(f"{above}/{self.unit}")
+                return cgroupfs.kill(f"{above}/{self.unit}")
         return False
 
     def leave(self) -> None:
