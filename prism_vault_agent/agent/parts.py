@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from prism_vault_agent.agent.budget import Budget
@@ -82,8 +81,7 @@ class Log:
         proving = CentralHttp(replicas, credential, settings.central.timeout)
         witness = _witness(settings.central, settings.agent.state, proving)
         central = CentralHttp(replicas, credential, settings.central.timeout, witness.heard)
-        journal = Journal(str(Path(settings.agent.state) / "journal"))
-        chain = Chain(settings.agent.host, new_id())
+        chain, journal = Chain(settings.agent.host, new_id()), Journal(f"{settings.agent.state}/journal")
         outbox = Outbox(chain, central.post, journal)
         audit = CentralLog(outbox, settings.central.timeout, witness, Name(own(settings.agent.state)))
         witness.note = audit.note
