@@ -221,7 +221,7 @@ class AgentProcess:
     def ended(self) -> int:
         """Wait for the agent's end, and return its exit status."""
         assert self.process is not None
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.process = None
         return status
 
