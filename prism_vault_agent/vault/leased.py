@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable, SecretNotFound
 from prism_vault_agent.model import Lease
-from prism_vault_agent.vault import fields
+from prism_vault_agent.vault import fields, static
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def ask(transport: Transport, token: str, place: Place, deadline: float) -> Answ
 def understand(place: Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
     """Return the keys and values of an answer, and its lease; ``seconds`` is 0 where nothing ends.
 
-    Raises :class:`SecretNotFound`, :class:`ProviderUnavailable` for a lease that has ended already, :class:`ProtocolError`.
+    What is of a static role has a version in place of a lease. Raises :class:`SecretNotFound`, :class:`ProviderUnavailable` for
+    a lease that has ended already, :class:`ProtocolError`.
     """
     if answer.status == 404:
         raise SecretNotFound(f"{place} does not exist", mend="check the reference, and the engine's role", reason="no_such_path")
@@ -38,6 +39,8 @@ def understand(place: Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
     if len(lease_id) > LONGEST_ID or not lease_id.isprintable():
         raise ProtocolError("the answer's field lease_id is not that of a lease", reason="malformed_answer")
     seconds = _seconds(plain.get("lease_duration"))
+    if not lease_id and f"/{static.CREDENTIALS}" in place.path and static.SET in data:
+        return data, static.lease(place.path, data)
     if lease_id and seconds < 1:
         raise ProviderUnavailable(f"{place} was answered with a lease that has ended", mend="retry", reason="lease_expired")
     return data, Lease(

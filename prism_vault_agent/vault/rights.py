@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prism_vault_agent.errors import ConfigError, Denied
+from prism_vault_agent.vault import static
 from prism_vault_agent.vault.mounts import OTHER, look_up, mount_of
 from prism_vault_agent.vault.refusal import refusal
 from prism_vault_agent.wanted.certificate import Certificate
@@ -81,6 +82,8 @@ def needed(bindings: Iterable[Binding], mounts: Mounts, role: str) -> Iterator[R
                 yield Right(f"{mount}keys/{below.removeprefix('decrypt/')}", "read", needed=False)
             else:
                 leased = True
+                if below.startswith(static.CREDENTIALS):
+                    yield Right(f"{mount}{static.ROLES}{below.removeprefix(static.CREDENTIALS)}", "read", needed=False)
                 if not role:
                     yield Right(path, "update" if isinstance(binding.wanted, Certificate | SshCertificate) else "read")
     if leased:

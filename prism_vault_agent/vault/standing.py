@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prism_vault_agent.errors import PrismVaultError, ProtocolError, ProviderUnavailable, TokenExpired
-from prism_vault_agent.vault import fields
+from prism_vault_agent.vault import fields, static
 from prism_vault_agent.vault.mounts import OTHER, mount_of
 from prism_vault_agent.vault.refusal import refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any
 
     from prism_vault_agent.vault.mounts import Mounts
     from prism_vault_agent.vault.transport import Answer, Transport
+
+    _Judge = Callable[[str, Iterable[int], dict[str, Any] | None, "Standing"], None]
 
 # So many paths of one folder are worth a list of all that is in it.
 WORTH_A_LIST = 3
@@ -52,27 +54,29 @@ def look(
     """Return what became of these versions (path, number) of KV v2, and which is the newest of each path.
 
     A path of transit has the versions of its key that something was decrypted with: it is asked for what it still decrypts.
+    One of a static role has the time at which its password was set, and the role tells the latest.
     One list tells of a whole folder where the server has ``detailed-metadata``, unless the folder is ``unlisted``. A version
     that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. What is wrong with one path
     alone is told of that path. Raises as ``Transport.request`` where the provider is away, ``TokenExpired`` where the token is
     dead.
     """
     asked: dict[str, list[int]] = {}
-    keys = set()
+    others: dict[str, tuple[str, _Judge]] = {}
     for path, version in versions:
         mount = mount_of(path, mounts) or ""
         if mounts.get(mount) == 2:
             asked.setdefault(path, []).append(version)
-        elif mounts.get(mount) == OTHER and path.startswith(f"{mount}decrypt/"):
+        elif mounts.get(mount) == OTHER and (about := _about_other(mount, path)):
             asked.setdefault(path, []).append(version)
-            keys.add(path)
+            others[path] = about
     asking = _Asking(transport, token, mounts, deadline)
-    known = asking.listed(folder for folder in _folders(path for path in asked if path not in keys) if folder not in unlisted)
+    known = asking.listed(folder for folder in _folders(path for path in asked if path not in others) if folder not in unlisted)
     told, in_a_row = asking.told, 0
     for path, numbers in asked.items():
         try:
-            if path in keys:
-                _judge_key(path, numbers, asking.key(path), told)
+            if path in others:
+                where, judge = others[path]
+                judge(path, numbers, asking.other(where), told)
             else:
                 _judge(path, numbers, known.get(path) or asking.one(path), told)
             in_a_row = 0
@@ -102,10 +106,10 @@ class _Asking:
         """Return the metadata of one path: None where there is no such path, nothing in it where it may not be read."""
         return self._about(self._request("GET", "metadata", path))
 
-    def key(self, path: str) -> dict[str, Any] | None:
-        """Return what is told of the key of a path of transit, as :meth:`one` does."""
-        mount = mount_of(path, self.mounts) or ""
-        return self._about(self._request("GET", "keys", mount + path.removeprefix(f"{mount}decrypt/")))
+    def other(self, where: str) -> dict[str, Any] | None:
+        """Return what a key of transit or a static role tells of itself, as :meth:`one` does."""
+        self.told.requests += 1
+        return self._about(self.transport.request("GET", where, token=self.token, deadline=self.deadline))
 
     def _about(self, answer: Answer) -> dict[str, Any] | None:
         if answer.status == 404:
@@ -132,6 +136,14 @@ class _Asking:
         self.told.requests += 1
         where = f"{mount}{what}/{path.removeprefix(mount)}"
         return self.transport.request(method, where, token=self.token, deadline=self.deadline)
+
+
+def _about_other(mount: str, path: str) -> tuple[str, _Judge] | None:
+    """Return where an engine other than KV tells of a path without what is there, and how to judge that; None where nowhere."""
+    for gives, tells, judge in (("decrypt/", "keys/", _judge_key), (static.CREDENTIALS, static.ROLES, _judge_role)):
+        if path.startswith(mount + gives):
+            return mount + tells + path.removeprefix(mount + gives), judge
+    return None
 
 
 def _folders(paths: Iterable[str]) -> Iterator[str]:
@@ -168,6 +180,14 @@ def _judge_key(path: str, numbers: Iterable[int], about: dict[str, Any] | None, 
         if not isinstance(least, int):
             raise ProtocolError("the answer's field min_decryption_version is not a number", reason="malformed_answer")
         told.withdrawn |= {(path, number): "deleted" for number in numbers if gone or number < least}
+
+
+def _judge_role(path: str, numbers: Iterable[int], about: dict[str, Any] | None, told: Standing) -> None:
+    """Take in when a static role's password was last set."""
+    if about is None:
+        told.withdrawn |= {(path, number): "no_such_path" for number in numbers}
+    elif about:
+        told.newest[path] = static.version(about)
 
 
 def _how(version: object) -> str:

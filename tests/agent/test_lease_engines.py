@@ -1,11 +1,13 @@
-"""Engines beside PostgreSQL's: what is leased is told by the server's answer, so each works like the others."""
+"""Engines and roles beside users made in PostgreSQL: what is leased is told by the server's answer, so each works alike."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.support.agent import POLICY
 from tests.support.leased import JSON, LEASES, Leased, leased
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+READING = "".join(
+    f'path "{path}/*" {{ capabilities = ["read"] }}\n'
+    for path in ("rabbitmq/creds", "database/static-creds", "database/static-roles")
+)
 PRINT = ("/bin/sh", "-c", 'printf \'%s %s\' "$DB_USER" "$DB_PASSWORD"; exec >&-; exec sleep 600')
 
 
@@ -24,6 +30,7 @@ PRINT = ("/bin/sh", "-c", 'printf \'%s %s\' "$DB_USER" "$DB_PASSWORD"; exec >&-;
 def made() -> Iterator[Leased]:
     """A stack of this file's own."""
     with leased() as running:
+        running.openbao.policy("prism-vault", POLICY + LEASES + READING)
         yield running
 
 
@@ -82,6 +89,7 @@ def test_two_engines_in_one_scope_are_one_release(made, redis):
     wait_until(lambda: made.leases("two") == [], 60)
 
 
+@pytest.mark.timeout(300)  # a broker takes its time on a busy machine
 @pytest.mark.tool("rabbitmq-server")
 def test_an_engine_that_we_have_no_word_of_is_leased_like_the_others(made, tmp_path):
     """A user of RabbitMQ is renewed while a run holds it, replaced with its file, and gone from the broker with both."""
@@ -97,7 +105,6 @@ def test_an_engine_that_we_have_no_word_of_is_leased_like_the_others(made, tmp_p
         openbao.must("POST", "rabbitmq/config/connection", broker.connection)
         openbao.must("POST", "rabbitmq/config/lease", {"ttl": 5, "max_ttl": 3600})
         openbao.must("POST", f"rabbitmq/roles/{name}", {"tags": "monitoring"})
-        openbao.policy("prism-vault", POLICY + LEASES + f'path "{path}" {{ capabilities = ["read"] }}\n')
         env = {"DB_USER": f"vault://{path}#username", "DB_PASSWORD": f"vault://{path}#password"}
         made.filed.stack.agent.scope(name, env, files=[JSON], grace="1s")
         made.filed.reload()
@@ -118,3 +125,53 @@ def test_an_engine_that_we_have_no_word_of_is_leased_like_the_others(made, tmp_p
         made.central("revoke", "--reference", f"vault://{path}", "--reason", "test")
         wait_until(lambda: broker.users() == leases() == [], 60)
         assert not file.exists()
+
+
+def static(made: Leased, name: str, **more: Any) -> str:
+    """Make a user of the database, whose password the engine sets, and a scope that has it in a file."""
+    with psycopg.connect(made.postgres.url("postgres", "postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    role = {"db_name": "app", "username": name, "rotation_period": "24h"}
+    made.openbao.must("POST", f"database/static-roles/{name}", role)
+    env = {
+        "DB_USER": f"vault://database/static-creds/{name}#username",
+        "DB_PASSWORD": f"vault://database/static-creds/{name}#password",
+    }
+    made.filed.stack.agent.scope(name, env, files=[JSON], **more)
+    made.filed.reload()
+    wait_until(lambda: name in [each["name"] for each in made.filed.stack.agent.status()["scopes"]])
+    return name
+
+
+def rendered(made: Leased, name: str) -> dict[str, str]:
+    """Return what stands in the file of a scope."""
+    return dict(json.loads((made.filed.top / name / "db.json").read_text()))
+
+
+def test_a_password_that_the_provider_sets_is_a_rotation(made):
+    """File and process have the password that opens the database, and the next one within a poll of when it is set."""
+    name = static(made, "rotated", on_rotate="terminate", grace="1s")
+    made.filed.render(name)
+    first, before = rendered(made, name), made.filed.told(name)
+    assert first["DB_USER"] == name and made.logs_in(name, first["DB_PASSWORD"])
+    with made.running(name) as child:
+        run_id = made.told(child.pid)["id"]
+        made.openbao.must("POST", f"database/rotate-role/{name}")
+        assert not made.logs_in(name, first["DB_PASSWORD"])
+        wait_until(lambda: rendered(made, name) != first, 60)
+        assert made.logs_in(name, rendered(made, name)["DB_PASSWORD"])
+        child.wait(60)
+    assert (made.filed.ended(before["id"]), made.filed.ended(run_id)) == ("rotated", "on_rotate")
+    path = f"database/static-creds/{name}"
+    assert made.filed.told(name)["versions"][path] > before["versions"][path] > 0
+    wait_until(lambda: made.children(before["id"]) == made.children(run_id) == [], 60)
+
+
+def test_what_the_provider_has_no_role_of_any_more_is_taken_back(made):
+    """A deleted role clears its file within a poll, as a deleted secret does."""
+    name = static(made, "withdrawn")
+    made.filed.render(name)
+    audit_id = made.filed.told(name)["id"]
+    made.openbao.must("DELETE", f"database/static-roles/{name}")
+    wait_until(lambda: not (made.filed.top / name).exists(), 60)
+    assert made.filed.ended(audit_id) == "secret_no_such_path"

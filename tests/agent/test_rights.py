@@ -17,6 +17,7 @@ NEEDED = {
     "secret/data/rights": "read",
     "kv1/rights": "read",
     "database/creds/rights": "read",
+    "database/static-creds/rights": "read",
     "pki/issue/rights": "update",
     "ssh/sign/rights": "update",
     "transit/decrypt/rights": "update",
@@ -30,6 +31,7 @@ BETTER = {
     "secret/metadata/rights": "read",
     "secret/metadata/kept": "read",
     "transit/keys/rights": "read",
+    "database/static-roles/rights": "read",
 }
 # Of the default policy of a server.
 DEFAULT = {"sys/leases/lookup": "update", "sys/leases/renew": "update"}
@@ -53,7 +55,7 @@ def made() -> Iterator[Filed]:
         env = {
             "A": "vault://secret/rights#a", "B": "vault://kv1/rights#b", "C": "vault://database/creds/rights#username",
             "D": "vault://pki/issue/rights#certificate", "E": "vault://ssh/sign/rights#signed_key",
-            "F": "vault://transit/decrypt/rights#f",
+            "F": "vault://transit/decrypt/rights#f", "G": "vault://database/static-creds/rights#password",
         }  # fmt: skip
         tables: dict[str, Any] = {
             "certificates": {"pki/issue/rights": {"common_name": "a.lan"}},

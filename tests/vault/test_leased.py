@@ -37,6 +37,21 @@ def test_an_answer_without_a_lease_has_none():
     assert understood(lease_id=None, renewable=True).renewable is False
 
 
+def test_a_static_role_has_a_version_and_no_lease():
+    """Of a static role the version is when its password was set; what is no time is a malformed answer."""
+    place, answer = Place("database/static-creds/web", None), {"lease_id": "", "lease_duration": Number("0")}
+
+    def of(told: object) -> Lease:
+        return leased.understand(place, Answer(200, {**answer, "data": {**DATA, "last_vault_rotation": told}}))[1]
+
+    told = "2026-11-26T22:22:28.473837142Z"
+    assert of(told) == Lease(place.path, 1795731748473, created=told)
+    for wrong in ("soon", "", 7, None):
+        with pytest.raises(ProtocolError):
+            of(wrong)
+    assert leased.understand(place, Answer(200, {**answer, "data": DATA}))[1] == Lease(place.path)
+
+
 def test_f13_a_life_beyond_all_reason_is_cut():
     """A life of 2^63 seconds is ten years."""
     assert understood(lease_duration=Number(str(2**63))).seconds == fields.LONGEST_SECONDS

@@ -1,0 +1,33 @@
+"""Static roles of the database engine: a user that stays, whose password the provider changes when it thinks fit.
+
+There is no lease. When the password was set is the version of the path, and the role tells it without the password.
+"""
+
+from __future__ import annotations
+
+from prism_vault_agent.errors import ProtocolError
+from prism_vault_agent.model import Lease
+from prism_vault_agent.vault import fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CREDENTIALS = "static-creds/"
+ROLES = "static-roles/"
+SET = "last_vault_rotation"
+
+
+def lease(path: str, data: dict[str, Any]) -> Lease:
+    """Return what was read of a path below ``static-creds/``. Raises as :func:`version`."""
+    return Lease(path, version(data), created=fields.text(data, SET))
+
+
+def version(data: dict[str, Any]) -> int:
+    """Return when the password was set, in milliseconds since 1970, of an answer or a role's. Raises :class:`ProtocolError`."""
+    from datetime import datetime  # noqa: PLC0415 - few secrets need it
+
+    try:
+        return int(datetime.fromisoformat(fields.text(data, SET)).timestamp() * 1000)
+    except ValueError:
+        raise ProtocolError("the answer's field last_vault_rotation is not a time", reason="malformed_answer") from None
