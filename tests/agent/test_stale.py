@@ -93,15 +93,18 @@ def test_an_answer_in_time_makes_it_fresh_again(made):
 
 
 def test_one_variable_may_have_a_bound_of_its_own(made):
-    """A shorter bound of one variable is that of the whole release; a scope without any bound is never stale."""
+    """A secret's own bound holds in place of its scope's, be it shorter or longer; without any nothing is ever stale."""
     name = made.scope("onekey", stale_ok="1h", keys={"KEY": {"stale_ok": "2s"}})
+    longer = made.scope("longer", stale_ok="1s", keys={"KEY": {"stale_ok": "1h"}})
     free = made.scope("unbounded")
-    for each in (name, free):
+    for each in (name, longer, free):
         made.render(each)
     audit_id = made.told(name)["id"]
     with away(made):
         assert made.ended(audit_id) == "stale"
-        assert made.file(free) == made.whole(free, 1)
+        for each in (longer, free):
+            assert made.file(each) == made.whole(each, 1)
+        assert wait_until(lambda: made.told(longer)["stale_ends_in"]) > 3000
         assert made.told(free)["stale_for"] is None
 
 

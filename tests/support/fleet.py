@@ -146,19 +146,23 @@ def fleet(count: int, cut_off: int) -> Iterator[Fleet]:
                 _host(name, directory / name, openbao, central, proxy.address if number < cut_off else "")
                 for number, name in enumerate(names)
             ]
-            configs = [str(host.agent.config) for host in hosts]
-            start = [sys.executable, "-P", fleet_process.__file__, *configs]
-            process = start_tied(start, directory=directory, log=directory / "fleet.log")
+            start = [sys.executable, "-P", fleet_process.__file__]
+            process = start_tied(start, directory=directory, log=directory / "fleet.log", stdin=subprocess.PIPE)
             try:
-                for host in hosts:
-                    wait_until(host.ready, 900)  # all of them start at one moment
+                assert process.stdin is not None
+                with process.stdin as line:
+                    for some in (hosts[at : at + AT_ONCE] for at in range(0, count, AT_ONCE)):
+                        line.write("".join(f"{host.agent.config}\n" for host in some).encode())
+                        line.flush()
+                        for host in some:
+                            wait_until(host.ready, 600)
                 yield Fleet(openbao, central, hosts, proxy, hosts[:cut_off])
             finally:
                 for running in (each for host in hosts for each in host.processes):
                     running.kill()
                     running.wait()
                 process.terminate()
-                process.wait(120)
+                process.wait(600)
     finally:
         for name in names:
             if (directory / name / "files").is_mount():

@@ -1,4 +1,4 @@
-"""Many agents forked from one warm process, one for each configuration in ``argv``: what they import is in memory once.
+"""Many agents forked from one warm process, one for each line of stdin, a configuration: what they import is in memory once.
 
 They are the agent itself, in a process of its own each, with its own workers, socket, state and log; only the interpreter's
 start is shared. Ended with the process that they came from.
@@ -17,15 +17,17 @@ from prism_vault_agent.agent import agent
 PR_SET_PDEATHSIG = 1
 
 
-def main(configs: list[str]) -> None:
+def main() -> None:
     """Start an agent for each configuration, and wait until every one has ended; SIGTERM goes to all of them."""
-    agents = [_start(config) for config in configs]
+    agents: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
         for pid in agents:
             os.kill(pid, number)
 
     signal.signal(signal.SIGTERM, pass_on)
+    while config := sys.stdin.readline().strip():
+        agents.append(_start(config))
     for pid in agents:
         os.waitpid(pid, 0)
 
@@ -38,6 +40,9 @@ def _start(config: str) -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.close(0)
+    os.open(os.devnull, os.O_RDONLY)
     log = os.open(Path(config).with_name("agent.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -49,4 +54,4 @@ def _start(config: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

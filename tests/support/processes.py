@@ -25,13 +25,18 @@ _TIED_TO_PARENT = (
 
 
 def start_tied(
-    arguments: Sequence[str], *, directory: Path, log: Path, more: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    *,
+    directory: Path,
+    log: Path,
+    more: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start a program in ``directory``, which is its home too, with no other environment but ``more``, printing into ``log``."""
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             cwd=directory,
