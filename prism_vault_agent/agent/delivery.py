@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.trees.guards import Guard
     from prism_vault_agent.agent.trees.sweep import Sweep
     from prism_vault_agent.agent.trees.tree import Tree
-    from prism_vault_agent.model import Caller, Grant, Resolution
-    from prism_vault_agent.render import Provider
+    from prism_vault_agent.audit.central_log import CentralLog
+    from prism_vault_agent.model import Caller, Grant, Request, ReservationId, Resolution
+    from prism_vault_agent.policy.decide import Denial
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()
@@ -61,10 +62,10 @@ class SocketSink:
     tree: Tree | None = None
     _preparing: asyncio.Task[Group | Sweep] | None = None
 
-    def prepare(self, reservation: Reservation) -> asyncio.Task[Group | Sweep]:
+    def prepare(self, reservation: ReservationId) -> asyncio.Task[Group | Sweep]:
         """Begin to make sure that all that the caller starts will be found again."""
         if self._preparing is None:
-            self._preparing = asyncio.create_task(entered(self.caller, reservation.id, self.guards, self.peer.check, self.helper))
+            self._preparing = asyncio.create_task(entered(self.caller, reservation, self.guards, self.peer.check, self.helper))
         return self._preparing
 
     async def leave(self) -> None:
@@ -108,7 +109,7 @@ class SocketSink:
         ends = self.ends(Render(reservation, resolution.names, resolution.leases)) if self.supervised else None
         if end := in_milliseconds(ends):
             headers["X-Prism-Vault-Ends-Ms"] = end
-        self.tree = tree = await asyncio.shield(self.prepare(reservation))
+        self.tree = tree = await asyncio.shield(self.prepare(reservation.id))
         headers["X-Prism-Vault-Adopt"] = str(int(tree.is_told_by_parents and not reservation.grant.request.supervised))
         self.records.keep(resolution, tree=kept(tree), guards=self.guards)
         try:
@@ -136,19 +137,33 @@ class SocketSink:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """A provider during whose reading the caller is prepared: the kernel takes as long for that."""
+    """The log of a render whose caller is prepared while the log is asked: the kernel takes as long for that as all else.
 
-    provider: Provider
+    A caller that the log then denies is put back to where it was.
+    """
+
+    audit: CentralLog
     sink: SocketSink
 
-    async def resolve(self, reservation: Reservation) -> Resolution:
-        """Begin to prepare the caller, whose reservation is on the log, and read."""
-        self.sink.prepare(reservation)
-        return await self.provider.resolve(reservation)
+    async def reserve(self, grant: Grant) -> Reservation:
+        """Record the intent durably, and begin to prepare the caller meanwhile: it is given nothing by that."""
+        return await self.audit.reserve(grant, self.sink.prepare)
 
-    def drop(self, resolution: Resolution) -> None:
-        """Forget the values."""
-        self.provider.drop(resolution)
+    async def succeed(self, resolution: Resolution) -> Receipt:
+        """Record the success."""
+        return await self.audit.succeed(resolution)
+
+    def fail(self, reservation: Reservation, error: BaseException) -> None:
+        """Record the failure."""
+        self.audit.fail(reservation, error)
+
+    def deny(self, caller: Caller, request: Request, denial: Denial) -> str:
+        """Record the denial."""
+        return self.audit.deny(caller, request, denial)
+
+    def clear(self, reservation: Reservation, reason: str) -> None:
+        """Record that it was not delivered."""
+        self.audit.clear(reservation, reason)
 
 
 async def written(receipt: Receipt, connection: socket.socket, head: str, deadline: float) -> Render:

@@ -66,10 +66,12 @@ class CentralLog:
         # Returns how long the rotation of a scope has taken so far, in milliseconds to each stage.
         self.took: Callable[[ScopeName], Mapping[str, int]] = lambda _: {}
 
-    async def reserve(self, grant: Grant) -> Reservation:
-        """Record the intent durably."""
+    async def reserve(self, grant: Grant, meanwhile: Callable[[ReservationId], object] | None = None) -> Reservation:
+        """Record the intent durably; what is begun ``meanwhile``, under that name, must be such as can be taken back."""
         await self._witness.vouch(self._seconds)
         reservation = ReservationId(new_id())
+        if meanwhile is not None:
+            meanwhile(reservation)
         fields = rows.reserved(grant, reservation, self.name.installation)
         self.name.answered(answer := await self._outbox.send(fields, self._seconds))
         check_reserved(answer, reservation)

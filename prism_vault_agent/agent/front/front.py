@@ -131,8 +131,8 @@ class Front:
             connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper,
             self._supervisors.ends.of, supervised=asked.request.supervised,
         )  # fmt: skip
-        provider = Preparing(WorkerProvider(self._reading, exec_job(rooms), reading), sink)
-        timed = self._reading.metrics.timed("exec", self._audit, provider, sink)
+        provider = WorkerProvider(self._reading, exec_job(rooms), reading)
+        timed = self._reading.metrics.timed("exec", Preparing(self._audit, sink), provider, sink)
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
