@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 from typing import TYPE_CHECKING
 
@@ -64,10 +63,6 @@ class Sidecar(Example):
     def rotate(self, canary: Canary) -> None:
         """Make a canary the newest version of the secret."""
         self.openbao.kv_put(SECRET, {"database_url": canary.value})
-
-    def printed(self, canary: Canary) -> bool:
-        """Tell whether the last thing that the program printed is the digest of a canary."""
-        return self.logs("app").splitlines()[-1:] == [f"{hashlib.sha256(canary.value.encode()).hexdigest()}  -"]
 
     def inside(self, service: str, *command: str) -> str:
         """Return what a command prints in the container of a service, as its user."""

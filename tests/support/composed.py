@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -62,6 +63,10 @@ class Example:
     def logs(self, service: str) -> str:
         """Return what a service has printed."""
         return self.compose("logs", "--no-color", "--no-log-prefix", service).stdout
+
+    def printed(self, canary: Canary) -> bool:
+        """Tell whether the last thing that its program printed is the digest of a canary."""
+        return self.logs("app").splitlines()[-1:] == [f"{hashlib.sha256(canary.value.encode()).hexdigest()}  -"]
 
     def container(self, service: str) -> dict[str, Any]:
         """Return what the engine says of the container of a service."""

@@ -82,7 +82,10 @@ async def kill(tree: Tree, helper: str) -> Refused | None:
 
 async def _kept(run: Run, look: Callable[[Run], None], helper: str) -> str:
     """Have who keeps a run without a process of it let it go; return why it is not over then."""
-    return await run.stop(helper) or ("" if await _over(run, REFUSED_SECONDS, look) else run.stays)
+    if why := await run.stop(helper):
+        return why
+    run.how = "stopped"
+    return "" if await _over(run, REFUSED_SECONDS, look) else run.stays
 
 
 class _Counted:
