@@ -111,6 +111,7 @@ def test_down_leaves_nothing(example):
 
 def test_what_central_does_not_allow_does_not_start(example):
     """Where no policy of central's names the scope the agent ends with 77 on the record, and the program is not started."""
+    example.down()
     example.compose("run", "--rm", "setup-files")
     file = example.volume("setup-central") / "central.toml"
     file.write_text(file.read_text().replace('scopes = ["web"]', 'scopes = ["other"]'))
