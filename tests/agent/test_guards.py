@@ -52,6 +52,8 @@ def started(agent: AgentProcess, marked: Marked) -> subprocess.Popen[str]:
     child = agent.spawn(*words, env=marked.env, start_new_session=True)
     assert child.stdout is not None and len(child.stdout.read(PROCESSES)) == PROCESSES
     wait_until(lambda: len(marked.alive()) == PROCESSES + 2)
+    # The command may run before the agent has heard of its worker that all was delivered.
+    wait_until(lambda: marked.word in [run["run_ref"] for run in agent.status()["runs"]])
     return child
 
 
