@@ -54,6 +54,29 @@ def test_what_is_held_is_kept_over_a_restart(made, how):
     made.becomes(name, 0)
 
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_with_an_agent_of_which_nothing_stays_no_lease_does(made, how):
+    """``on_end = "clear"``: SIGTERM leaves no user at the database, with no agent there; after SIGKILL the next one does."""
+    name = made.scope(f"ended{how}", grace="1s")
+    agent = made.filed.stack.agent
+    agent.stop()
+    agent.config.write_text(agent.main.replace("[agent]\n", '[agent]\non_end = "clear"\n'))
+    try:
+        agent.start()
+        with made.running(name) as child:
+            made.filed.render(name)
+            made.becomes(name, 2)
+            getattr(agent, how)()
+            wait_until(lambda: child.poll() is not None and not (made.filed.top / name).exists())
+        if how == "kill":
+            agent.start()
+        made.becomes(name, 0)
+    finally:
+        agent.stop()
+        agent.config.write_text(agent.main)
+        agent.start()
+
+
 def test_a_run_that_ended_while_there_was_no_agent_leaves_nothing(made):
     """What a run had that ended between two agents is revoked by the next one, and the token of the one before with it."""
     name = made.scope("between")

@@ -14,6 +14,7 @@ import pytest
 from tests.agent.asking import command_line, rows
 from tests.agent.conftest import agents
 from tests.support.agent import LAUNCHER, AgentProcess
+from tests.support.as_user import NOBODY, prefix
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -218,6 +219,8 @@ def test_agent_clear_does_it_after_the_end_and_refuses_before(agent, central, fi
     os.kill(sentinel, signal.SIGSTOP)
     agent.kill()
     os.kill(sentinel, signal.SIGKILL)
+    stranger = subprocess.run([*prefix(NOBODY, NOBODY), *words], capture_output=True, text=True, check=False, timeout=60)
+    assert stranger.returncode and stranger.stderr.startswith("prism-vault: ") and stranger.stderr.count("\n") == 1
     assert subprocess.run(words, capture_output=True, check=False, timeout=60).returncode == 0
     assert not given.file.exists()
     given.nothing()

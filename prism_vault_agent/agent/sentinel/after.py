@@ -24,11 +24,12 @@ from prism_vault_agent.agent.runs.runs import STOPPED, Runs
 from prism_vault_agent.agent.sentinel import mark
 from prism_vault_agent.capabilities import OF_AGENT, keep
 from prism_vault_agent.config.apart import Configuration
-from prism_vault_agent.errors import Unavailable
+from prism_vault_agent.errors import CannotCreate, Unavailable
 from prism_vault_agent.process import require_proc
 
 if TYPE_CHECKING:
     from prism_vault_agent.agent.sentinel.mark import Who
+    from prism_vault_agent.config.settings import AgentSettings
 
 log = structlog.get_logger()
 
@@ -58,7 +59,8 @@ def sentinel(told: str) -> int:
 def clear(config: str | None) -> int:
     """Take back what the agent of this configuration left, if nothing is to stay; return when that is done.
 
-    Where its sentinel does it that is waited for. Raises ``Unavailable`` while the agent lives.
+    Where its sentinel does it that is waited for. Raises ``Unavailable`` while the agent lives, ``CannotCreate`` for a state
+    directory that is not ours.
     """
     notifier = Notifier(os.environ)
     settings = Configuration(config, os.environ).load().agent
@@ -66,6 +68,14 @@ def clear(config: str | None) -> int:
     require_proc()
     if os.geteuid() == 0:
         keep(OF_AGENT)
+    try:
+        return _clear(settings, notifier)
+    except OSError as error:
+        told = f"cannot see to {settings.state}: {os.strerror(error.errno or 0)}"
+        raise CannotCreate(told, mend="run it as the agent's user") from None
+
+
+def _clear(settings: AgentSettings, notifier: Notifier) -> int:
     ours = mark.who(os.getpid())
     while os.path.isdir(settings.state):
         with mark.locked(settings.state):

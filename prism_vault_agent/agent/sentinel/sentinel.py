@@ -91,7 +91,7 @@ class Sentinel:
             await _ended(self._before)
         self._runs.end(self._left, STOPPED)
         await self._runs.settled()
-        if not self.clears and not any(run in self._left for run in self._runs):
+        if not self.clears:  # what could not be ended was told; what we gave out may stay
             with mark.locked(self._settings.state):
                 mark.drop(self._settings.state)
 
