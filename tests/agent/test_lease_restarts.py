@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import threading
@@ -91,6 +92,20 @@ def test_a_run_that_ended_while_there_was_no_agent_leaves_nothing(made):
     assert made.children(audit_id) == []
     wait_until(lambda: agent.status()["leases"] == {"held": 0, "revoking": 0, "last_error": ""}, 30)
     assert (agent.directory / "state" / "leases").read_text() == ""
+
+
+def test_what_expired_while_there_was_no_agent_is_taken_back_by_the_next(made):
+    """A plain run whose lease has ended at the server, where nobody renewed it, is ended by the next agent, and on the record."""
+    name = made.scope("lapsed", role=("3s", "1h"), grace="1s", files=[])
+    agent = made.filed.stack.agent
+    with made.running(name) as child:
+        audit_id = made.told(child.pid)["id"]
+        agent.kill()
+        made.becomes(name, 0)
+        assert child.poll() is None
+        agent.start()
+        assert child.wait(30) == -signal.SIGTERM
+    assert made.filed.ended(audit_id) == "lease_expired"
 
 
 @contextlib.contextmanager
