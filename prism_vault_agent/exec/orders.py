@@ -26,17 +26,30 @@ class Orders:
     """The orders about the present release; ``paths`` is where the agent may listen, looked at in this order.
 
     ``ends`` is when what that release gave comes to its end (CLOCK_BOOTTIME seconds), None where it does not. ``answered`` tells
-    whether an agent is there and has said that it knows of us: from then on it decides.
+    whether an agent is there, ``decides`` whether it knows of the release, which it shows by telling an end: then that is its.
     """
 
-    __slots__ = ("answered", "connection", "due", "ends", "paths", "pause", "poll", "received", "release", "timer", "watched")
+    __slots__ = (
+        "answered",
+        "connection",
+        "decides",
+        "due",
+        "ends",
+        "paths",
+        "pause",
+        "poll",
+        "received",
+        "release",
+        "timer",
+        "watched",
+    )
 
     def __init__(self, paths: list[str], poll: select.poll) -> None:
         """Nothing is asked yet; what there is to be read shows in ``poll``."""
         self.paths = paths
         self.poll = poll
         self.connection: _socket.socket | None = None
-        self.answered = False
+        self.answered = self.decides = False
         self.release = b""
         self.received = b""
         self.ends: float | None = None
@@ -64,8 +77,8 @@ class Orders:
         return bool(self.watched)
 
     def over(self) -> bool:
-        """Tell, once, that what the release gave has come to its end and no agent is there that says otherwise."""
-        if self.answered or self.ends is None or time.clock_gettime(time.CLOCK_BOOTTIME) < self.ends:
+        """Tell, once, that what the release gave has come to its end and no agent is there that knows of it."""
+        if self.decides or self.ends is None or time.clock_gettime(time.CLOCK_BOOTTIME) < self.ends:
             return False
         self.ends = None
         self._set_timer()
@@ -108,11 +121,11 @@ class Orders:
             head, end, rest = self.received.partition(b"\r\n\r\n")
             if end and head.startswith(b"HTTP/1.1 200"):
                 self.answered, self.pause, self.received = True, SOONEST, rest
-                self._set_timer()
         *lines, self.received = self.received.split(b"\n") if self.answered else [self.received]
         for line in lines:
             if line.startswith(ENDS):
-                self.ends = channel.boottime(line[len(ENDS) :])
+                self.ends, self.decides = channel.boottime(line[len(ENDS) :]), True
+                self._set_timer()
         if not piece or len(self.received) > _PIECE or (b"\r\n\r\n" in self.received and not self.answered):
             self._close()
         return RESTART in lines
@@ -121,7 +134,7 @@ class Orders:
         if self.connection is not None:
             self.poll.unregister(self.connection.fileno())
             self.connection.close()
-            self.connection, self.answered = None, False
+            self.connection, self.answered, self.decides = None, False, False
             self._set_timer()
 
     def _watch(self, paths: "Iterable[str]") -> None:
@@ -131,8 +144,8 @@ class Orders:
         self.watched = [each for each in map(coming.watch, paths) if each is not None]
 
     def _set_timer(self) -> None:
-        """Be woken at the end of what is there; not while an agent is."""
-        at = None if self.answered else self.ends
+        """Be woken at the end of what is there; not while an agent decides."""
+        at = None if self.decides else self.ends
         if self.timer < 0 and at is not None:
             self.timer = kernel.timer()
             self.poll.register(self.timer, select.POLLIN)

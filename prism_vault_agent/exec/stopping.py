@@ -16,8 +16,10 @@ def stop_beside(stopped: int, number: int, descriptors: tuple[int, ...]) -> tupl
     """
     while True:
         alarm = Alarm(stopped, tree.switches(stopped), descriptors)
-        could = _stop(number)
-        if not alarm.rang():
+        # Once more, as late as can be: a shell that sees us stop takes the terminal from a job that it has just let go on.
+        still = tree.is_stopped(stopped)
+        could = not still or _stop(number)
+        if not alarm.rang() and still:
             return could, True
         if not tree.is_stopped(stopped):
             return could, False

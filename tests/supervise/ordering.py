@@ -58,7 +58,7 @@ class OrderingAgent:
         if head.startswith(b"POST /v1/orders "):
             self.asked.append(body.decode())
             with contextlib.suppress(OSError):
-                connection.sendall(HEAD)
+                connection.sendall(HEAD + (b"" if self.ends is None else b"ends %d\n" % (self.ends * 1000)))
             self.waiting[body.decode()] = connection.dup()
             return
         self.after += [value for name, value in self.fake.fields() if name == b"after"]

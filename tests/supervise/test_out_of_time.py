@@ -103,7 +103,7 @@ def test_the_end_that_was_told_last_counts(tmp_path, later):
 def test_an_agent_that_comes_back_in_time(tmp_path):
     """Where the next agent is there before the end, and knows of the command, it goes on beyond it."""
     process, end = given(tmp_path, 2.0)
-    with process, OrderingAgent(tmp_path) as agent:
+    with process, OrderingAgent(tmp_path, ends=end + 100) as agent:
         wait_until(lambda: agent.asked == ["pva_1"])
         wait_until(lambda: now() > end + 0.2)
         assert process.poll() is None
@@ -111,12 +111,14 @@ def test_an_agent_that_comes_back_in_time(tmp_path):
         assert process.wait(30) == -signal.SIGTERM
 
 
-def test_a_socket_that_nobody_answers_on_is_no_agent(tmp_path):
-    """Who takes connections and does not answer holds nothing up: the end counts."""
+@pytest.mark.parametrize("answers", [False, True], ids=["no answer", "does not know it"])
+def test_who_does_not_know_of_it_decides_nothing(tmp_path, answers):
+    """Who takes connections and does not answer, or is an agent that has no record of the command, holds nothing up."""
     process, end = given(tmp_path, 1.0)
-    silent = OrderingAgent(tmp_path)
-    silent.fake.reply = lambda connection: silent.waiting.__setitem__("silent", connection.dup())
-    with process, silent:
+    other = OrderingAgent(tmp_path)
+    if not answers:
+        other.fake.reply = lambda connection: other.waiting.__setitem__("silent", connection.dup())
+    with process, other:
         assert (process.wait(30), told(process)) == (69, LINE)
         assert now() >= end
 

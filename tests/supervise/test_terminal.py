@@ -119,6 +119,8 @@ def test_ctrl_z_and_fg(agent, options):
         terminal.expect(PROMPT)
         terminal.type(b"kill %1; fg\n")
         terminal.expect(b"[SIG")
+        # It went on with the signal, before fg: what is typed now would be read in the background, and stop it.
+        wait_until(lambda: terminal.foreground() == os.getpgid(command))
         terminal.type(b"end\n")
         terminal.expect(b"[line end]\r\n" + PROMPT)
         terminal.type(b"echo $?\n")
