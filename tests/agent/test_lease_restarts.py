@@ -109,18 +109,13 @@ def test_what_expired_while_there_was_no_agent_is_taken_back_by_the_next(made):
 
 
 @contextlib.contextmanager
-def supervised(made: Leased, name: str, renewals: int = 1) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Have a supervised command run with a scope until its lease was renewed so often; yield its supervisor, and the audit id."""
+def supervised(made: Leased, name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Have a supervised command run with a scope; yield its supervisor, and the audit id."""
     agent = made.filed.stack.agent
     words = ("--timeout", "60s", "--scope", name, "--run-ref", name, "--supervise", "--", "/bin/sleep", "600")
     child = agent.spawn(*words, stdout=subprocess.DEVNULL)
-
-    def run() -> list[str]:
-        found = [run for run in agent.status()["runs"] if run["run_ref"] == name]
-        return [run["id"] for run in found if all(lease["renewed"] >= renewals for lease in run["leases"])]
-
     try:
-        (audit_id,) = wait_until(run, 60)
+        (audit_id,) = wait_until(lambda: [run["id"] for run in agent.status()["runs"] if run["run_ref"] == name], 60)
         yield child, audit_id
     finally:
         child.kill()
@@ -130,8 +125,8 @@ def supervised(made: Leased, name: str, renewals: int = 1) -> Iterator[tuple[sub
 def test_f69_a_supervised_command_ends_with_its_lease_while_there_is_no_agent(made):
     """Nobody renews the lease any more: its supervisor ends the command by then, and says so; what is unbounded goes on."""
     agent = made.filed.stack.agent
-    name, stale, free = made.scope("unattended", role=("4s", "1h"), grace="1s", files=[]), "unattended-kv", "unattended-free"
-    made.filed.scope(stale, stale_ok="3s", files=[])
+    name, stale, free = made.scope("unattended", role=("10s", "1h"), grace="1s", files=[]), "unattended-kv", "unattended-free"
+    made.filed.scope(stale, stale_ok="9s", files=[])
     made.filed.scope(free, files=[])
     words = (("--scope", each, "--supervise", "--", "/bin/sleep", "600") for each in (stale, free))
     bounded, unbounded = (agent.spawn(*each, stdout=subprocess.DEVNULL) for each in words)
@@ -155,7 +150,7 @@ def test_f69_the_next_agent_renews_what_a_supervised_command_has(made):
     """The next agent knows the command, renews its lease, and tells its supervisor an end that is later than that of before."""
     agent = made.filed.stack.agent
     name = made.scope("attended", role=("60s", "1h"), grace="1s", files=[])
-    with supervised(made, name, renewals=0) as (child, audit_id):
+    with supervised(made, name) as (child, audit_id):
         before = wait_until(lambda: told_end(agent.socket, audit_id))
         agent.kill()
         agent.start()

@@ -101,6 +101,11 @@ class Child:
         return min(self.ends.values(), default=math.inf)
 
     @property
+    def is_known(self) -> bool:
+        """Whether all of its ends are: of one that an earlier agent left they are asked for first."""
+        return self.accessor in self.ends
+
+    @property
     def ask_at(self) -> float:
         """When a process that holds it is asked to end: so much earlier that its grace is over by then."""
         return self.expires - min(self.reservation.grant.grace, self.span * MARGIN)

@@ -32,7 +32,7 @@ class Ends:
         None while that is not known, as just after the agent's start. What its scopes leave it with has no end.
         """
         children = self.leases.of(render.reservation.id)
-        if not all(child.confirmed for child in children):
+        if not all(child.is_known for child in children):
             return None
         ends = [(child.ask_at, sorted(lease.path for lease in child.leases)) for child in children]
         ends += [(end, [path]) for path, end in self.freshness.ends(render).items()]
