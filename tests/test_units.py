@@ -14,13 +14,13 @@ UNITS = Path(__file__).parents[1] / "systemd"
 EXPOSED = {
     "prism-vault-agent.service": 0.5,
     "prism-vault-central.service": 1.0,
-    "prism-vault-helper.service": 1.2,
+    "prism-vault-helper.service": 1.4,
     "prism-vault-relay@.service": 1.0,
     "prism-vault-render@.service": 0.2,
 }
 DROPPED_IN = {
     "prism-vault-agent.service.d/network.conf": 1.3,
-    "prism-vault-helper.service.d/units.conf": 1.5,
+    "prism-vault-helper.service.d/units.conf": 1.6,
 }
 SHIPPED = sorted(path.name for path in UNITS.iterdir() if path.suffix in (".service", ".socket", ".mount"))
 
