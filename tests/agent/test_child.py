@@ -67,7 +67,7 @@ def test_f96_what_ended_while_the_host_slept_has_ended():
 
 
 def test_what_is_written_down_is_what_the_next_agent_knows():
-    """The record gives the same child token back; its end is to be asked for, that of what has no id is known in this boot."""
+    """The record gives the same child token back, with the ends that were known in this boot; it is asked about at once."""
     made = child(LEASE, FIXED)
     plain = json.loads(json.dumps(made.record()))
     found = recall(plain)
@@ -75,8 +75,14 @@ def test_what_is_written_down_is_what_the_next_agent_knows():
     assert found.reservation.audit_id == made.reservation.audit_id
     assert found.reservation.grant.caller == made.reservation.grant.caller
     assert found.record() == made.record()
-    assert (found.due, found.ends) == (0.0, {FIXED.path: made.ends[FIXED.path]})
+    assert (found.due, found.ends) == (0.0, made.ends)
+    made.extended({LEASE.lease_id: 7_200})
+    assert recall(made.record()).ends == made.ends
     assert recall({**plain, "boot": "another"}).expires == math.inf
+    of_before = {name: value for name, value in plain.items() if name != "ends"}
+    assert recall(of_before).ends == {FIXED.path: found.ends[FIXED.path]}
+    with pytest.raises((TypeError, ValueError)):
+        recall({**plain, "ends": 7})
 
 
 @pytest.mark.parametrize("field", ["event_id", "parent", "reservation", "caller", "bindings", "scopes", "leases", "since"])
@@ -91,6 +97,6 @@ def test_a_record_that_lacks_something_is_none(field):
 def test_no_secret_is_in_a_record():
     """There are accessors and ids in it, and neither a value nor a token."""
     assert set(child(LEASE).record()) == {
-        "event_id", "parent", "orphan", "seconds", "boot", "since", "leases", "reservation", "audit_id", "scopes", "kind",
+        "event_id", "parent", "orphan", "seconds", "boot", "since", "leases", "ends", "reservation", "audit_id", "scopes", "kind",
         "purpose", "run_ref", "job_id", "mode", "supervised", "on_rotate", "references", "caller", "bindings",
     }  # fmt: skip

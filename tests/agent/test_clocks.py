@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +20,8 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.agent import AgentProcess
 
 pytestmark = pytest.mark.tool("cc")
 
@@ -96,6 +100,37 @@ def test_f95_rows_tell_both_clocks_and_when_central_had_them(made, clocks):
         assert abs(row["received_at"] / 1000 - time.time()) < DAY
 
 
+@pytest.mark.namespaces
+def test_f96_what_ended_before_an_agent_is_there_again_is_gone_before_it_answers_anybody(made):
+    """An agent that is killed, and started an hour on by the kernel's own CLOCK_BOOTTIME, has cleared what ended when it serves.
+
+    A time namespace moves when processes began, too: a run whose values do not end is known all the same, and stays.
+    """
+    agent = made.filed.stack.agent
+    ended, stays = made.scope("ended", role=("30m", "1h"), grace="1s"), made.filed.scope("stays")
+    for name in (ended, stays):
+        made.filed.render(name)
+    rendered = made.filed.told(ended)["id"]
+    with made.running(ended) as child, made.running(stays) as other:
+        audit_id, kept = made.told(child.pid)["id"], made.told(other.pid)["id"]
+        agent.kill()
+        with slept(agent, HOUR), made.filed.stack.to_openbao.failing(always(Fault("reset"))):
+            agent.start(ready=False)
+            assert not (made.filed.top / ended / "db.json").exists()
+            assert child.wait(30) == -signal.SIGTERM
+            assert other.poll() is None and made.told(other.pid)["id"] == kept
+            assert made.filed.file(stays) == made.filed.whole(stays, 1)
+        assert made.filed.ended(audit_id) == made.filed.ended(rendered) == "lease_expired"
+        wait_until(lambda: agent.status()["ready"], 60)
+        made.filed.stack.works()
+        newest = [row for row in made.filed.stack.rows() if row["kind"] == "success"][-1]
+        assert newest["boot_ms"] / 1000 - boottime() > HOUR - 60
+        agent.stop()
+        agent.start()
+        assert made.told(other.pid)["id"] == kept
+    made.becomes(ended, 0)
+
+
 def test_f96_what_ended_while_the_host_slept_is_taken_back_before_anything_is_given(made, clocks):
     """After an hour of sleep a lease of half an hour has ended: the run and the file are gone at once, without the provider."""
     name = made.scope("asleep", role=("30m", "30m"), grace="1s")
@@ -110,3 +145,13 @@ def test_f96_what_ended_while_the_host_slept_is_taken_back_before_anything_is_gi
     assert made.filed.ended(audit_id) == "lease_expired"
     assert made.filed.ended(rendered) == "lease_expired"
     made.becomes(name, 0)
+
+
+@contextlib.contextmanager
+def slept(agent: AgentProcess, seconds: int) -> Iterator[None]:
+    """Have the agent start in a time namespace (time_namespaces(7)) whose CLOCK_BOOTTIME is so far on."""
+    before, agent.before = agent.before, ["/usr/bin/unshare", "--time", "--boottime", str(seconds), *agent.before]
+    try:
+        yield
+    finally:
+        agent.before = before

@@ -70,7 +70,7 @@ def test_a_process_is_ended_after_its_files_are_new(made):
         assert made.ended(audit_id) == "on_rotate"
         wait_until(lambda: noted(made, "run_rotated", audit_id), 30)
         assert noted(made, "run_rotated", audit_id) == [f"{audit_id}: terminate, secret/{name}"]
-        reasons = [event["fields"].get("reason") for event in made.stack.central.events()]
+        reasons = [event["fields"].get("reason") for event in made.stack.central.events(scope=name)]
         assert reasons.index("rotated") < reasons.index("on_rotate"), "the old generation was replaced before"
 
 
@@ -184,9 +184,9 @@ def test_readers_of_a_file_that_is_only_rewritten_are_not_told(made, tmp_path):
     name = made.scope("rewritten", on_rotate="rewrite", files=files)
     made.render(name)
     put(made, name, 2)
-    wait_until(lambda: made.file(name) == made.whole(name, 2), 30)
-    told = made.told(name)
-    assert told is not None and [each["due"] for each in told["consumers"]] == [False]
+    # The file is there before the agent has noted that it is: what it did about it is known only then.
+    told = wait_until(lambda: (told := made.told(name)) and told["generation"] == 2 and told, 30)
+    assert made.file(name) == made.whole(name, 2) and [each["due"] for each in told["consumers"]] == [False]
     applied = made.stack.agent.log.count('"event": "config.applied"')
     made.stack.agent.scope(name, {"KEY": f"vault://secret/{name}#key"}, files=files)
     made.reload()

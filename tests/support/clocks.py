@@ -2,7 +2,7 @@
 
 The host's own clocks are not touched: a library that is loaded before the C library answers clock_gettime(2) for the agent's
 processes (ld.so(8), LD_PRELOAD), CLOCK_MONOTONIC as it is. So a step of the wall clock is that of an administrator or of NTP,
-and one of CLOCK_BOOTTIME alone is what a suspension is.
+and one of CLOCK_BOOTTIME alone is what a suspension is; a time namespace cannot be moved while anybody is in it.
 """
 
 from __future__ import annotations

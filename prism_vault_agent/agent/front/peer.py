@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from prism_vault_agent.agent.began import began
 from prism_vault_agent.agent.front.cgroup import container_of, unit_of
 from prism_vault_agent.errors import Denied, PrismVaultError, Unavailable
 from prism_vault_agent.model import Caller
@@ -62,7 +63,7 @@ class Peer:
             gid=self.gid,
             groups=frozenset(_numbers(status, "Groups:")),
             executable=executable,
-            started=int(stat.rpartition(")")[2].split()[19]),
+            started=began(stat.rpartition(")")[2].split()),
             unit=unit_of(cgroup),
             container=container_of(cgroup),
             guarantee="pidfd" if self.guaranteed else "start-time",
@@ -117,7 +118,7 @@ def open_again(pid: int, started: int) -> int | None:
         return None
     # Its number may be another process's by now, which started at another time. An execve changes neither.
     with contextlib.suppress(OSError):
-        if int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]) == started:
+        if began(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()) == started:
             return pidfd
     os.close(pidfd)
     return None

@@ -168,6 +168,7 @@ class Child:
             "boot": self.boot,
             "since": self.since,
             "leases": [dataclasses.asdict(lease) for lease in self.leases],
+            "ends": self.ends,
             **reservations.plain(self.reservation),
         }
 
@@ -193,7 +194,9 @@ def key(lease: Lease) -> str:
 
 
 def recall(plain: Mapping[str, Any]) -> Child:
-    """Return the child token that the journal of an earlier agent tells of; its times are to be asked for.
+    """Return the child token that the journal of an earlier agent tells of, when it ends by what that one knew.
+
+    It is to be asked about at once: after another start of the host, all of its times are.
 
     Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else.
     """
@@ -203,7 +206,8 @@ def recall(plain: Mapping[str, Any]) -> Child:
     found.orphan = bool(plain.get("orphan"))
     if found.boot == boot():
         found.since = float(plain["since"])
-        found.ends = {key(lease): found.since + lease.seconds for lease in leases if not lease.renewable}
+        fixed = {key(lease): found.since + lease.seconds for lease in leases if not lease.renewable}
+        found.ends = {str(name): float(end) for name, end in dict(plain.get("ends", fixed)).items()}
     found.due = 0.0
     return found
 

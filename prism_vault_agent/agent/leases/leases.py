@@ -86,6 +86,13 @@ class Leases:
         else:
             self._end(child, 0.0)
 
+    async def renewed(self, child: Child) -> None:
+        """Keep until when a child token and its leases live now, for the next agent: it may come when they have ended."""
+        try:
+            await self._journal.keep(child.record())
+        except CannotCreate as error:
+            log.error("leases.unkept", message=error.line())
+
     def still(self, reservation: Reservation) -> None:
         """Raise ``ProviderUnavailable`` where a lease of what is about to be released has ended already."""
         if any(child.expires <= now() for child in self.of(reservation.id)):

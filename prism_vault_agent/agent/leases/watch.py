@@ -225,6 +225,9 @@ class LeaseWatch:
         if child.ending:
             return
         child.extended(answer["left"])
+        await self._leases.renewed(child)
+        if child.ending:
+            return
         self._withdrawn(child, answer["left"])
 
     def _withdrawn(self, child: Child, left: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from prism_vault_agent.agent.began import began
 from prism_vault_agent.agent.trees.cgroupfs import members
 from prism_vault_agent.agent.trees.unit import invocation
 
@@ -163,7 +164,7 @@ def look(pid: int) -> Process | None:
         return None
     if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:  # else others of its threads run on
         return None
-    return Process(int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    return Process(int(fields[1]), int(fields[2]), int(fields[3]), began(fields))
 
 
 def is_alive(pid: int, started: int) -> bool:
