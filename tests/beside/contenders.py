@@ -193,8 +193,8 @@ class Ours(_Given):
     def __exit__(self, *_error: object) -> None:
         assert self.supervisor is not None
         self.supervisor.kill()
+        self.end_processes()  # a daemon has our end of the pipes, too
         self.supervisor.communicate()
-        self.end_processes()
 
 
 class Theirs(_Given):
