@@ -117,6 +117,8 @@ class Engine:
             subprocess.run(["umount", mount], check=True)
         shutil.rmtree(self.state)
         shutil.rmtree(self._run)
+        if self.remapped:
+            shutil.rmtree(f"{self._run}.{self.remapped}.{self.remapped}")  # what the remapped root may enter
 
 
 def wheels(requirements: Path) -> Path:
