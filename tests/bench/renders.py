@@ -91,7 +91,7 @@ def add(here: Stand, shape: Shape) -> None:
     shape.write(here, 0)
     files = [{"path": path, "format": "systemd"} for path in shape.paths]
     for name in shape.names:
-        poll = {"poll": "10m"} if shape.apart else {}  # all of them at one moment, not as each is written
+        poll = {"poll": "60s"} if shape.apart else {}  # all of them at one moment, not as each is written
         here.agent.scope(name, {"KEY": f"vault://{shape.secret(name)}#key"}, files=files, **poll)
     here.agent.hang_up()
     eventually(lambda: {*shape.names} <= {scope["name"] for scope in here.agent.status()["scopes"]}, 120)
