@@ -57,8 +57,9 @@ def look(
     One of a static role has the time at which its password was set, and the role tells the latest.
     One list tells of a whole folder where the server has ``detailed-metadata``, unless the folder is ``unlisted``. A version
     that metadata cannot be read of (403) is not told: that is a lack of a policy, not a withdrawal. What is wrong with one path
-    alone is told of that path. Raises as ``Transport.request`` where the provider is away, ``TokenExpired`` where the token is
-    dead.
+    alone is told of that path, be it the only one: then the provider's health is asked for.
+
+    Raises as ``Transport.request`` where the provider is away, ``TokenExpired`` where the token is dead.
     """
     asked: dict[str, list[int]] = {}
     others: dict[str, tuple[str, _Judge]] = {}
@@ -82,7 +83,7 @@ def look(
             in_a_row = 0
         except (ProtocolError, ProviderUnavailable) as error:
             in_a_row += 1
-            if isinstance(error, ProviderUnavailable) and in_a_row in (IN_A_ROW, len(asked)):
+            if isinstance(error, ProviderUnavailable) and (in_a_row == IN_A_ROW or (in_a_row == len(asked) and asking.is_away())):
                 raise
             told.failed[path] = error.message
     if asked and told.denied == len(asked):  # a dead token is answered as one that lacks a policy
@@ -110,6 +111,16 @@ class _Asking:
         """Return what a key of transit or a static role tells of itself, as :meth:`one` does."""
         self.told.requests += 1
         return self._about(self.transport.request("GET", where, token=self.token, deadline=self.deadline))
+
+    def is_away(self) -> bool:
+        """Tell whether the provider answers nobody; what has failed so far is its paths' own fault where it does."""
+        self.told.requests += 1
+        try:
+            query = {"standbyok": "true", "perfstandbyok": "true"}
+            self.transport.request("GET", "sys/health", query=query, deadline=self.deadline)
+        except ProviderUnavailable:
+            return True
+        return False
 
     def _about(self, answer: Answer) -> dict[str, Any] | None:
         if answer.status == 404:

@@ -120,7 +120,7 @@ def test_a_failing_poll_ends_nothing_and_is_asked_again(agent, openbao, proxy):
         fault = always(Fault("answer", status=500), lambda seen: "/metadata/" in seen.path)
         with proxy.failing(fault):
             openbao.must("DELETE", "held/data/deleted")
-            eventually(lambda: '"watch.failed"' in agent.log)
+            eventually(lambda: '"watch.path_failed"' in agent.log)
             assert child.poll() is None
         eventually(lambda: child.poll() is not None)
 
@@ -131,13 +131,16 @@ def test_one_bad_secret_holds_up_no_other(agent, openbao, proxy):
     with running(agent, "rotated") as bad, running(agent, "deleted") as other:
         fault = always(Fault("answer", status=200, body=b"{}"), lambda seen: seen.path.endswith("/metadata/rotated"))
         with proxy.failing(fault):
-            eventually(lambda: '"watch.path_failed"' in agent.log)
+            eventually(lambda: _told(agent, "watch.path_failed", "held/rotated"))
             openbao.must("DELETE", "held/data/deleted")
             eventually(lambda: other.poll() is not None)
             assert bad.poll() is None
-        eventually(lambda: '"watch.path_answers"' in agent.log)
-        told = [line for line in agent.log.splitlines() if '"watch.path_failed"' in line and "held/rotated" in line]
-        assert len(told) == 1
+        eventually(lambda: _told(agent, "watch.path_answers", "held/rotated"))
+        assert len(_told(agent, "watch.path_failed", "held/rotated")) == 1
+
+
+def _told(agent: AgentProcess, event: str, path: str) -> list[str]:
+    return [line for line in agent.log.splitlines() if f'"{event}"' in line and path in line]
 
 
 def test_f16_an_older_version_after_a_newer_one_is_refused(agent, openbao, proxy):

@@ -28,7 +28,10 @@ SETTLED: Final = 1.0
 # In which a consumer that can be told is told, who may have failed before.
 TOLD: Final = 330.0
 # Which signals processes of these scopes may be sent, whatever is rotated or revoked.
-SPARED: Final[dict[tuple[str, ...], set[int]]] = {("calm",): {signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL}, ("left",): set()}
+SPARED: Final[dict[tuple[str, ...], set[int]]] = {
+    ("calm",): {signal.SIGHUP, signal.SIGUSR1, signal.SIGSTOP, signal.SIGKILL},
+    ("left",): set(),
+}
 
 
 @dataclass

@@ -87,12 +87,14 @@ def test_a_dead_token_is_told_from_a_lack_of_policy(stood):
 
 
 def test_one_path_that_fails_is_told_alone(stood):
-    """A path that the server cannot answer is told with its reason; where it answers none, the provider is away."""
+    """A path that the server cannot answer is told with its reason, the only one too; where it answers none, it is away."""
     versions = [(f"stood/lan/{name}", 1) for name in ("kept", "deleted")]
     token = stood.token(["stood-0"])
     bad = Fault("answer", status=500, body=b'{"errors":[]}')
     with FaultProxy(stood.port, lambda seen: bad if seen.path.endswith("/kept") else None) as proxy:
         told = look(transport(proxy.address), token, versions, MOUNTS, deadline=soon())
         assert (list(told.failed), told.withdrawn) == (["stood/lan/kept"], {("stood/lan/deleted", 1): "deleted"})
+        told = look(transport(proxy.address), token, versions[:1], MOUNTS, deadline=soon())
+        assert (list(told.failed), told.requests) == (["stood/lan/kept"], 2)
     with FaultProxy(stood.port, lambda _: bad) as proxy, pytest.raises(ProviderUnavailable):
         look(transport(proxy.address), token, versions, MOUNTS, deadline=soon())

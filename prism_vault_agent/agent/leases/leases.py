@@ -102,12 +102,13 @@ class Leases:
     def ended(self, reservation: Reservation, why: str) -> None:
         """Begin to give back what a release took: nobody holds it any more. Never waits.
 
-        Where a newer generation stands in its place, who used the old one has the scope's ``grace`` to take the new one, from
-        when it is told of it.
+        Where another generation stands in its place, a newer one or that of before, who used it has the scope's ``grace`` to take
+        the other one, from when it is told of it.
         """
-        grace = max(scope.grace for scope in reservation.grant.scopes) if why == "rotated" else 0.0
+        replaced = why in ("rotated", "rolled_back")
+        grace = max(scope.grace for scope in reservation.grant.scopes) if replaced else 0.0
         for child in self.of(reservation.id):
-            child.replaced = why == "rotated"
+            child.replaced = replaced
             self._end(child, grace)
 
     def abandon(self, child: Child) -> None:
