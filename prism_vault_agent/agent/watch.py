@@ -172,6 +172,7 @@ class Watch:
                 if self._failures[path] == 1:
                     log.warning("watch.path_failed", path=path, message=failed[path])
             elif self._failures.pop(path, 0):
+                self._due.pop(path, None)  # again within its interval, and not after the pause that it was given
                 log.info("watch.path_answers", path=path)
 
     def _withdrawn(self, path: str, version: int, how: str, holders: list[Run | Rendered]) -> None:
