@@ -35,6 +35,7 @@ class Orders:
         "decides",
         "due",
         "ends",
+        "has_watched",
         "paths",
         "pause",
         "poll",
@@ -55,6 +56,7 @@ class Orders:
         self.ends: float | None = None
         self.timer = -1
         self.watched: list[int] = []
+        self.has_watched = False
         self.pause = SOONEST
         self.due = 0.0
 
@@ -71,10 +73,12 @@ class Orders:
         return max(self.due - time.monotonic(), 0.0) if self.release and self.connection is None else None
 
     def came(self) -> bool:
-        """Tell whether SIGIO says that an agent may have come; then it is tried at once, but not by all of many together."""
-        if self.watched:
-            self.pause, self.due = SOONEST, time.monotonic() + SOONEST * posix.urandom(1)[0] / 255
-        return bool(self.watched)
+        """Tell whether a SIGIO of the kernel's may say that an agent has come; then it is tried soon, not by many together.
+
+        It may also be about one that we have found meanwhile: it is ours all the same.
+        """
+        self.pause, self.due = SOONEST, time.monotonic() + SOONEST * posix.urandom(1)[0] / 255
+        return self.has_watched
 
     def over(self) -> bool:
         """Tell, once, that what the release gave has come to its end and no agent is there that knows of it."""
@@ -142,6 +146,7 @@ class Orders:
         for each in self.watched:
             posix.close(each)
         self.watched = [each for each in map(coming.watch, paths) if each is not None]
+        self.has_watched |= bool(self.watched)
 
     def _set_timer(self) -> None:
         """Be woken at the end of what is there; not while an agent decides."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ WAITS = (
     "    assert {each.number for each in kernel.read_signals(signals)} == {signal.SIGIO} and orders.came()\n"
     "    while orders.connection is None and orders.left() > 0: poll.poll(1)\n"
     "    orders.connect()\n"
-    "print('connected', orders.watched, orders.came(), flush=True)\n"
+    "print('connected', orders.watched, flush=True)\n"
 )
 
 
@@ -49,8 +50,22 @@ def test_a_socket_that_comes(tmp_path, depth):
             each.mkdir()
             assert process.stdout.readline() == "waits\n"
         os.rename(agent.path, directory / "agent.sock")
-        assert process.stdout.readline() == "connected [] False\n"
+        assert process.stdout.readline() == "connected []\n"
         assert agent.asked == ["pva_1"] or wait_until(lambda: agent.asked == ["pva_1"])
+
+
+def test_what_comes_while_it_is_connected_to(tmp_path):
+    """Things that are made beside the socket at that moment mean nothing to the command, which lives on."""
+    with OrderingAgent(tmp_path) as agent:
+        for turn in range(1, 9):
+            directory = tmp_path / str(turn)
+            made = f"for each in $(seq 200); do : > {directory}-$each; done; echo $DB; exec sleep 600"
+            with start(agent, "sh", "-c", made, options=ROTATE) as process:
+                assert line(process) == str(turn)
+                wait_until(lambda: len(agent.asked) == turn)  # noqa: B023 - of this turn
+                assert process.poll() is None
+                process.terminate()
+                assert process.wait(30) == -signal.SIGTERM
 
 
 def test_after_a_while(tmp_path):

@@ -29,12 +29,12 @@ def now() -> float:
 
 
 def given(tmp_path: Path, seconds: float, *command: str, grace: float = 10, **more: Any) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a supervised command that is given something until in so many seconds, by an agent that then is killed."""
-    end = now() + seconds
-    with OrderingAgent(tmp_path, grace=grace, ends=end, orders=False) as agent:
+    """Start a supervised command whose agent says that what it has ends in so many seconds, and then is killed."""
+    with OrderingAgent(tmp_path, grace=grace, ends=now() + 1000, orders=False) as agent:
         process = start(agent, *(command or SAYS), stderr=-1, **more)
         assert line(process) == "1"
-        wait_until(lambda: agent.asked == ["pva_1"])
+        end = now() + seconds
+        agent.tell(1, b"ends %d" % (end * 1000))
     os.unlink(agent.path)
     return process, end
 
@@ -66,13 +66,25 @@ def test_who_ignores_it_is_killed(tmp_path):
         assert (process.wait(30), told(process)) == (69, LINE)
 
 
+def test_what_was_told_with_the_values(tmp_path):
+    """Where the agent is killed before it could tell anything else, what it has told with the values counts."""
+    end = now() + 1.0
+    with OrderingAgent(tmp_path, ends=end, orders=False) as agent:
+        process = start(agent, *SAYS, stderr=-1)
+        wait_until(lambda: agent.starts == 1)
+    with process:
+        assert (process.wait(30), told(process)) == (69, LINE)
+        assert now() >= end
+
+
 def test_while_an_agent_is_there_it_decides(tmp_path):
     """The end passes while the agent is there: nothing happens; when it goes afterwards the command is ended at once."""
-    with OrderingAgent(tmp_path, ends=now() + 0.5, orders=False) as agent:
+    with OrderingAgent(tmp_path, ends=now() + 1000, orders=False) as agent:
         process = start(agent, *SAYS, stderr=-1)
         assert line(process) == "1"
-        wait_until(lambda: agent.asked == ["pva_1"])
-        wait_until(lambda: now() > (agent.ends or 0) + 0.5)
+        end = now() + 0.2
+        agent.tell(1, b"ends %d" % (end * 1000))
+        wait_until(lambda: now() > end + 0.3)
         assert process.poll() is None
     with process:
         assert (process.wait(30), told(process)) == (69, LINE)
@@ -81,10 +93,10 @@ def test_while_an_agent_is_there_it_decides(tmp_path):
 @pytest.mark.parametrize("later", ["later", "never", "no end"])
 def test_the_end_that_was_told_last_counts(tmp_path, later):
     """What the agent has told over its connection goes before what it told at first: an end that is later, or none."""
-    end = now() + 0.7
-    with OrderingAgent(tmp_path, ends=end, orders=False) as agent:
+    with OrderingAgent(tmp_path, ends=now() + 1000, orders=False) as agent:
         process = start(agent, *SAYS, stderr=-1)
         assert line(process) == "1"
+        end = now() + 0.3
         lines = {"later": b"ends %d" % ((end + 0.7) * 1000), "never": b"ends never", "no end": b"ends "}
         for _ in range(500):  # longer in all than what is kept of an answer
             agent.tell(1, b"ends 1000")
@@ -102,7 +114,7 @@ def test_the_end_that_was_told_last_counts(tmp_path, later):
 
 def test_an_agent_that_comes_back_in_time(tmp_path):
     """Where the next agent is there before the end, and knows of the command, it goes on beyond it."""
-    process, end = given(tmp_path, 2.0)
+    process, end = given(tmp_path, 3.0)
     with process, OrderingAgent(tmp_path, ends=end + 100) as agent:
         wait_until(lambda: agent.asked == ["pva_1"])
         wait_until(lambda: now() > end + 0.2)
