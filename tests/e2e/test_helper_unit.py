@@ -22,7 +22,7 @@ RENDER = "prism-vault-render@owned.service"
 RUN = "run.service"
 UNITS = f"{HELPER}.d/units.conf"
 # Where the helper sees sockets.
-SEEN = ("/run/prism-vault/", "/run/systemd/userdb/")
+SEEN = ("/run/prism-vault/", "/run/dbus/", "/run/systemd/userdb/")
 RUNNING = f"""\
 [Service]
 Type=exec
