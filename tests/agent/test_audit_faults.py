@@ -192,10 +192,11 @@ def test_f28_a_new_credential_is_taken_up_without_a_restart(stacked: Stack) -> N
 
 def test_f26_the_same_event_id_with_another_body(stacked: Stack) -> None:
     """An event id that is on the log takes the same bytes again and no other ones: 422, and nothing is appended."""
-    chain = Chain("server1", new_id())
+    host = stacked.central.name()
+    chain = Chain(host, new_id())
     row = audit_rows.reserved(grant(), new_id())
     same, other = chain.seal(row), chain.seal({**row, "purpose": "other"})
-    token = stacked.central.agent_tokens["server1"]
+    token = stacked.central.agent_tokens[host]
     before = len(stacked.settle())
     with stacked.central.client(token) as client:
         answers = [client.post("/v1/audit/events:batch", json={"events": [body.decode()]}) for body in (same, same, other)]
@@ -207,16 +208,16 @@ def test_f26_the_same_event_id_with_another_body(stacked: Stack) -> None:
 
 def test_f27_a_success_and_a_failure_race(stacked: Stack) -> None:
     """Of two ends of one reservation that arrive together exactly one is taken; the other is told which one it was."""
-    token = stacked.central.agent_tokens["server1"]
-    with stacked.central.client(token) as client:
+    host = stacked.central.name()
+    with stacked.central.client(stacked.central.agent_tokens[host]) as client:
         for _ in range(10):
             name = new_id()
             held = type(reservation())(name, f"pva_{name}", grant())  # type: ignore[arg-type]  # a plain string is one
-            first = Chain("server1", new_id())
+            first = Chain(host, new_id())
             begun = first.seal(audit_rows.reserved(grant(), held.id))
             assert client.post("/v1/audit/events:batch", json={"events": [begun.decode()]}).json()["results"][0]["status"] == 201
             ends = [audit_rows.failure(held, ValueError()), audit_rows.failure(held, ValueError()) | {"kind": "denied"}]
-            bodies = [Chain("server1", new_id()).seal(end) for end in ends]
+            bodies = [Chain(host, new_id()).seal(end) for end in ends]
             with ThreadPoolExecutor() as pool:
                 sent = [pool.submit(client.post, "/v1/audit/events:batch", json={"events": [body.decode()]}) for body in bodies]
             results = [each.result().json()["results"][0] for each in sent]
@@ -242,4 +243,4 @@ def test_f28_a_central_that_cannot_be_trusted_gets_no_credential(stacked: Stack,
     with FakeServer(note, context=context) as server, stacked.second(central_url=server.address, central_lines=lines) as agent:
         done = agent.exec("--scope", "web", "--", "/bin/echo", "ran")
     assert (done.returncode, done.stdout) == (75, "")
-    assert (stacked.central.agent_tokens["server1"].encode() in token) is trusted
+    assert (stacked.central.agent_tokens[agent.host].encode() in token) is trusted
