@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,4 +107,13 @@ def test_what_is_withdrawn_is_taken_back(world, holds):
     pass_(holds, 300.0, 400.0)
     (second,) = [each.leases for each in world.out() if each.what == "files of calm"]
     assert first.isdisjoint(second)
+    holds.end()
+
+
+def test_who_is_to_be_signalled_at_a_rotation_is(world, holds):
+    """A process whose scope says so gets its signal for a new version within a poll, and goes on; the others get none."""
+    world.provider.write("secret/web")
+    pass_(holds, 60.0, 60.0)
+    got = {each.scopes: {number for number, _ in each.signals} for each in world.processes.all}
+    assert got == {("web",): set(), ("db",): set(), ("calm",): {signal.SIGHUP}, ("left",): set()}
     holds.end()
