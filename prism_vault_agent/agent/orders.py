@@ -43,11 +43,9 @@ class Orders:
         """
         runs, files = self._mine(asker, target)
         log.info("order.rotation", uid=asker, target=target.words(), runs=len(runs), files=len(files))
-        for rendered in files:
-            rendered.stale, rendered.retry_at = True, 0.0
         for run in runs:
             self.rotation.ordered(run)
-        self.renders.look()
+        self.renders.order(files)
         self.look()
         return {"runs": len(runs), "files": len(files)}
 

@@ -41,8 +41,8 @@ from prism_vault_agent.audit.central_log import CentralLog
 from prism_vault_agent.audit.event import Chain, new_id
 from prism_vault_agent.audit.held import WitnessFiles
 from prism_vault_agent.audit.http import CentralHttp
-from prism_vault_agent.audit.installation import Name, own
 from prism_vault_agent.audit.journal import Journal
+from prism_vault_agent.audit.name import Name, own
 from prism_vault_agent.audit.outbox import Outbox
 from prism_vault_agent.audit.replicas import Replicas
 from prism_vault_agent.audit.stream import SignalStream

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.signals import Signals
     from prism_vault_agent.agent.watch import Watch
     from prism_vault_agent.agent.workers import Workers
-    from prism_vault_agent.audit.installation import Name
+    from prism_vault_agent.audit.name import Name
     from prism_vault_agent.audit.outbox import Outbox
     from prism_vault_agent.audit.witness import Unwitnessed, Witness
     from prism_vault_agent.config.settings import Settings

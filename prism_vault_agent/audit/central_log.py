@@ -10,7 +10,7 @@ import structlog
 from prism_vault_agent.audit import rows
 from prism_vault_agent.audit.answers import check_reserved, check_success, of_central
 from prism_vault_agent.audit.event import Fields, audit_id, new_id
-from prism_vault_agent.audit.installation import Name
+from prism_vault_agent.audit.name import Name
 from prism_vault_agent.model import Reservation, ReservationId
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.fault_proxy import Fault
-from tests.support.files import Filed, filed
+from tests.support.files import SYSTEMD, Filed, filed
 from tests.support.signalled import order
 from tests.support.stack import is_read
 from tests.support.waiting import wait_until
@@ -94,3 +95,52 @@ def test_a_rotation_while_the_one_before_is_under_way_is_not_lost(made):
         wait_until(lambda: made.file(scope) == made.whole(scope, 3))
     assert made.told(scope)["generation"] == number + 2
     assert made.residue() == []
+
+
+def test_an_order_while_a_render_is_under_way_is_not_lost(made):
+    """What was read before somebody orders a rotation is rendered once more, though no version of it is newer."""
+    scope = made.scope("ordered")
+    made.render(scope)
+    number = made.told(scope)["generation"]
+    with held(made, scope) as (there, go):
+        rotate(made, scope, 2)
+        wait_until(there.is_set)
+        assert made.command("rotate", scope).returncode == 0
+        go.set()
+        wait_until(lambda: made.told(scope)["generation"] == number + 2)
+    assert made.file(scope) == made.whole(scope, 2)
+    assert made.residue() == []
+
+
+def redefined(made: Filed, scope: str, go: threading.Event, **more: Any) -> None:
+    """Have the agent read another definition of a scope, and only then let the provider answer."""
+    applied = made.stack.agent.log.count("config.applied")
+    made.stack.agent.scope(scope, **{"files": [SYSTEMD], **more})
+    made.reload()
+    wait_until(lambda: made.stack.agent.log.count("config.applied") > applied)
+    go.set()
+
+
+def test_files_whose_scope_is_defined_otherwise_meanwhile_are_rendered_once_more(made):
+    """A reload while files are rendered anew counts for what comes of that, which is by the older definition."""
+    scope = made.scope("otherwise")
+    made.render(scope)
+    with held(made, scope) as (there, go):
+        rotate(made, scope, 2)
+        wait_until(there.is_set)
+        reference = f"vault://secret/{scope}#key"
+        redefined(made, scope, go, env={"KEY": reference, "AGAIN": reference})
+        wait_until(lambda: "AGAIN=" in (made.file(scope) or ""))
+
+
+def test_files_that_a_reload_would_not_give_any_more_are_cleared(made):
+    """A scope that is for others by the time its first render is done leaves no file."""
+    scope = made.scope("narrowed")
+    with held(made, scope) as (there, go), ThreadPoolExecutor() as pool:
+        rendering = pool.submit(made.command, "render", scope)
+        wait_until(there.is_set)
+        others = [{"kind": "service", "user": "nobody"}]
+        redefined(made, scope, go, env={"KEY": f"vault://secret/{scope}#key"}, callers=others)
+        rendering.result()
+        wait_until(lambda: made.told(scope) is None)
+    assert (made.file(scope), made.residue()) == (None, [])

@@ -69,9 +69,9 @@ class Given:
         self.child = agent.spawn(*words, env=dict([self.mark.split("=")]), start_new_session=True)
         assert self.child.stdout is not None
         assert self.child.stdout.readline() == "here\n"
-        run, file = agent.status()["runs"][-1], agent.status()["files"][0]
-        self.ids = {run["id"], file["id"]}
         assert len(self.alive()) >= 2
+        run = wait_until(lambda: [each for each in agent.status()["runs"] if each["pid"] in self.alive()])[0]
+        self.ids = {run["id"], agent.status()["files"][0]["id"]}
 
     def alive(self) -> list[int]:
         """Return the processes that have the mark."""

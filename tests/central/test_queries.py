@@ -23,6 +23,7 @@ from prism_vault_agent.central.log.drop import Doomed, drop
 from prism_vault_agent.central.log.feed import Feed
 from prism_vault_agent.central.log.find import MOST_LOOKED_AT, find, head
 from prism_vault_agent.central.log.follow import follow, newest
+from prism_vault_agent.central.log.holding import Sender, leave, renew, take
 from prism_vault_agent.central.log.incoming import read
 from prism_vault_agent.central.log.orders import Order, Placed, place
 from prism_vault_agent.central.log.proofs import NoSuchEvent, Proofs
@@ -149,6 +150,7 @@ def test_everything_else_goes_by_an_index(large: Large, log: OwnLog, statements:
     standing(log.readers)
     _append(log)
     _order(log)
+    _name(log)
     asyncio.run(_by_itself(log))
 
     judge(large.database, statements)
@@ -197,6 +199,13 @@ def _order(log: OwnLog) -> None:
     assert revocations.newest(who, 2**62, 100)
     for number in (1, 1, cast("Placed", placed).signal):
         assert revocations.evidence(who, number)
+
+
+def _name(log: OwnLog) -> None:
+    """Give an installation its host's name, keep it with that, and let it go."""
+    sender = Sender("host-c", new_id(), new_id())
+    for step in (partial(take, sender=sender), partial(renew, senders=[sender]), partial(leave, sender=sender)):
+        log.store.run([step])
 
 
 async def _by_itself(log: OwnLog) -> None:

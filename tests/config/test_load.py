@@ -306,6 +306,14 @@ def test_the_environment_is_a_default_only(tmp_path: Path):
     )
 
 
+def test_what_was_given_out_is_looked_after_every_15_seconds_by_default(tmp_path: Path):
+    """Where nothing is said, versions are asked for every 15 s, at most 100 a second, and a run has 10 s to end."""
+    settings = load(write(tmp_path, WHOLE.replace('grace = "1m"\n', "")), ENVIRON)
+    (scope,) = settings.scopes.values()
+    assert (settings.vault.poll, settings.vault.poll_requests, settings.agent.on_end) == (15.0, 100, "keep")
+    assert (scope.grace, scope.on_rotate.does, scope.on_revoke.does) == (10.0, "notify", "terminate")
+
+
 @pytest.mark.root
 def test_the_defaults_of_root_are_the_hosts_places(tmp_path: Path):
     """Root's agent has its socket in /run and its state in /var/lib, whatever the XDG variables say."""

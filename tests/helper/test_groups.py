@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -98,12 +99,15 @@ def test_no_other_group_is_killed_or_taken_away(helper, tmp_path):
     for each in (others, theirs, plain):
         each.mkdir()
     os.chown(theirs, WWW_DATA, WWW_DATA)
-    try:
+    with subprocess.Popen(["sleep", "600"]) as child:  # an empty one is taken away by any agent of root's that starts
+        (theirs / "cgroup.procs").write_text(str(child.pid))
         for each in (others, theirs, plain, place_of("self")):
             for request in (packet(Verb.KILL, signal.SIGKILL), packet(Verb.LEAVE)):
                 said, line = helper.raw(request, (opened(each),))
                 assert said is Said.REFUSED and "no control group of the helper's" in line
             assert each.exists()
-    finally:
-        others.rmdir()
+        assert child.poll() is None
+        child.kill()
+    others.rmdir()
+    with contextlib.suppress(FileNotFoundError):
         theirs.rmdir()

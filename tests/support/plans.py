@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 import prism_vault_agent
 from prism_vault_agent.central.storage.postgres import PLANNER, is_postgres
-from prism_vault_agent.central.storage.schema import metadata
+from prism_vault_agent.central.storage.schema import metadata, presence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 PACKAGE: Final = Path(prism_vault_agent.__file__).parent
-ASKS: Final = re.compile(rf"(SELECT|UPDATE|DELETE).*\b(FROM|UPDATE) ({'|'.join(metadata.tables)})\b", re.DOTALL)
+# An insert that may be a change of a row that is there looks for that.
+ASKS: Final = re.compile(
+    rf"(SELECT|UPDATE|DELETE).*\b(FROM|UPDATE) ({'|'.join((*metadata.tables, presence.name))})\b|INSERT.* ON CONFLICT .* UPDATE",
+    re.DOTALL,
+)
 # Of SQLite's EXPLAIN QUERY PLAN. What is anonymous is the rows of a subquery, which is explained beside it.
 LINE: Final = re.compile(r"(SCAN|SEARCH) (?!anon_)(\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 

@@ -18,7 +18,7 @@ from prism_vault_agent.policy.reactions import tells_consumers, writes_files
 from prism_vault_agent.render import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.rendered import Rendered
@@ -49,6 +49,7 @@ class FileRenders:
         self._renewing: set[ScopeName] = set()
         # Is told when an attempt to render files anew is over.
         self.renewed: Callable[[ScopeName], None] = lambda _: None
+        self._ordered: set[ScopeName] = set()
         self._few = asyncio.Semaphore(AT_ONCE)
         self._one_at_a_time: defaultdict[ScopeName, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -68,23 +69,33 @@ class FileRenders:
         deadline = time.monotonic() + SECONDS
         try:
             async with asyncio.timeout_at(deadline), self._one_at_a_time[name]:
+                self._ordered.discard(name)
+                scopes, before = self._settings().scopes, self._files.of_scopes([name])
+                known = [dict(each.outdated) for each in before]
                 begun = self._files.under_way.begin(name)
                 provider = FileProvider(self._reading, self._files, together, begun[0], deadline)
                 sink = FileSink(self._files, self._settings().agent.host, begun, quiet=quiet)
                 timed = self._reading.metrics.timed("file", self._audit, provider, sink)
                 self._reading.metrics.rotations.rendering(name, timed.at)
-                done = await render(
-                    self._settings().scopes, caller, replace(request, mode="file"),
-                    audit=timed, provider=timed, sink=timed,
-                )  # fmt: skip
+                done = await render(scopes, caller, replace(request, mode="file"), audit=timed, provider=timed, sink=timed)
                 self._reading.metrics.rotations.rendered(name, timed.at)
         except TimeoutError:
             raise Unavailable(f"it took longer than {SECONDS:.0f} s", mend="see prism-vault status", reason="timeout") from None
         (rendered,) = self._files.of_scopes([name])
         log.info("files.rendered", audit_id=done.reservation.audit_id, scope=name, generation=rendered.number)
-        if name not in self._settings().scopes:
-            self._files.clear(rendered, "scope_removed")  # while this render was under way
+        for each, marks in zip(before, known, strict=True):
+            rendered.outdated |= outdated.still(rendered.render, each.outdated.items() - marks.items())
+        self._catch_up(rendered, scopes)
         return rendered
+
+    def _catch_up(self, rendered: Rendered, scopes: Mapping[ScopeName, Scope]) -> None:
+        """Do what was said while a render by ``scopes`` was under way: by a reload, by an order, by the provider."""
+        rendered.stale |= rendered.scope.name in self._ordered
+        now = self._settings().scopes
+        if now is not scopes and (why := rendered.no_longer(now)):
+            self._files.clear(rendered, why)
+        elif self._due(rendered):
+            self._wanted.set()
 
     async def newest(self, paths: Iterable[str]) -> dict[str, int]:
         """Return the newest version of each path that has one and whose metadata may be read."""
@@ -113,6 +124,13 @@ class FileRenders:
         """Find what drifted, and begin to render anew what is stale."""
         self._files.look()
         self.begin()
+
+    def order(self, files: Iterable[Rendered]) -> None:
+        """Have these rendered anew whatever their versions say; once more where that is under way, which may have read before."""
+        for rendered in files:
+            rendered.stale, rendered.retry_at = True, 0.0
+            self._ordered.add(rendered.scope.name)
+        self.look()
 
     def begin(self) -> None:
         """Begin to render anew what is stale."""
@@ -147,11 +165,7 @@ class FileRenders:
         try:
             async with self._few:
                 quiet = not rendered.stale and not tells_consumers(self.reaction(rendered))
-                known = dict(rendered.outdated)
-                renewed = await self.render(grant.caller, grant.request, together, quiet=quiet)
-            renewed.outdated |= outdated.still(renewed.render, rendered.outdated.items() - known.items())
-            if self._due(renewed):
-                self._wanted.set()  # it was rotated once more while this was under way
+                await self.render(grant.caller, grant.request, together, quiet=quiet)
         except PrismVaultError as error:
             rendered.failed(error.message, first=PAUSE_FIRST, longest=PAUSE_LONGEST)
             log.warning("files.stale", scope=name, reason=error.reason, retry_in=rendered.pause)

@@ -50,9 +50,12 @@ def hierarchies(mountinfo: str) -> list[Hierarchy]:
 
 @functools.cache
 def mounted() -> list[Hierarchy]:
-    """Return the hierarchies that this process sees, as they were when it first looked."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return hierarchies(file.read())
+    """Return the hierarchies that this process sees, as they were when it first looked; none where it sees no /proc."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return hierarchies(file.read())
+    except OSError:
+        return []
 
 
 def is_unified(directory: str | None) -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GUARD: Final = re.compile(r"BEFORE (UPDATE|DELETE|INSERT) ON (\w+)")
+# Tables that are no part of the log, and change.
+_BESIDE_THE_LOG: Final = ("alembic_version", "presence")
 _EVERY_STATEMENT: Final = (
     "-c default_transaction_read_only=on -c statement_timeout=10min -c search_path=public -c client_encoding=UTF8"
 )
@@ -79,16 +81,16 @@ class DatabaseFile(Database):
 
     def unguarded(self) -> list[str]:
         """Return which tables have no guard against which change. REPLACE is an insert that the third one refuses."""
-        made = self._all("SELECT type, name, sql FROM sqlite_master WHERE name NOT IN ('alembic_version')")
+        made = self._all("SELECT type, name, sql FROM sqlite_master")
         guards = {
             (match[2], match[1])
             for kind, _, text in made
             if kind == "trigger" and "RAISE(ABORT" in text and (match := _GUARD.search(text))
         }
-        tables = sorted(name for kind, name, _ in made if kind == "table" and not name.startswith("sqlite_"))
+        tables = {name for kind, name, _ in made if kind == "table" and not name.startswith("sqlite_")}
         return [
             f"{table} against {what}"
-            for table in tables
+            for table in sorted(tables.difference(_BESIDE_THE_LOG))
             for what in ("UPDATE", "DELETE", "INSERT")
             if (table, what) not in guards
         ]
@@ -153,14 +155,14 @@ class PostgresDatabase(Database):
 
     def unguarded(self) -> list[str]:
         """Return which tables have no guard against which change, by whomever (pg_trigger.h, ``tgtype``)."""
-        tables = self._all("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+        tables = {name for (name,) in self._all("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
         guards = self._all(
             "SELECT relname, tgtype FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
             "WHERE tgenabled = 'A' AND tgtype & 2 > 0"
         )
         return [
             f"{table} against {what}"
-            for (table,) in sorted(tables)
+            for table in sorted(tables.difference(_BESIDE_THE_LOG))
             for what, bit in (("UPDATE", 16), ("DELETE", 8), ("TRUNCATE", 32))
             if not any(of == table and kind & bit for of, kind in guards)
         ]
