@@ -91,8 +91,12 @@ def _stack(state: Path) -> Iterator[dict[str, str]]:
     say("\n1. start OpenBao, central (the audit log) and an agent, and make a secret of demo/example.env")
     words = ("dev", "--state", _shown(state), "--env-file", "demo/example.env")
     _show(words)
-    # Killed when this process is killed outright, so that nothing outlives it. The thread is started afterwards.
-    dev = subprocess.Popen([PROGRAM, *words], stderr=subprocess.PIPE, text=True, preexec_fn=tied(set()))  # noqa: PLW1509
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C waits until the fork is done
+    try:
+        # Killed when this process is killed outright, so that nothing outlives it. The thread is started afterwards.
+        dev = subprocess.Popen([PROGRAM, *words], stderr=subprocess.PIPE, text=True, preexec_fn=tied(before))  # noqa: PLW1509
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     ready = threading.Event()
     saying = threading.Thread(target=_say_what, args=(dev, ready), daemon=True)
     saying.start()

@@ -49,6 +49,8 @@ def tied(mask: AbstractSet[int]) -> Callable[[], None]:
     parent = os.getpid()
 
     def prepare() -> None:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which would raise here, and say so
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:  # we ended before the call above
