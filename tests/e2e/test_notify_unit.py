@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.agent_unit import AGENT, FILES, AgentUnit
+from tests.support.agent_unit import AGENT, FILES, SOCKET, AgentUnit
 from tests.support.booted import INSTALLED, Booted
 from tests.support.central import CentralProcess
 from tests.support.openbao import OpenBao
@@ -257,6 +257,8 @@ def test_roots_agent_needs_no_leave(consumers):
     host.rotate(name, 1)
     host.unit(f"{name}.service", "[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/touch /run/roots.reloaded\n")
     host.systemctl("start", f"{name}.service")
+    for each in (SOCKET, AGENT):
+        host.systemctl("stop", each)  # a host's name is for one agent at a time
     own = host.booted.path("/etc/roots")
     own.mkdir(mode=0o755)
     for each in ("role-id", "secret-id", "token"):
@@ -277,3 +279,4 @@ def test_roots_agent_needs_no_leave(consumers):
     wait_until(lambda: consumers.noted("notified", name))
     assert host.booted.path(f"/run/roots/files/{name}/web.env").read_text() == f'KEY="{host.value(name, 2)}"\n'
     host.systemctl("stop", "roots-agent.service")
+    host.systemctl("start", AGENT)

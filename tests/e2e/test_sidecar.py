@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.agent import HOST, POLICY
+from tests.support.agent import POLICY
 from tests.support.composed import AGENT_USER, IMAGE, Example, held
 from tests.support.engine import BASE
 from tests.support.leaks import Canary
@@ -55,9 +55,10 @@ class Sidecar(Example):
         role_id, secret_id = openbao.approle("server1", ["prism-vault"])
         self.put("role-id", role_id.read_text())
         self.put("secret-id", secret_id.read_text())
-        self.put("central-token", central.agent_tokens[HOST])
+        host = central.name()  # one of its own: others of the same central may be alive
+        self.put("central-token", central.agent_tokens[host])
         self.put("ca.crt", "")
-        text = CONFIG.format(host=HOST, vault=openbao.address, central=central.url)
+        text = CONFIG.format(host=host, vault=openbao.address, central=central.url)
         self.put("config/agent.toml", text, owner=0, mode=0o644)
 
     def rotate(self, canary: Canary) -> None:
