@@ -91,7 +91,7 @@ def test_a_run_that_ended_while_there_was_no_agent_leaves_nothing(made):
     made.becomes(name, 0)
     assert made.children(audit_id) == []
     wait_until(lambda: agent.status()["leases"] == {"held": 0, "revoking": 0, "last_error": ""}, 30)
-    assert (agent.directory / "state" / "leases").read_text() == ""
+    wait_until(lambda: (agent.directory / "state" / "leases").read_text() == "")
 
 
 def test_what_expired_while_there_was_no_agent_is_taken_back_by_the_next(made):
