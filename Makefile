@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml launcher/prism-vault launcher/first-line.sed $(wildcard systemd/prism-vault-*) $(shell find prism_vault_agent -type f -not -name '*.pyc' -not -path '*/__pycache__/*')
 PYTEST_WORKERS ?= 4
 E2E ?= yes
+# Compiled once, not by each process that starts: of the tests, with what pytest makes of their asserts, and of the checkout.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test e2e soak bench check docs lock clean
 
