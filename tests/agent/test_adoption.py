@@ -217,11 +217,13 @@ def _asking(child: subprocess.Popen[str]) -> bool:
 
 
 def test_records_hold_no_value(made):
-    """What is written down of a run has its names, paths and process, and mode 0600; no value."""
+    """What is written down of a run has its names, paths and process, and mode 0600; no value is in the state directory."""
     child, _ = given(made, "web")
     records = made.agent.directory / "state/runs"
-    written = records.read_text()
-    assert '"CANARY"' in written and made.canary not in written
+    assert '"CANARY"' in records.read_text()
+    kept = [path for path in records.parent.rglob("*") if path.is_file()]
+    assert records in kept
+    assert [path for path in kept if made.canary.encode() in path.read_bytes()] == []
     assert records.stat().st_mode & 0o777 == 0o600
     assert records.stat().st_uid == os.geteuid()
     child.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from prism_vault_agent.agent.leases.child import boot
+from prism_vault_agent.agent.sentinel import mark
+from prism_vault_agent.agent.sentinel.mark import Mark
 from tests.agent.asking import command_line, rows
 from tests.agent.conftest import agents
 from tests.support.agent import LAUNCHER, AgentProcess
@@ -146,7 +150,10 @@ def test_sigkill_leaves_nothing_and_the_next_agent_tells_why(agent, central, fil
 
 
 def test_the_sentinel_outlives_what_ends_the_agents_group_and_is_replaced_when_it_ends(agent, files):
-    """SIGTERM does not end it, nor does a SIGKILL of its agent's process group; after one of its own the agent has another."""
+    """SIGTERM does not end it, nor does a SIGKILL of its agent's process group; after one of its own the agent has another.
+
+    That one has all of its code before it is needed.
+    """
     (first,) = sentinels(agent)
     told = [subprocess.run([LAUNCHER, word, *more], env=agent.environment(), capture_output=True, text=True, check=False).stdout
             for word, *more in (("status",), ("doctor", "--config", str(agent.config)))]  # fmt: skip
@@ -155,6 +162,7 @@ def test_the_sentinel_outlives_what_ends_the_agents_group_and_is_replaced_when_i
     os.kill(first, signal.SIGKILL)
     (second,) = wait_until(lambda: [pid for pid in sentinels(agent) if pid != first])
     wait_until(lambda: str(second) in (agent.directory / "state/sentinel").read_text())
+    wait_until(lambda: "psutil" in Path(f"/proc/{second}/maps").read_text())
     given = Given(agent, files)
     assert agent.process is not None
     assert os.getpgid(second) != os.getpgid(agent.process.pid)
@@ -228,6 +236,15 @@ def test_agent_clear_does_it_after_the_end_and_refuses_before(agent, central, fi
     assert reasons(agent, central, given) == ["stopped", "stopped"]
 
 
+def test_a_mark_of_an_earlier_boot_is_none(tmp_path):
+    """What an agent has left before the host was restarted ended with that: nobody has anything to take back."""
+    mark.write(str(tmp_path), Mark(mark.who(os.getpid())))
+    assert mark.read(str(tmp_path)) == Mark(mark.who(os.getpid()))
+    kept = tmp_path / mark.NAME
+    kept.write_text(kept.read_text().replace(boot(), boot()[::-1]))
+    assert mark.read(str(tmp_path)) is None
+
+
 def test_what_an_agent_keeps_is_left_alone(made, make_agent, files):
     """By default ``agent --clear`` and the end of the agent clear nothing, and there is no sentinel."""
     made.stop()
@@ -239,6 +256,7 @@ def test_what_an_agent_keeps_is_left_alone(made, make_agent, files):
     assert subprocess.run(words, capture_output=True, check=False, timeout=60).returncode == 0
     assert given.file.exists() and given.alive()
     for pid in given.alive():
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     wait_until(given.gone)
     given.close()

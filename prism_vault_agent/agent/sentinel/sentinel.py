@@ -107,7 +107,7 @@ class Sentinel:
                 self._start()
             except OSError as error:
                 log.critical("sentinel.not_started", errno=error.errno)
-                await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     def dismiss(self) -> None:
         """Say that nothing is left, so that it ends and has nothing to do."""
