@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from prism_vault_agent.cli import show
 from prism_vault_agent.cli.central_client import CentralClient, add_options
-from prism_vault_agent.cli.central_revoke import evidence, states
-from prism_vault_agent.errors import Unavailable
+from prism_vault_agent.cli.central_evidence import evidence, target, unfinished
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.id is None:
         listed = central.ask("GET", "/v1/revocations")
         rows = [
-            [each["id"], each["by"], "yes" if each["emergency"] else "no", _target(each), each["answered"], each["audit_id"]]
+            [each["id"], each["by"], "yes" if each["emergency"] else "no", target(each), each["answered"], each["audit_id"]]
             for each in listed["revocations"]
         ]
         head = ("ID", "BY", "EMERGENCY", "OF", "ANSWERED", "AUDIT ID")
@@ -43,11 +42,5 @@ def run(args: argparse.Namespace) -> int:
     found = central.ask("GET", f"/v1/revocations/{args.id}")
     print(show.dump(found) if args.json else evidence(found), end="\n" if args.json else "")
     if not found["complete"]:
-        raise Unavailable(f"not everything is known to be cleared: {states(found)}", mend="look again, or see to those hosts")
+        raise unfinished(found)
     return 0
-
-
-def _target(revocation: dict[str, object]) -> str:
-    target = revocation["target"]
-    assert isinstance(target, dict)
-    return ", ".join(f"{name} {value}" for name, value in target.items() if value is not True) or "everything"

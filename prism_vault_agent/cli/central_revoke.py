@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.audit.event import new_id
 from prism_vault_agent.cli import show
 from prism_vault_agent.cli.central_client import CentralClient, add_options
-from prism_vault_agent.errors import AuditUnavailable, Unavailable, UsageError
+from prism_vault_agent.cli.central_evidence import evidence, progress, unfinished
+from prism_vault_agent.errors import AuditUnavailable, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 1.0
-# Up to so many hosts, each change of each is told; above, how many are in which state, and by name the last that are not cleared.
-NAMED_HOSTS: Final = 50
-NAMED_LAST: Final = 10
 CONDITIONS: Final = ("scope", "reference", "host", "run_ref")
 
 
@@ -70,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     found = _follow(central, placed["id"], until)
     print(show.dump(found) if args.json else evidence(found), end="\n" if args.json else "")
     if not found["complete"]:
-        raise Unavailable(
-            f"not everything is known to be cleared: {states(found)}", mend=f"prism-vault central revocations {placed['id']}"
-        )
+        raise unfinished(found)
+    if not any(each["cleared"] for each in found["hosts"]):
+        _say("nothing of that was out there: is it spelled as prism-vault audit find --outcome success shows it?")
     return 0
 
 
@@ -89,35 +86,6 @@ def order(central: CentralClient, path: str, body: Json, until: float) -> Json:
         except KeyboardInterrupt:
             _say(f"interrupted before central answered: see prism-vault audit show pva_{body['id']}")
             raise
-
-
-def evidence(found: Json) -> str:
-    """Return what became of a revocation as a person reads it."""
-    target = show.text(
-        ", ".join(f"{name} {value}" for name, value in found["target"].items() if value is not True) or "everything"
-    )
-    urgent = "emergency revocation" if found["emergency"] else "revocation"
-    lines = [f"{urgent} {found['id']} of {target}, by {show.text(found['by'])} at {_clock(found['made_at'])}: {states(found)}"]
-    hosts = [
-        [each["host"], each["state"], _clock(each["received_at"]), _clock(each["done_at"])]
-        + [each[name] for name in ("cleared", "failed", "left", "unwatched")]
-        for each in found["hosts"]
-    ]
-    head = ("HOST", "STATE", "ANSWERED", "DONE", "CLEARED", "FAILED", "LEFT", "UNWATCHED")
-    lines += show.table(head, hosts).splitlines()
-    releases = [
-        [each["host"], release["audit_id"], release["state"], _clock(release["at"])]
-        for each in found["hosts"]
-        for release in each["releases"]
-    ]
-    lines += show.table(("HOST", "AUDIT ID", "STATE", "AT"), releases).splitlines()
-    return "\n".join(lines) + "\n"
-
-
-def states(found: Json) -> str:
-    """Return how many hosts are in each state."""
-    told = ", ".join(f"{count} {state}" for state, count in found["states"].items())
-    return (told or "no host is concerned") + ("" if found["complete"] else ", not complete")
 
 
 def _follow(central: CentralClient, number: int, until: float) -> Json:
@@ -145,19 +113,5 @@ def _follow(central: CentralClient, number: int, until: float) -> Json:
     return found
 
 
-def progress(found: Json) -> dict[str, str]:
-    """Return what is told of each host, by its name; of many, how many are in which state, and who the last are."""
-    if len(found["hosts"]) <= NAMED_HOSTS:
-        return {f"{each['host']}: ": f"{each['state']}, {each['cleared']} cleared" for each in found["hosts"]}
-    last = [f"{each['host']} {each['state']}" for each in found["hosts"] if each["state"] != "cleared"]
-    return {"": ": ".join([states(found), *([", ".join(last)] if 0 < len(last) <= NAMED_LAST else [])])}
-
-
 def _say(line: str) -> None:
     print(show.text(line), file=sys.stderr, flush=True)
-
-
-def _clock(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "-"
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from prism_vault_agent.cli.central_revoke import NAMED_HOSTS
+from prism_vault_agent.cli.central_evidence import NAMED_HOSTS
 from tests.bench.stand import percentile
 from tests.support.agent import LAUNCHER
 from tests.support.fault_proxy import Fault

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_vault_agent.central.config import OWN_HOST
-from prism_vault_agent.central.log.evidence import DONE, RECEIVED, TOLD, About, Host, Release, hosts
+from prism_vault_agent.central.log.evidence import DONE, NAMED, RECEIVED, TOLD, About, Host, Release, hosts
 
 NAMES = st.sampled_from(["h1", "h2", "h3"])
 EPOCHS = st.sampled_from(["e1", "e2"])
@@ -82,3 +82,19 @@ def test_what_no_agent_watches_is_told_apart():
     assert told(answer(DONE, epoch="e2"), left=(release("e1"),)).state == "unwatched"
     assert told(answer(DONE, epoch="e2", boot_ms=49), left=(release("e1", 50),)).state == "cleared"
     assert told(answer(DONE, epoch="e2", boot_ms=50), left=(release("e1", 50),)).state == "unwatched"
+
+
+def test_what_is_left_is_named_however_much_was_cleared():
+    """Of each state the first twenty are named, with what they are of; all are counted."""
+    rows = [About(30 + n, "h1", "e1", "cleared", 8, {"reservation": f"{n:032x}", "scopes": ["web"]}) for n in range(NAMED + 5)]
+    kept = Release(2, "f" * 32, "h1", "e1", 50, ("db",), "run-1")
+    found = told(answer(RECEIVED), *rows, left=(*(release() for _ in range(NAMED)), kept, release("e0")))
+    states = [each["state"] for each in found.releases]
+
+    assert (found.cleared, found.left, found.unwatched) == (NAMED + 5, NAMED + 1, 1)
+    assert states == ["cleared"] * NAMED + ["left"] * NAMED + ["unwatched"]
+    assert found.releases[0] == {
+        "audit_id": "pva_" + "0" * 32, "scopes": ["web"], "run_ref": None, "state": "cleared", "at": 8, "n": 30
+    }  # fmt: skip
+    alone = told(left=(kept,)).releases
+    assert [(each["scopes"], each["run_ref"], each["state"]) for each in alone] == [(["db"], "run-1", "left")]

@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prism_vault_agent.cli.central_revoke import progress
+from prism_vault_agent.cli.central_evidence import evidence as shown
+from prism_vault_agent.cli.central_evidence import progress, unfinished
 from tests.support.agent import LAUNCHER
 from tests.support.signalled import DEAF, evidence, signalled, started, status_of
 from tests.support.waiting import wait_until
@@ -52,7 +53,8 @@ def test_revoke_waits_and_shows_the_evidence(made):
     assert out.startswith("emergency revocation ")
     assert "run_ref kill-1, by test-operator" in out
     assert "1 cleared\n" in out
-    assert out.count("pva_") == 1
+    (row,) = [line.split() for line in out.splitlines() if "pva_" in line]
+    assert [row[0], *row[2:5]] == ["server1", "web", "kill-1", "cleared"]
 
 
 def test_revoke_does_not_say_done_before_it_is(made):
@@ -62,17 +64,19 @@ def test_revoke_does_not_say_done_before_it_is(made):
     try:
         status, out, err = ended(start(made, "revoke", "--run-ref", "kill-2", "--timeout", "3", "--json"))
         found = json.loads(out)
-        again, shown, _ = ended(start(made, "revocations", str(found["id"])))
+        again, table, _ = ended(start(made, "revocations", str(found["id"])))
     finally:
         child.kill()
         status_of(child)
         made.agent.start()
 
     assert status == 75
-    assert "not everything is known to be cleared: 1 silent" in err
+    told = err.splitlines()[-1]
+    assert "not everything is known to be cleared: 1 silent (server1 silent); who is silent acts when it is back" in told
+    assert told.endswith(f"prism-vault central revocations {found['id']}")
     assert (found["hosts"][0]["host"], found["hosts"][0]["state"], found["hosts"][0]["left"]) == ("server1", "silent", 1)
     assert again == 75
-    assert "server1" in shown
+    assert "server1" in table
     wait_until(lambda: evidence(made.central, found["id"])["complete"])  # the next agent records that it has ended
 
 
@@ -88,6 +92,35 @@ def test_of_many_hosts_the_last_are_named():
     assert told(60, 2) == {"": "58 cleared, 2 silent, not complete: h0 silent, h1 silent"}
     assert told(60, 11) == {"": "49 cleared, 11 silent, not complete"}
     assert told(60, 0) == {"": "60 cleared"}
+
+
+def test_what_was_not_cleared_is_shown_last():
+    """What is still out there follows what was cleared; what is not named is counted; the error says what to do."""
+
+    def host(name: str, state: str, **counts: int) -> dict[str, Any]:
+        both: list[dict[str, Any]] = [
+            {"audit_id": f"pva_{name}_{of}", "scopes": [], "run_ref": None, "state": of, "at": None} for of in ("left", "cleared")
+        ]
+        times = dict.fromkeys(("told_at", "received_at", "done_at"))
+        none = dict.fromkeys(("cleared", "failed", "left", "unwatched"), 0)
+        return {"host": name, "state": state, **times, **none, **counts, "releases": both}
+
+    hosts = [host("a", "unwatched", unwatched=1, cleared=1), host("b", "cleared", cleared=3), host("c", "silent", left=1)]
+    found = {"id": 7, "by": "ops", "made_at": 0, "emergency": True, "target": {"everything": True}, "complete": False}
+    found |= {"states": {"cleared": 1, "silent": 1, "unwatched": 1}, "hosts": hosts}
+    lines = shown(found).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["b", "a", "c"]
+    assert [line.split()[1] for line in lines[6:12]] == [f"pva_{name}_{of}" for of in ("cleared", "left") for name in "abc"]
+    assert (
+        unfinished(found)
+        .line()
+        .endswith(
+            "(a unwatched, c silent); who is silent acts when it is back; end by hand what is unwatched; "
+            "look again with prism-vault central revocations 7"
+        )
+    )
+    hosts[1]["cleared"] = 30
+    assert shown(found).splitlines()[-1].startswith("  and 27 more; ")
 
 
 def test_an_interrupt_stops_only_the_waiting(made):
@@ -109,13 +142,18 @@ def test_an_interrupt_stops_only_the_waiting(made):
 
 
 def test_rotate_and_no_wait_and_the_list(made):
-    """``rotate`` takes scopes and references; ``revoke --no-wait`` returns at once; ``revocations`` lists the newest first."""
+    """``rotate`` takes scopes and references; ``revoke --no-wait`` returns at once; ``revocations`` lists the newest first.
+
+    A revocation that finds nothing says so, as its name may be misspelled.
+    """
     status, out, _ = ended(start(made, "rotate", "web", "vault://secret/web#canary", "--reason", "routine"))
     assert status == 0
     assert [line.split(" is on")[0].split(" of ")[1] for line in out.splitlines()] == [
         "scope web",
         "reference vault://secret/web#canary",
     ]
+    status, _, err = ended(start(made, "revoke", "--scope", "nothing"))
+    assert status == 0 and "nothing of that was out there" in err
     status, _, err = ended(start(made, "revoke", "--scope", "nothing", "--no-wait"))
     assert status == 0
     listed, out, _ = ended(start(made, "revocations"))

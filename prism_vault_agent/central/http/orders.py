@@ -43,6 +43,8 @@ _REVOCATION: Final = {
 _RELEASE: Final = record(
     {
         "audit_id": TEXT,
+        "scopes": told(array(TEXT), "none where the row was dropped"),
+        "run_ref": maybe(TEXT),
         "state": {"type": "string", "enum": ["cleared", "left", "unwatched"]},
         "at": told(WHEN, "when its end came on the log"),
         "n": told(WHOLE, "of the row of its end, or of its success"),
@@ -60,7 +62,7 @@ _HOST: Final = record(
         "cleared": told(WHOLE, "releases that it cleared for this, by the log"),
         "left": told(WHOLE, "releases without an end on the log"),
         "unwatched": told(WHOLE, "the same, made by an earlier start of its agent or by exec --direct"),
-        "releases": told(array(_RELEASE), "some of each"),
+        "releases": told(array(_RELEASE), "the first 20 in each state"),
     }
 )
 LISTED: Final = record({"revocations": array(record({**_REVOCATION, "answered": told(WHOLE, "hosts that answered")}))})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TOLD: Final = "signal_told"
 RECEIVED: Final = "signal_received"
 DONE: Final = "signal_done"
-# How many releases of a host are named; all are counted.
+# How many releases of a host are named in each state; all are counted.
 NAMED: Final = 20
 
 State = Literal["cleared", "ending", "failed", "unwatched", "silent"]
@@ -36,6 +36,8 @@ class Release:
     host: str
     epoch: str
     boot_ms: int
+    scopes: Sequence[str] = ()
+    run_ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,10 @@ def _answered(host: Host, row: About) -> None:
 def _cleared(host: Host, row: About) -> None:
     """Take in that a release is no longer out there."""
     host.cleared += 1
-    if len(host.releases) < NAMED:
-        host.releases.append({"audit_id": _audit_id(row), "state": "cleared", "at": row.received_at, "n": row.n})
+    if host.cleared <= NAMED:
+        said = row.fields
+        told = _named(str(said.get("reservation", "")), said.get("scopes") or (), said.get("run_ref"))
+        host.releases.append({**told, "state": "cleared", "at": row.received_at, "n": row.n})
 
 
 def _left(host: Host, release: Release, answer: About | None) -> None:
@@ -123,10 +127,10 @@ def _left(host: Host, release: Release, answer: About | None) -> None:
     watched = answer is None or answer.epoch == release.epoch
     host.left += watched
     host.unwatched += not watched
-    if len(host.releases) < NAMED:
-        state = "left" if watched else "unwatched"
-        told = {"audit_id": audit_id(release.reservation), "state": state, "at": None, "n": release.n}
-        host.releases.append(told)
+    state = "left" if watched else "unwatched"
+    if getattr(host, state) <= NAMED:
+        told = _named(release.reservation, release.scopes, release.run_ref)
+        host.releases.append({**told, "state": state, "at": None, "n": release.n})
 
 
 def _state(host: Host) -> State:
@@ -147,5 +151,6 @@ def _count(value: object) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
-def _audit_id(row: About) -> str:
-    return audit_id(str(row.fields.get("reservation", "")))
+def _named(reservation: str, scopes: Sequence[str], run_ref: str | None) -> dict[str, Any]:
+    """Return how a release is known: by its audit id, and by what it is of where its rows still tell."""
+    return {"audit_id": audit_id(reservation), "scopes": list(scopes), "run_ref": run_ref}

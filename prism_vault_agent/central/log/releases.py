@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select, text
@@ -53,7 +52,7 @@ class Revocations:
         """Read through ``engine``; ``connected`` returns the hosts that follow here and that a signal concerns."""
         self._engine = engine
         self._connected = connected
-        self._found: OrderedDict[int, list[Release]] = OrderedDict()
+        self._found: dict[int, list[Release]] = {}
 
     def newest(self, identity: Identity, before: int, limit: int) -> list[Json]:
         """Return the newest revocations with an id below ``before`` that a caller may see, newest first, without their hosts."""
@@ -100,7 +99,7 @@ class Revocations:
         if _age(revocation) >= SETTLED_MS:
             self._found[revocation.id] = found
             if len(self._found) > MOST_REMEMBERED:
-                del self._found[min(self._found)]
+                self._found.pop(min(list(self._found)), None)  # other threads answer the same question meanwhile
         return found
 
 
@@ -134,6 +133,8 @@ def _out_there(connection: Connection, revocation: Signal) -> Iterator[Release]:
                     host=row.host_id,
                     epoch=row.host_epoch.hex(),
                     boot_ms=fields.get("boot_ms", 0),
+                    scopes=fields.get("scopes") or (),
+                    run_ref=fields.get("run_ref"),
                 )
 
 
