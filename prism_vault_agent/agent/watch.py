@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,9 @@ log = structlog.get_logger()
 
 JOB_SECONDS: Final = 10.0
 LONGEST_PAUSE: Final = 300.0
+# What the provider said that it changes is asked for so often from then on, for so long: OpenBao comes to it every five seconds.
+CHANGE_POLL: Final = 1.0
+CHANGE_SECONDS: Final = 10.0
 
 
 class Watch:
@@ -125,10 +129,23 @@ class Watch:
                     held.setdefault(lease.path, {}).setdefault(lease.version, []).append(each)
         return held
 
+    def _changing(self) -> dict[str, float]:
+        """Return in how many seconds to ask for versions that end by themselves, by path, as the provider told of their end."""
+        found: dict[str, float] = {}
+        for each in (*self._runs, *self._files.held):
+            age = time.time() - (each.at if isinstance(each, Rendered) else each.started_at)
+            for lease in each.render.leases:
+                if lease.version is not None and lease.seconds and (left := lease.seconds - age) > -CHANGE_SECONDS:
+                    found[lease.path] = min(found.get(lease.path, math.inf), max(CHANGE_POLL, left))
+        return found
+
     def _now_due(self) -> dict[str, dict[int, list[Run | Rendered]]]:
         """Return what is to be asked now, the longest due first, no more than a second's requests; it is due again later."""
-        held, now = self._held_by_path(), time.monotonic()
-        intervals = {path: self._interval(each for these in held[path].values() for each in these) for path in held}
+        held, now, changing = self._held_by_path(), time.monotonic(), self._changing()
+        intervals = {
+            path: min(self._interval(each for these in held[path].values() for each in these), changing.get(path, math.inf))
+            for path in held
+        }
         self._due = {path: self._due.get(path, now + _jittered(intervals[path])) for path in held}
         self._failures = {path: count for path, count in self._failures.items() if path in held}
         due = sorted((path for path in held if self._due[path] <= now), key=lambda path: self._due[path])

@@ -54,5 +54,13 @@ def seconds(data: dict[str, Any], name: str) -> int:
     return min(found, LONGEST_SECONDS)
 
 
+def duration(data: dict[str, Any], name: str) -> int:
+    """Return a duration of an answer whose numbers are kept as the server wrote them, at most ten years; missing is 0."""
+    try:
+        return min(int(str(data.get(name) or 0)), LONGEST_SECONDS)
+    except ValueError:
+        raise _wrong(name, "a number of seconds") from None
+
+
 def _wrong(name: str, what: str) -> ProtocolError:
     return ProtocolError(f"the answer's field {name} is not {what}", reason="malformed_answer")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.vault.kv import Place
     from prism_vault_agent.vault.transport import Answer, Transport
 
+LONGEST_ID = 1024
+
 
 def ask(transport: Transport, token: str, place: Place, deadline: float) -> Answer:
     """Read one path, once: a second attempt would make a second lease. Raises as ``Transport.request``.
@@ -38,7 +40,7 @@ def understand(place: Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
     lease_id = fields.text(plain, "lease_id", "")
     if len(lease_id) > LONGEST_ID or not lease_id.isprintable():
         raise ProtocolError("the answer's field lease_id is not that of a lease", reason="malformed_answer")
-    seconds = _seconds(plain.get("lease_duration"))
+    seconds = fields.duration(plain, "lease_duration")
     if not lease_id and f"/{static.CREDENTIALS}" in place.path and static.SET in data:
         return data, static.lease(place.path, data)
     if lease_id and seconds < 1:
@@ -46,14 +48,3 @@ def understand(place: Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
     return data, Lease(
         place.path, lease_id=lease_id, seconds=seconds, renewable=bool(lease_id) and fields.flag(plain, "renewable")
     )
-
-
-LONGEST_ID = 1024
-
-
-def _seconds(found: object) -> int:
-    """Return a duration, at most ten years; the digits may be text, since numbers are kept as the server wrote them."""
-    try:
-        return min(int(str(found or 0)), fields.LONGEST_SECONDS)
-    except ValueError:
-        raise ProtocolError("the answer's field lease_duration is not a number of seconds", reason="malformed_answer") from None

@@ -1,6 +1,7 @@
 """Static roles of the database engine: a user that stays, whose password the provider changes when it thinks fit.
 
-There is no lease. When the password was set is the version of the path, and the role tells it without the password.
+There is no lease. When the password was set is the version of the path, and the role tells it without the password. The next
+change is due when the ``ttl`` of a read has passed; a provider that looks every few seconds makes it somewhat later.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 CREDENTIALS = "static-creds/"
 ROLES = "static-roles/"
 SET = "last_vault_rotation"
+TTL = "ttl"
 
 
 def lease(path: str, data: dict[str, Any]) -> Lease:
-    """Return what was read of a path below ``static-creds/``. Raises as :func:`version`."""
-    return Lease(path, version(data), created=fields.text(data, SET))
+    """Return what was read of a path below ``static-creds/``; ``seconds`` is at least 1 where it changes. Raises as below."""
+    seconds = max(1, fields.duration(data, TTL)) if TTL in data else 0
+    return Lease(path, version(data), seconds=seconds, created=fields.text(data, SET))
 
 
 def version(data: dict[str, Any]) -> int:

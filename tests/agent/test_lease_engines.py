@@ -127,11 +127,11 @@ def test_an_engine_that_we_have_no_word_of_is_leased_like_the_others(made, tmp_p
         assert not file.exists()
 
 
-def static(made: Leased, name: str, **more: Any) -> str:
-    """Make a user of the database, whose password the engine sets, and a scope that has it in a file."""
+def static(made: Leased, name: str, period: str = "24h", **more: Any) -> str:
+    """Make a user of the database, whose password the engine sets each ``period``, and a scope that has it in a file."""
     with psycopg.connect(made.postgres.url("postgres", "postgres"), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-    role = {"db_name": "app", "username": name, "rotation_period": "24h"}
+    role = {"db_name": "app", "username": name, "rotation_period": period}
     made.openbao.must("POST", f"database/static-roles/{name}", role)
     env = {
         "DB_USER": f"vault://database/static-creds/{name}#username",
@@ -165,6 +165,16 @@ def test_a_password_that_the_provider_sets_is_a_rotation(made):
     path = f"database/static-creds/{name}"
     assert made.filed.told(name)["versions"][path] > before["versions"][path] > 0
     wait_until(lambda: made.children(before["id"]) == made.children(run_id) == [], 60)
+
+
+def test_a_password_that_the_provider_sets_at_its_time_is_looked_for_then(made):
+    """A scope that is polled once a minute has the next password of its user as soon as the provider's period is over."""
+    name = static(made, "periodic", period="5s", poll="60s", grace="1s")
+    made.filed.render(name)
+    first = rendered(made, name)
+    wait_until(lambda: rendered(made, name) != first)
+    assert not made.logs_in(name, first["DB_PASSWORD"])
+    made.openbao.must("DELETE", f"database/static-roles/{name}")
 
 
 def test_what_the_provider_has_no_role_of_any_more_is_taken_back(made):

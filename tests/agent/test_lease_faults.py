@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.agent.asking import last_audit_id
+from tests.agent.asking import children, last_audit_id, pid_of
 from tests.support.agent import POLICY
-from tests.support.fault_proxy import Fault, always, times
+from tests.support.fault_proxy import Fault, always, times, with_kind
 from tests.support.leased import LEASES, Leased, leased
 from tests.support.waiting import wait_until
 
@@ -75,6 +77,29 @@ def test_g7_without_the_log_no_lease_is_made_or_none_stays(made, kind):
         assert (done.returncode, done.stdout) == (75, "")
         assert proxy.count(asked) == (0 if kind == "reserved" else 1)
         made.becomes(name, 0)  # though central is still away
+
+
+@pytest.mark.parametrize("point", ["made", "recorded"])
+def test_a_worker_that_is_killed_leaves_no_lease(made, point):
+    """Its worker is killed when the user was made, or while its success is recorded: nothing runs, and the user is given back."""
+    name = made.scope(f"worker{point}")
+    pid = pid_of(made.filed.stack.agent)
+
+    def kill(body: bytes) -> bytes:
+        for each, line in children(pid).items():
+            if line == "prism-vault agent: worker":
+                os.kill(each, signal.SIGKILL)
+        return body
+
+    fault = Fault("answer", forwarded=True, change=kill)
+    proxy, condition = {
+        "made": (made.filed.stack.to_openbao, path_is(f"database/creds/{name}")),
+        "recorded": (made.filed.stack.to_central, with_kind("success")),
+    }[point]
+    with proxy.failing(times(1, fault, condition)):
+        done = made.filed.stack.agent.exec("--timeout", "20s", "--scope", name, "--", "/bin/echo", "ran")
+    assert (done.returncode, done.stdout) == (75, ""), done
+    made.becomes(name, 0)
 
 
 def test_postgresql_is_down_while_a_user_is_asked_for(made):
@@ -145,6 +170,27 @@ def test_f8_a_dead_token_is_replaced_and_the_lease_is_of_the_new_one(made):
     with made.running(name) as child:
         assert made.count(name) == (1, 1)
         assert [row["kind"] for row in made.filed.rows(made.told(child.pid)["id"])] == ["reserved", "success"]
+    made.becomes(name, 0)
+
+
+def test_f8_a_token_that_dies_between_child_and_lease_leaves_none_behind(made):
+    """The login is revoked when a child token was made: a new login makes another, and the run does not end with the first."""
+    name = made.scope("dying")
+    proxy, looked = made.filed.stack.to_openbao, path_is("auth/token/lookup-accessor")
+
+    def log_out(body: bytes) -> bytes:
+        made.openbao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+        return body
+
+    with (
+        proxy.failing(times(1, Fault("answer", forwarded=True, change=log_out), path_is("auth/token/create"))),
+        made.running(name) as child,
+    ):
+        assert made.count(name) == (1, 1)
+        before = proxy.count(looked)
+        wait_until(lambda: proxy.count(looked) >= before + 3)
+        assert (child.poll(), len(made.told(child.pid)["leases"])) == (None, 1)
+        wait_until(lambda: made.filed.stack.agent.status()["leases"]["revoking"] == 0)
     made.becomes(name, 0)
 
 

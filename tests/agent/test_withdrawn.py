@@ -43,6 +43,7 @@ def agent(place, openbao, central, proxy) -> Iterator[AgentProcess]:
     role_id, secret_id = openbao.approle("held", ["held"])
     auth = f'method = "approle"\nrole_id_file = "{role_id}"\nsecret_id_file = "{secret_id}"\n'
     scopes: dict[str, dict[str, Any]] = {name: {"env": {"V": f"vault://held/{name}#v"}} for name in NAMES}
+    scopes["late"]["poll"] = "60s"
     scopes["pinned"] = {"env": {"V": "vault://held/pinned#v?version=1"}}
     for name in NAMES:
         openbao.kv_put(f"held/{name}", {"v": "1"})
@@ -105,7 +106,7 @@ def test_a_newer_version_or_closed_metadata_withdraws_nothing(agent, openbao, pr
 
 
 def test_a_version_with_an_end_is_withdrawn_at_its_end(agent, openbao):
-    """A version that is to be deleted at a time to come lives until then, and is withdrawn from then on."""
+    """A version that is to be deleted at a time to come lives until then, and is withdrawn then, however seldom it is polled."""
     openbao.must("POST", "held/metadata/late", {"delete_version_after": "8s"})
     openbao.kv_put("held/late", {"v": "short"})
     with running(agent, "late") as child:

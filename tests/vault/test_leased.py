@@ -38,17 +38,21 @@ def test_an_answer_without_a_lease_has_none():
 
 
 def test_a_static_role_has_a_version_and_no_lease():
-    """Of a static role the version is when its password was set; what is no time is a malformed answer."""
+    """Of a static role the version is when its password was set, and ends with its ttl; what is none is a malformed answer."""
     place, answer = Place("database/static-creds/web", None), {"lease_id": "", "lease_duration": Number("0")}
 
-    def of(told: object) -> Lease:
-        return leased.understand(place, Answer(200, {**answer, "data": {**DATA, "last_vault_rotation": told}}))[1]
+    def of(told: object, **more: object) -> Lease:
+        return leased.understand(place, Answer(200, {**answer, "data": {**DATA, "last_vault_rotation": told, **more}}))[1]
 
     told = "2026-11-26T22:22:28.473837142Z"
     assert of(told) == Lease(place.path, 1795731748473, created=told)
+    for ttl, seconds in (("60", 60), ("0", 1), ("-3", 1)):  # one that is over has a provider that has not come to it yet
+        assert of(told, ttl=Number(ttl)) == Lease(place.path, 1795731748473, seconds=seconds, created=told)
     for wrong in ("soon", "", 7, None):
         with pytest.raises(ProtocolError):
             of(wrong)
+    with pytest.raises(ProtocolError):
+        of(told, ttl="soon")
     assert leased.understand(place, Answer(200, {**answer, "data": DATA}))[1] == Lease(place.path)
 
 
