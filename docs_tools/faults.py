@@ -65,7 +65,11 @@ PROCESS: Final = {
     63: ("every exit status, death by every signal", "the caller sees the same", "supervise/test_ends.py"),
     64: ("every signal to the supervisor, stops and continuations", "the command gets each once", "supervise/test_signals.py"),
     65: ("Ctrl-C, Ctrl-Z, job control, the window's size on a terminal", "as if run directly", "supervise/test_terminal.py"),
-    66: ("a command that ignores SIGTERM", "SIGKILL after its grace", "agent/test_runs.py beside/test_beside.py"),
+    66: (
+        "a command that ignores SIGTERM",
+        "SIGKILL after its grace",
+        "agent/test_ending.py agent/test_runs.py beside/test_beside.py",
+    ),
     67: (
         "daemons, double forks, sessions of their own, trees of 400",
         "all ended",

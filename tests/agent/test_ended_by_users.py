@@ -46,9 +46,10 @@ def agent(place, openbao, central) -> Iterator[AgentProcess]:
 
 
 @pytest.fixture
-def own_group() -> Iterator[Path]:
-    """A control group with nobody in it, as a unit has one."""
-    group = place_of("self") / f"prism-test-{secrets.token_hex(8)}.service"
+def own_group(request) -> Iterator[Path]:
+    """A control group with nobody in it, named as a unit's is, or as a container's where the test says so."""
+    kind = getattr(request, "param", "prism-test-{}.service")
+    group = place_of("self") / kind.format(secrets.token_hex(32))
     group.mkdir()
     yield group
     wait_until(lambda: "populated 0" in (group / "cgroup.events").read_text())
@@ -127,9 +128,18 @@ def test_a_shell_waits_for_its_own(agent):
     assert (done.returncode, done.stdout, done.stderr) == (3, "7\n", "")
 
 
-@pytest.mark.parametrize("options", [(), ("--supervise",), ("--mask-output",)])
+@pytest.mark.parametrize(
+    ("own_group", "options"),
+    [
+        pytest.param("prism-test-{}.service", (), id="unit"),
+        pytest.param("docker-{}.scope", (), id="container"),
+        pytest.param("prism-test-{}.service", ("--supervise",), id="supervised"),
+        pytest.param("prism-test-{}.service", ("--mask-output",), id="masked"),
+    ],
+    indirect=["own_group"],
+)
 def test_all_is_ended_that_has_a_control_group_to_itself(agent, own_group, options):
-    """In a unit of its own every process ends, daemons and orphans too, and a supervisor is not taken for one of them."""
+    """In a unit or container of its own every process ends, daemons and orphans too; no supervisor is taken for one of them."""
     marked = Marked()
     child = started(agent, marked, daemons(SLEEP), count(30, 1_000), own_group, *options)
     revoke(agent, marked, child)
