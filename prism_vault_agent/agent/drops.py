@@ -5,6 +5,7 @@ Each line of a file names a scope or a secret. What was done is removed; what is
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 MOST_BYTES: Final = 65_536
 KINDS: Final = (".rotate", ".revoke")
+Content = tuple[int, int, int]
 
 
 class Drops:
@@ -36,6 +38,7 @@ class Drops:
         """Watch ``directory``, which nobody but root and the agent's user may write."""
         self._directory = directory
         self._orders = orders
+        self._under_way: set[tuple[str, Content]] = set()
 
     async def run(self) -> None:
         """Do what is there already, and then what comes, until cancelled. Raises ``CannotCreate`` or ``ConfigError`` at once."""
@@ -44,28 +47,48 @@ class Drops:
             check(f"{self._directory}/", set())
         except OSError as error:
             raise CannotCreate(f"cannot use {self._directory}: {error.strerror}", mend="set [agent] drops elsewhere") from None
-        async for _ in changes([self._directory], _matters):
-            for name in sorted(await aiofiles.os.listdir(self._directory)):
-                if name.endswith(KINDS):
-                    await self._do(os.path.join(self._directory, name))
+        async with asyncio.TaskGroup() as group:
+            async for _ in changes([self._directory], _matters):
+                for name in sorted(await aiofiles.os.listdir(self._directory)):
+                    content = await _content(os.path.join(self._directory, name)) if name.endswith(KINDS) else None
+                    if content is not None and (name, content) not in self._under_way:
+                        self._under_way.add((name, content))
+                        group.create_task(self._do(name, content))
 
-    async def _do(self, path: str) -> None:
-        """Do one order, and let its file be gone; in whichever order that fails, the order is done at least once."""
+    async def _do(self, name: str, content: Content) -> None:
+        """Do one order, and let its file be gone; in whichever order that fails, the order is done at least once.
+
+        A process may take its whole grace to end: neither another line nor another order waits for that.
+        """
+        path = os.path.join(self._directory, name)
         try:
-            for target in await _targets(path):
-                if path.endswith(".rotate"):
+            targets = await _targets(path)
+            if name.endswith(".rotate"):
+                for target in targets:
                     self._orders.rotate(os.geteuid(), target)
-                else:
-                    await self._orders.revoke(os.geteuid(), target)
-            await aiofiles.os.unlink(path)
-            log.info("drops.done", name=os.path.basename(path))
+            else:
+                await asyncio.gather(*(self._orders.revoke(os.geteuid(), target) for target in targets))
+            if await _content(path) == content:  # else it is another order by now
+                await aiofiles.os.unlink(path)
+            log.info("drops.done", name=name)
         except (OSError, ValueError, PrismVaultError) as error:
             told = error.message if isinstance(error, PrismVaultError) else type(error).__name__
-            log.error("drops.refused", name=os.path.basename(path), message=told)
+            log.error("drops.refused", name=name, message=told)
             try:
                 await aiofiles.os.rename(path, f"{path}.refused")
             except OSError as left:
-                log.error("drops.left", name=os.path.basename(path), errno=left.errno)
+                log.error("drops.left", name=name, errno=left.errno)
+        finally:
+            self._under_way.discard((name, content))
+
+
+async def _content(path: str) -> Content | None:
+    """Return what tells one content of a file from another; None where it is gone."""
+    try:
+        found = await aiofiles.os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 async def _targets(path: str) -> list[Target]:

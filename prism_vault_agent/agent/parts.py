@@ -16,6 +16,7 @@ from prism_vault_agent.agent.files.requests import FileRequests
 from prism_vault_agent.agent.files.standings import Standings
 from prism_vault_agent.agent.freshness import Freshness
 from prism_vault_agent.agent.front.front import Front
+from prism_vault_agent.agent.in_force import InForce
 from prism_vault_agent.agent.leases.leases import Leases
 from prism_vault_agent.agent.leases.watch import LeaseWatch
 from prism_vault_agent.agent.metrics import Metrics
@@ -123,32 +124,30 @@ class Parts:
         cls, settings: Settings, listeners: Listeners, hardening: Hardening, configuration: Configuration, sidecar: Sidecar | None
     ) -> Self:  # fmt: skip
         """Make them for ``settings``, which were read from ``configuration``, and for ``sidecar`` where the agent is one."""
-        workers = Workers(settings.vault, settings.agent.workers)
+        workers, current = Workers(settings.vault, settings.agent.workers), InForce(settings)
         session = Session(workers, settings.vault.auth)
         ours, mounts, state = Log.make(settings, session), Mounts(), settings.agent.state
         audit, chain = ours.audit, ours.chain
         runs = Runs(audit.clear, RunRecords(f"{state}/runs", mounts.known), settings.agent.helper)
         status = Status(session, ours.outbox, ours.witness, audit.name, workers, runs, *listeners, hardening)
-        consumers = Consumers(lambda: front.settings, audit.note, Standings(f"{state}/notify"))
+        consumers = Consumers(current, audit.note, Standings(f"{state}/notify"))
         files = status.files = Files(settings.agent, audit.clear, audit.note, consumers)
         audit.forget = runs.records.drop, files.ends.forget
         leases = status.leases = Leases(Journal(f"{state}/leases", "leases"))
         reading = Reading(workers, session, mounts, leases, Metrics())
         audit.leases, session.in_use, status.counted = leases, leases.in_use, reading.metrics
         audit.took, consumers.told = reading.metrics.rotations.so_far, reading.metrics.rotations.told
-        renders = status.renders = FileRenders(lambda: front.settings, audit, reading, files)
-        runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(front.settings.scopes, render, paths)
-        health = Health(lambda: front.settings, files, consumers, audit.note, f"{state}/health")
+        renders = status.renders = FileRenders(current, audit, reading, files)
+        runs.note, runs.on_revoke = audit.note, lambda render, paths: revocation(current().scopes, render, paths)
+        health = Health(current, files, consumers, audit.note, f"{state}/health")
         turns = Turns(f"{state}/rotation", reading.metrics.run_rotations)
-        rotation = status.rotation = Rotation(lambda: front.settings, runs, renders.behind, audit, turns)
+        rotation = status.rotation = Rotation(current, runs, renders.behind, audit, turns)
         rotation.unjudged, health.switching, health.rolled_back = health.unjudged, rotation.signalling, rotation.back
         renders.renewed = health.passed = rotation.files_settled
-        budget = Budget(lambda: front.settings.vault.poll_requests)
-        freshness = status.freshness = Freshness(
-            runs, files, leases, lambda: front.settings, note=audit.note, path=f"{state}/answered"
-        )  # fmt: skip
+        budget = Budget(lambda: current().vault.poll_requests)
+        freshness = status.freshness = Freshness(runs, files, leases, current, note=audit.note, path=f"{state}/answered")
         watch = status.watch = Watch(
-            reading, runs, files, renders, rotation=rotation, budget=budget, freshness=freshness, settings=lambda: front.settings,
+            reading, runs, files, renders, rotation=rotation, budget=budget, freshness=freshness, settings=current,
         )  # fmt: skip
         lease_watch = LeaseWatch(
             reading, runs, files, renders, note=audit.note, interval=settings.vault.poll, budget=budget,
@@ -158,11 +157,11 @@ class Parts:
         requests, sentinel = FileRequests(files, renders, status), Sentinel(settings.agent, runs)
         session.refused, status.sidecar, status.sentinel = orders.take_back, sidecar, sentinel
         supervisors = Supervisors(
-            runs, lambda: front.settings.agent.connections_per_user, Ends(leases, freshness, runs.on_revoke), f"{state}/revoked"
+            runs, lambda: current().agent.connections_per_user, Ends(leases, freshness, runs.on_revoke), f"{state}/revoked"
         )  # fmt: skip
         runs.for_good, rotation.restart = supervisors.ending, supervisors.restart
         front = Front(
-            settings, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
+            current, audit=audit, reading=reading, runs=runs, files=requests, orders=orders, supervisors=supervisors,
             status=status,
         )  # fmt: skip
         signals = status.signals = Signals(
@@ -170,13 +169,14 @@ class Parts:
             audit, runs, files, watch.now, rotation=rotation, host=chain.host, epoch=chain.epoch, path=f"{state}/signals",
         )  # fmt: skip
         reload = Reload(
-            configuration, front=front, runs=runs, files=files, renders=renders, rotation=rotation, status=status, note=audit.note
+            configuration, in_force=current, runs=runs, files=files, renders=renders, rotation=rotation, status=status,
+            note=audit.note,
         )  # fmt: skip
         return cls(
             settings=settings, workers=workers, session=session, log=ours, reading=reading, runs=runs, files=files,
             consumers=consumers, renders=renders, health=health, rotation=rotation, watch=watch, freshness=freshness,
             lease_watch=lease_watch, orders=orders, front=front, signals=signals, reload=reload, status=status,
-            credentials=Credentials(lambda: front.settings, audit, reading, runs), listeners=listeners, requests=requests,
+            credentials=Credentials(current, audit, reading, runs), listeners=listeners, requests=requests,
             supervisors=supervisors, sentinel=sentinel, sidecar=sidecar,
         )  # fmt: skip
 

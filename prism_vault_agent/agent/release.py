@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.agent.leases.child import now
 from prism_vault_agent.agent.leases.leases import wanted
+from prism_vault_agent.agent.plain import bound
 from prism_vault_agent.errors import ProviderUnavailable, TokenExpired
 from prism_vault_agent.model import Lease, Reservation, Resolution
 from prism_vault_agent.vault.mounts import OTHER, mount_of
@@ -137,9 +137,7 @@ async def ask(
 def wants(grant: Grant) -> Message:
     """Return what a job says of what a grant is to be given."""
     return {
-        "bindings": [
-            [each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in grant.bindings
-        ],
+        "bindings": bound(grant.bindings),
         "allow_names": sorted({name for scope in grant.scopes for name in scope.allow_names}),
     }
 

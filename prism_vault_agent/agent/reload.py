@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.renders import FileRenders
-    from prism_vault_agent.agent.front.front import Front
+    from prism_vault_agent.agent.in_force import InForce
     from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.runs import Runs
     from prism_vault_agent.agent.status import Status
@@ -40,7 +40,7 @@ class Reload:
         self,
         configuration: Configuration,
         *,
-        front: Front,
+        in_force: InForce,
         runs: Runs,
         files: Files,
         renders: FileRenders,
@@ -48,10 +48,10 @@ class Reload:
         status: Status,
         note: Callable[[str, str], None],
     ) -> None:
-        """Read ``configuration`` and apply it to ``front``; ``note`` records it, with a stable word and a sentence."""
+        """Read ``configuration`` and put it ``in_force``; ``note`` records it, with a stable word and a sentence."""
         self._configuration = configuration
         self._note = note
-        self._front = front
+        self._in_force = in_force
         self._runs = runs
         self._files = files
         self._renders = renders
@@ -63,7 +63,7 @@ class Reload:
         """Reload when a file in these directories changes (editors and mounts replace files), or has changed since the start."""
         started = False
         async for _ in changes(directories, _matters):
-            if started or not self._configuration.unchanged(self._front.settings.scopes):
+            if started or not self._configuration.unchanged(self._in_force().scopes):
                 await self.now()
             started = True
 
@@ -75,7 +75,7 @@ class Reload:
     async def _apply(self) -> None:
         log.debug("config.reading")
         try:
-            settings = await asyncio.to_thread(self._configuration.load, self._front.settings.scopes)
+            settings = await asyncio.to_thread(self._configuration.load, self._in_force().scopes)
         except PrismVaultError as error:
             self._status.config_error = error.message
             log.error("config.refused", message=error.message, mend=error.mend)
@@ -83,7 +83,7 @@ class Reload:
             return
         self._status.loaded_at = time.time()
         tell_relays(settings)
-        before = self._front.settings
+        before = self._in_force()
         if settings == before:
             self._status.config_error = ""
             log.debug("config.unchanged")
@@ -91,7 +91,7 @@ class Reload:
         restart = [section for section in FIXED if getattr(settings, section) != getattr(before, section)]
         self._status.config_error = f"restart the agent to apply: {', '.join(restart)}" if restart else ""
         removed = before.scopes.keys() - settings.scopes.keys()
-        self._front.settings = type(settings)(before.agent, before.vault, before.central, settings.scopes, settings.files)
+        self._in_force.settings = type(settings)(before.agent, before.vault, before.central, settings.scopes, settings.files)
         changes = {
             "added": sorted(settings.scopes.keys() - before.scopes.keys()),
             "removed": sorted(removed),

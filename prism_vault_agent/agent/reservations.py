@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from prism_vault_agent.agent.plain import bound, flat
 from prism_vault_agent.model import Caller, Grant, Request, Reservation, ReservationId
 from prism_vault_agent.scope import Binding, Purpose, Reaction, Scope, ScopeName, SecretReference
 from prism_vault_agent.wanted.kinds import wanted_of
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from prism_vault_agent.audit.event import Fields
-
-# What asdict() would look up, and copy deeply, for each of many.
-_CALLER: Final = tuple(each.name for each in dataclasses.fields(Caller))
 
 
 def plain(reservation: Reservation) -> Fields:
@@ -33,10 +30,8 @@ def plain(reservation: Reservation) -> Fields:
         "supervised": grant.request.supervised,
         "on_rotate": str(grant.request.on_rotate) if grant.request.on_rotate else None,
         "references": [[binding.name, str(binding.reference)] for binding in grant.request.references],
-        "caller": {**{name: getattr(grant.caller, name) for name in _CALLER}, "groups": sorted(grant.caller.groups)},
-        "bindings": [
-            [each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in grant.bindings
-        ],
+        "caller": {**flat(grant.caller), "groups": sorted(grant.caller.groups)},
+        "bindings": bound(grant.bindings),
     }
 
 

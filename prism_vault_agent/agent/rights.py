@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from prism_vault_agent.agent.plain import bound
 from prism_vault_agent.errors import Denied
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def rights(reading: Reading, settings: Settings, status: Status, asker: in
     job = {
         "do": "rights",
         "token": await reading.session.token(deadline),
-        "bindings": [[each.name, str(each.reference), each.wanted and dataclasses.asdict(each.wanted)] for each in bindings],
+        "bindings": bound(bindings),
         "mounts": reading.mounts.known,
         "deadline": deadline,
     }

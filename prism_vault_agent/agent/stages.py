@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from prism_vault_agent.errors import Denied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prism_vault_agent.model import Caller, Grant, Receipt, Render, Request, Reservation, Resolution
     from prism_vault_agent.policy.decide import Denial
@@ -148,13 +149,20 @@ class RotationTimes:
         now = time.monotonic()
         self._noticed = {name: self._noticed.get(name) or RotationTime(now) for name in stale}
 
-    def rendering(self, name: ScopeName, stages: Mapping[Stage, float]) -> None:
-        """Note that a scope is being rendered; ``stages`` will say which of it is done, and when (CLOCK_MONOTONIC)."""
-        self._under_way[name] = stages
+    @contextlib.contextmanager
+    def rendering(self, name: ScopeName, stages: Mapping[Stage, float]) -> Iterator[None]:
+        """Note that a scope is rendered within, and was unless that raises; ``stages`` say what is done, and when.
 
-    def rendered(self, name: ScopeName, stages: dict[Stage, float]) -> None:
-        """Note that a scope was rendered anew in these stages, which were done at those times of CLOCK_MONOTONIC."""
-        self._under_way.pop(name, None)
+        Those times are on CLOCK_MONOTONIC.
+        """
+        self._under_way[name] = stages
+        try:
+            yield
+        finally:
+            del self._under_way[name]
+        self._rendered(name, stages)
+
+    def _rendered(self, name: ScopeName, stages: Mapping[Stage, float]) -> None:
         rotation = self._noticed.pop(name, None)
         if rotation is None:
             self._last.pop(name, None)  # rendered because somebody asked: that is no rotation

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,6 @@ from tests.support.files import SYSTEMD, Filed, filed
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -162,3 +163,22 @@ def test_a_dropped_order_that_is_none_is_put_aside(made):
     assert made.stack.agent.log.count("drops.refused") == len(refused)
     for each in refused:
         (place / each).unlink()
+
+
+def test_a_process_that_takes_its_time_holds_up_no_other_order(made):
+    """While one process takes its grace, the next line, the next file and the next order of that name are done."""
+    made.scope("slow", grace="1000s")
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); input()"
+    slow = made.stack.agent.spawn("--scope", "slow", "--", sys.executable, "-Ic", stubborn, stdin=subprocess.PIPE)
+    assert slow.stdout is not None and slow.stdout.readline() == "up\n"
+    children = [given(made, name)[0] for name in ("next-line", "next-file", "next-order")]
+    (drops(made) / "a.revoke").write_text("slow\nnext-line\n")
+    (drops(made) / "b.revoke").write_text("next-file\n")
+    assert [ended(child) for child in children[:2]] == [-signal.SIGTERM] * 2
+    wait_until(lambda: os.listdir(drops(made)) == ["a.revoke"])
+    assert slow.poll() is None
+    (drops(made) / "a.revoke").write_text("next-order\n")
+    assert ended(children[2]) == -signal.SIGTERM
+    slow.kill()
+    slow.communicate()
+    wait_until(lambda: os.listdir(drops(made)) == [])

@@ -86,11 +86,12 @@ def test_g7_without_the_log_none_is_read_and_none_becomes_visible(made, kind):
 
 def test_one_that_may_not_be_read_holds_up_no_other(made):
     """Where one scope has a secret that the provider refuses, the others are rotated all the same, and that one tells why."""
+    before = made.file("all-7")
     made.stack.openbao.policy("prism-vault", POLICY + 'path "secret/data/closed/*" { capabilities = ["deny"] }\n')
     rotated(made, 5)
     wait_until(lambda: holding(made, 5, but="all-7"), 60)
     wait_until(lambda: made.told("all-7")["error"], 60)
-    assert (made.file("all-7") or "").startswith(f'KEY="{made.value("shared", 4)}"\n')
+    assert made.file("all-7") == before
     made.stack.openbao.policy("prism-vault", POLICY)
     wait_until(lambda: holding(made, 5), 60)
     assert made.residue() == []

@@ -76,9 +76,8 @@ class FileRenders:
                 provider = FileProvider(self._reading, self._files, together, begun[0], deadline)
                 sink = FileSink(self._files, self._settings().agent.host, begun, quiet=quiet)
                 timed = self._reading.metrics.timed("file", self._audit, provider, sink)
-                self._reading.metrics.rotations.rendering(name, timed.at)
-                done = await render(scopes, caller, replace(request, mode="file"), audit=timed, provider=timed, sink=timed)
-                self._reading.metrics.rotations.rendered(name, timed.at)
+                with self._reading.metrics.rotations.rendering(name, timed.at):
+                    done = await render(scopes, caller, replace(request, mode="file"), audit=timed, provider=timed, sink=timed)
         except TimeoutError:
             raise Unavailable(f"it took longer than {SECONDS:.0f} s", mend="see prism-vault status", reason="timeout") from None
         (rendered,) = self._files.of_scopes([name])

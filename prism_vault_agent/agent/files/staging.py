@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.files import rendered
+from prism_vault_agent.agent.plain import flat
 from prism_vault_agent.agent.release import ask, logged_in, wants
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
-from prism_vault_agent.scope import File
 from prism_vault_agent.sink.generation import Staged
 from prism_vault_agent.sink.record import Written
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from prism_vault_agent.agent.files.together import Together
     from prism_vault_agent.agent.release import Reading
     from prism_vault_agent.worker.messages import Message
-
-# What asdict() would look up for each of many.
-_FILE: Final = tuple(each.name for each in dataclasses.fields(File))
 
 
 @dataclass(slots=True)
@@ -42,7 +38,7 @@ class FileProvider:
         scope = grant.scopes[0]
         job = {
             "scope": scope.name,
-            "files": [{name: getattr(file, name) for name in _FILE} for file in scope.files],
+            "files": [flat(file) for file in scope.files],
             "told": rendered.told(reservation, self.number),
         }
         answer = await self.together.stage({**job, **wants(grant)}, token, self.deadline) if self.together else None

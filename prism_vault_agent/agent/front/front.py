@@ -25,6 +25,8 @@ from prism_vault_agent.policy.decide import Denial
 from prism_vault_agent.render import foretell, render
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prism_vault_agent.agent.files.requests import FileRequests
     from prism_vault_agent.agent.front.exec_request import ExecRequest
     from prism_vault_agent.agent.orders import Orders
@@ -42,11 +44,11 @@ TELLING_SECONDS: Final = 0.25
 
 
 class Front:
-    """Serves one listening socket. ``settings`` is replaced as a whole when the configuration is reloaded."""
+    """Serves one listening socket, as ``settings`` say at that time."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Callable[[], Settings],
         *,
         audit: CentralLog,
         reading: Reading,
@@ -57,7 +59,7 @@ class Front:
         status: Status,
     ) -> None:
         """Serve with these parts, which live as long as the agent."""
-        self.settings = settings
+        self._settings = settings
         self._audit = audit
         self._reading = reading
         self._runs = runs
@@ -68,7 +70,7 @@ class Front:
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve until cancelled."""
-        await accept(listening, lambda: self.settings.agent.connections_per_user, self._connection)
+        await accept(listening, lambda: self._settings().agent.connections_per_user, self._connection)
 
     async def _connection(self, connection: socket.socket) -> None:
         """Serve one connection to its end; nothing that happens on it ends the agent."""
@@ -94,10 +96,10 @@ class Front:
         if request is None:
             return
         if request.method == "GET" and request.path == "/v1/status":
-            await http.answer_json(connection, 200, self._status.tell(self.settings, peer.caller()))
+            await http.answer_json(connection, 200, self._status.tell(self._settings(), peer.caller()))
             return
         if request.method == "GET" and request.path == "/metrics":
-            await http.answer(connection, 200, self._status.metrics(self.settings).encode(), {"Content-Type": CONTENT_TYPE})
+            await http.answer(connection, 200, self._status.metrics(self._settings()).encode(), {"Content-Type": CONTENT_TYPE})
             return
         if request.path not in (*ROUTES, *READ):
             raise http.BadRequest(404, f"there is GET {', '.join(READ)}, and POST {', '.join(ROUTES)}")
@@ -120,7 +122,7 @@ class Front:
         caller = self._caller(peer, asked.request)
         self._not_taken_back(asked, caller)
         if asked.dry_run:
-            lines = foretell(self.settings.scopes, caller, asked.request)
+            lines = foretell(self._settings().scopes, caller, asked.request)
             await http.answer(connection, 200, lines.encode(), {"Content-Type": "text/plain"})
             return
         deadline = time.monotonic() + asked.seconds
@@ -128,7 +130,7 @@ class Front:
         rooms = (asked.room(pristine=asked.pristine), asked.room(pristine=True))
         guards = guards_of(caller.pid) if asked.request.supervised else ()
         sink = SocketSink(
-            connection, peer, caller, deadline, self._runs.records, guards, self.settings.agent.helper,
+            connection, peer, caller, deadline, self._runs.records, guards, self._settings().agent.helper,
             self._supervisors.ends.of, supervised=asked.request.supervised,
         )  # fmt: skip
         provider = WorkerProvider(self._reading, exec_job(rooms), reading)
@@ -136,13 +138,13 @@ class Front:
         try:
             async with asyncio.timeout_at(deadline):
                 rendered = await render(
-                    self.settings.scopes, caller, asked.request, audit=timed, provider=timed, sink=timed
+                    self._settings().scopes, caller, asked.request, audit=timed, provider=timed, sink=timed
                 )  # fmt: skip
         except BaseException as error:
             await sink.leave()
             if not isinstance(error, TimeoutError):
                 raise
-            names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self.settings.scopes))
+            names = ",".join(dict.fromkeys(scope for scope in asked.request.scopes if scope in self._settings().scopes))
             told = f"it took longer than {asked.seconds:.1f} s"
             raise Unavailable(told, mend="see prism-vault status", reason="timeout", scope=names) from None
         audit_id = rendered.reservation.audit_id
@@ -150,7 +152,7 @@ class Front:
         self._in_place(asked, audit_id, timed)
         run = self._runs.watch(rendered, peer.pidfd, since, tree=sink.tree, guards=guards)
         peer.pidfd = -1
-        self._runs.judge(self.settings.scopes, [run])  # which may be others since this render began
+        self._runs.judge(self._settings().scopes, [run])  # which may be others since this render began
 
     def _in_place(self, asked: ExecRequest, audit_id: str, timed: Timed) -> None:
         """Record how long a rotation took, where this is a command that was started anew for one."""
@@ -182,7 +184,7 @@ class Front:
         request, caller = json_request.plan(body), peer.caller()
         files = self._files if json_request.diff(body) else None
         told = await plan(
-            self.settings, caller, request, status=self._status, leased=self._reading.mounts.leased, files=files
+            self._settings(), caller, request, status=self._status, leased=self._reading.mounts.leased, files=files
         )  # fmt: skip
         await http.answer_json(connection, 200, told)
 
@@ -205,7 +207,7 @@ class Front:
 
     async def _rights(self, connection: socket.socket, peer: Peer, _body: bytes) -> None:
         """Tell which rights the role lacks."""
-        await http.answer_json(connection, 200, await rights(self._reading, self.settings, self._status, peer.uid))
+        await http.answer_json(connection, 200, await rights(self._reading, self._settings(), self._status, peer.uid))
 
 
 READ: Final = ("/v1/status", "/metrics")

@@ -220,7 +220,7 @@ class Rotation:
         level = log.warning if doing == "cannot_restart" else log.info
         level("run.rotated", audit_id=audit_id, pid=run.pid, did=doing, paths=sorted(marks), message=idle)
         took = {} if doing == "cannot_restart" else self._turns.times.switched(audit_id, since.noticed)
-        reason = "run_rotated" if took else "run_not_restarted"
+        reason = "run_not_restarted" if doing == "cannot_restart" else "run_rotated"
         self._turns.rows.tell(reason, told + (f": {idle}" if idle else ""), took, self._audit.record)
         return ""
 
