@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from prism_vault_agent.model import Caller, Request
     from prism_vault_agent.scope import Binding
 
-# What is told of what is out there, as ``status`` tells it.
-_GIVEN = ("versions", "age", "next_check", "adopted", "stale", "at_rotation", "last_rotation")
-
 
 async def plan(
     settings: Settings,
@@ -54,14 +51,6 @@ async def plan(
 
 
 def _given(status: Status, settings: Settings, asker: Caller, names: set[Any]) -> list[dict[str, Any]]:
-    """Return what is out there of these scopes and is the asker's business: files first."""
-    told = []
-    for files in status.rendered(settings, asker):
-        if files["scope"] in names:
-            about = {"scopes": [files["scope"]], "pid": None, "tells": [each["consumer"] for each in files["consumers"]]}
-            told.append({**about, **{key: files[key] for key in _GIVEN}})
-    for run in status.running(settings, asker):
-        if names & set(run["scopes"]):
-            about = {"scopes": run["scopes"], "pid": run["pid"], "tells": []}
-            told.append({**about, **{key: run.get(key) for key in _GIVEN}, "stale": bool(run.get("stale"))})
-    return told
+    """Return what is out there of these scopes and is the asker's business, as ``status`` tells it: files first."""
+    files = [{**each, "scopes": [each["scope"]], "pid": None} for each in status.rendered(settings, asker)]
+    return [each for each in (*files, *status.running(settings, asker)) if names & set(each["scopes"])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.cli import rotation, show, socket
 from prism_vault_agent.cli.main import COMMANDS
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.cli.main import Subparsers
     from prism_vault_agent.cli.socket import Json
+
+RESTARTS: Final = (
+    "restart: what runs with --supervise, and units that a scope's callers name; any other process is left as it is\n"
+)
 
 
 def add(commands: Subparsers) -> None:
@@ -72,7 +76,10 @@ def _reactions(plan: Json) -> str:
         [each.get("scope"), each.get("name") or "all", each.get("on_rotate"), each.get("on_revoke")]
         for each in plan.get("reactions", [])
     ]
-    return "later:\n" + show.table(("SCOPE", "OF", "ON ROTATE", "ON REVOKE"), rows) if rows else ""
+    restarts = any(each.get("on_rotate") == "restart" for each in plan.get("reactions", []))
+    return (
+        "later:\n" + show.table(("SCOPE", "OF", "ON ROTATE", "ON REVOKE"), rows) + (RESTARTS if restarts else "") if rows else ""
+    )
 
 
 def _given(plan: Json) -> str:
@@ -84,12 +91,13 @@ def _given(plan: Json) -> str:
             [f"{show.text(path)} {version}" for path, version in (each.get("versions") or {}).items()],
             show.age(each.get("age", 0)) + (", adopted" if each.get("adopted") else ""),
             f"within {show.age(each.get('next_check') or 0)}",
+            rotation.of_files(each) if each.get("pid") is None else rotation.of_run(each),
             rotation.would(each),
             rotation.took(each.get("last_rotation")),
         ]
         for each in plan.get("given", [])
     ]
-    names = ("SCOPES", "WHAT", "VERSIONS", "AGE", "NEXT CHECK", "AT A ROTATION", "LAST ROTATION")
+    names = ("SCOPES", "WHAT", "VERSIONS", "AGE", "NEXT CHECK", "STATE", "AT A ROTATION", "LAST ROTATION")
     return "out there:\n" + show.table(names, rows) if rows else ""
 
 

@@ -17,8 +17,6 @@ _DONE: Final = {
     "terminate": "asked to end",
     "cannot_restart": "nobody could restart it",
 }
-
-
 _WOULD: Final = {
     "restart": "is restarted by its supervisor",
     "restart_unit": "its unit is restarted",
@@ -35,8 +33,8 @@ def would(each: Json) -> str:
         return _WOULD.get(what, what)
     if what == "none":
         return "are left as they are"
-    tells = [] if what == "rewrite" else each.get("tells", [])
-    return "are written anew" + (f", told is {', '.join(show.text(one) for one in tells)}" if tells else "")
+    tells = [] if what == "rewrite" else [show.text(one.get("consumer")) for one in each.get("consumers", [])]
+    return "are written anew" + (f", told is {', '.join(tells)}" if tells else "")
 
 
 def took(last: Json | None) -> str:
@@ -65,13 +63,22 @@ def of_run(run: Json) -> str:
 
 
 def of_files(each: Json) -> str:
-    """Return why a generation is not the newest there is."""
+    """Return whether files are as they were rendered, the newest there is and known to their readers, and if not, why."""
+    found = [_generation(each)] if _generation(each) else []
+    found += [show.text(one) for one in each.get("drift", [])]
+    failed = [one for one in each.get("consumers", []) if one.get("due") and one.get("error")]
+    found += [f"FAILED to tell {show.text(one.get('consumer'))}: {show.text(one['error'])}" for one in failed]
+    return "; ".join(found) or "newest"
+
+
+def _generation(each: Json) -> str:
+    """Return why a generation is not the newest there is; nothing where it is."""
     if each.get("judging"):
         return "is being judged; the generation before is kept"
     if each.get("rolled_back"):
         return f"ROLLED BACK: {show.text(each['rolled_back'])}"
     if not each.get("stale"):
-        return "none"
+        return ""
     if each.get("on_rotate") == "none":
         return "a newer one exists (on_rotate = none)"
-    return "a newer one is due" + (f" ({show.text(each['error'])})" if each.get("error") else "")
+    return "a newer one is due" + (f"; FAILED: {show.text(each['error'])}" if each.get("error") else "")

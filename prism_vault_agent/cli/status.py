@@ -116,7 +116,7 @@ def _runs(status: Json) -> list[str]:
 def _files(status: Json) -> list[str]:
     """Return the table of rendered files."""
     told = show.table(
-        ("SCOPE", "FILES", "GENERATION", "AGE", "VERSIONS", "NEXT CHECK", "LAST ROTATION", "DRIFT", "LEASES", "ID"),
+        ("SCOPE", "FILES", "GENERATION", "AGE", "VERSIONS", "NEXT CHECK", "LAST ROTATION", "STATE", "LEASES", "ID"),
         [
             [
                 *(each.get(key) for key in ("scope", "files", "generation")),
@@ -124,7 +124,7 @@ def _files(status: Json) -> list[str]:
                 _versions(each),
                 f"within {show.age(each.get('next_check', 0))}",
                 rotation.took(each.get("last_rotation")),
-                each.get("drift") or rotation.of_files(each),
+                rotation.of_files(each),
                 [*_not_confirmed(each), *_leases(each)],
                 each.get("id"),
             ]

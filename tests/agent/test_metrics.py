@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from prism_vault_agent.agent.figures import figures as looked_up
 from prism_vault_agent.agent.metrics import BOUNDS, DESCRIBED, LOOKED_UP, PREFIX, Metrics
 from tests.agent.asking import command_line
 from tests.agent.rotating import noted, noted_rows
@@ -116,6 +117,7 @@ def test_what_is_stale_or_cannot_be_rendered_is_counted(made):
         made.stack.openbao.kv_put(f"secret/{name}", {"key": made.value(name, 2)})
         wait_until(lambda: now(made)[key("files", state="failed")] == 1, 60)
         assert now(made)[key("central_reachable")] == 0
+        assert "a newer one is due; FAILED: " in made.command("plan", name).stdout
     wait_until(lambda: now(made)[key("files", state="failed")] == 0, 60)
     wait_until(lambda: now(made)[key("central_reachable")] == 1)
 
@@ -143,6 +145,20 @@ def test_what_an_agent_before_gave_out_is_told_as_adopted(made):
         status_of(child)
 
 
+def test_the_oldest_the_last_and_what_failed_are_of_all(made):
+    """Ages and the next check are the highest of all runs and scopes; a run failed while its rotation did and is tried again."""
+    run = {"adopted": False, "stale": [], "left": "", "age": 5, "next_check": 9, "pending": True, "rotation_error": ""}
+    tried = {**run, "age": 70, "next_check": None, "rotation_error": "no supervisor"}
+    name = made.scope("figured")
+    made.render(name)
+    told = made.stack.agent.status()
+    (files,) = [each for each in told["files"] if each["scope"] == name]
+    told |= {"runs": [run, tried, {**tried, "pending": False}], "files": [{**files, "age": 80, "next_check": 14}]}
+    found = looked_up(told)
+    assert (found["runs_oldest_seconds"], found["next_check_seconds"], found["files_oldest_seconds"]) == (70, 14, 80)
+    assert found["runs_failed"] == 1
+
+
 def test_figures_name_nobody_and_nothing(made):
     """Neither a scope, a path, a directory, a purpose nor a value is in the figures of an agent that has them all."""
     made.stack.works()
@@ -164,8 +180,8 @@ def test_a_histogram_is_what_was_measured(seconds):
     metrics = Metrics()
     for each in seconds:
         metrics.stage("exec", "read", each)
-    looked_up = {each.name: dict.fromkeys(each.labels[0][1], 0.0) if each.labels else 0.0 for each in LOOKED_UP}
-    read = figures(metrics.exposition(looked_up))
+    nothing = {each.name: dict.fromkeys(each.labels[0][1], 0.0) if each.labels else 0.0 for each in LOOKED_UP}
+    read = figures(metrics.exposition(nothing))
     labels = {"mode": "exec", "stage": "read"}
     for bound in (*BOUNDS, math.inf):
         at_most = "+Inf" if bound == math.inf else str(bound)

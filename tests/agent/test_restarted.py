@@ -109,6 +109,24 @@ def test_how_long_it_took(made):
         assert int(after.removeprefix(counted)) == int(before.removeprefix(counted)) + 1
 
 
+def test_a_supervisor_that_takes_no_orders(made):
+    """A restart that its supervisor was not started for fails: it is tried again, and on the log, in status, plan and figures."""
+    scope = made.scope("unasked", rotate_limits=AT_ONCE)
+    with started(made, scope, "--supervise"):
+        (release,) = wait_until(lambda: runs(made, scope))
+        applied = made.stack.agent.log.count('"event": "config.applied"')
+        made.scope(scope, on_rotate="restart", rotate_limits=AT_ONCE)
+        wait_until(lambda: made.stack.agent.log.count('"event": "config.applied"') > applied, 30)
+        rotate(made, scope, 2)
+        (row,) = wait_until(lambda: noted_rows(made, "run_rotation_failed", release))
+        assert "does not wait for orders; start it with --on-rotate restart" in row["message"]
+        for command in (("status",), ("plan", scope)):
+            assert f"; FAILED: the supervisor of {release} does not wait for orders" in made.command(*command).stdout
+        assert "prism_vault_agent_runs_failed 1\n" in made.command("status", "--metrics").stdout
+        assert runs(made, scope) == [release], "it goes on"
+    wait_until(lambda: "prism_vault_agent_runs_failed 0\n" in made.command("status", "--metrics").stdout)
+
+
 def test_three_rotations_at_once(made):
     """F74: what comes within the least interval between two restarts is one restart, with the last value."""
     scope = made.scope("thrice", on_rotate="restart", rotate_limits={"min_interval": "8s"}, grace="2s")

@@ -69,7 +69,9 @@ def test_a_process_is_ended_after_its_files_are_new(made):
         assert made.file(name) == made.whole(name, 2)
         assert made.ended(audit_id) == "on_rotate"
         wait_until(lambda: noted(made, "run_rotated", audit_id), 30)
-        assert noted(made, "run_rotated", audit_id) == [f"{audit_id}: terminate, secret/{name}"]
+        (row,) = noted_rows(made, "run_rotated", audit_id)
+        assert row["message"] == f"{audit_id}: terminate, secret/{name}"
+        assert list(row["stages"]) == ["switched"] and 0 <= row["stages"]["switched"] < 30_000
         reasons = [event["fields"].get("reason") for event in made.stack.central.events(scope=name)]
         assert reasons.index("rotated") < reasons.index("on_rotate"), "the old generation was replaced before"
 
@@ -203,7 +205,8 @@ def test_plan_tells_what_is_done_later(made):
     page = made.command("plan", "planned").stdout
     assert "out there:" not in page
     rows = [line.split() for line in page.partition("later:\n")[2].splitlines()]
-    assert rows[1:] == [["planned", "all", "restart", "terminate"], ["planned", "KEY", "restart", "signal:INT"]]
+    assert rows[1:3] == [["planned", "all", "restart", "terminate"], ["planned", "KEY", "restart", "signal:INT"]]
+    assert "any other process is left as it is\n" in page
 
 
 def test_plan_tells_what_is_out_there_and_what_a_rotation_does_to_that(made):
@@ -215,7 +218,7 @@ def test_plan_tells_what_is_out_there_and_what_a_rotation_does_to_that(made):
         told = json.loads(made.command("plan", name, "--json").stdout)["given"]
         assert [(each["scopes"], each["pid"]) for each in told] == [([name], None), ([name], running.process.pid)]
         for each in told:
-            assert (each["versions"], each["adopted"], each["stale"]) == ({f"secret/{name}": 1}, False, False)
+            assert (each["versions"], each["adopted"], bool(each["stale"])) == ({f"secret/{name}": 1}, False, False)
             assert (each["at_rotation"], each["last_rotation"]) == ("signal:HUP", None)
             assert 0 <= each["age"] < 60 and 0 <= each["next_check"] <= 60
         page = made.command("plan", name).stdout.partition("out there:")[2]

@@ -144,12 +144,14 @@ def test_a_rotation_restarts_the_unit_where_its_scope_says_so(api):
     assert (api.credential(), api.host.pid(UNIT) == before) == (b"newer", False)
     assert [run["stale"] for run in api.held()] == [[], []]
 
-    def told() -> list[str]:
+    def told() -> list[dict[str, Any]]:
         found = [event["fields"] for event in api.host.central.events() if event["fields"].get("reason") == "run_rotated"]
-        return sorted(row["message"] for row in found)
+        return sorted(found, key=lambda row: row["message"])
 
     wait_until(lambda: len(told()) == 2, 60)
-    assert told() == sorted(f"{audit_id}: restart unit, secret/api" for audit_id in audit_ids)
+    rows = told()
+    assert [row["message"] for row in rows] == sorted(f"{audit_id}: restart unit, secret/api" for audit_id in audit_ids)
+    assert [list(row["stages"]) for row in rows] == [["switched"]] * 2 and all(row["stages"]["switched"] > 0 for row in rows)
     api.host.without(UNITS)
     api.host.systemctl("stop", HELPER)
 
