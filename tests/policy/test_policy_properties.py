@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Scopes = dict[ScopeName, Scope]
 NEEDS: dict[CallerKind, str] = {"agent": "run_ref", "worker": "job_id"}
 
-many = settings(max_examples=count(150, 10_000))
+many = settings(max_examples=count(100, 10_000))
 
 
 def matches(rule: CallerRule, caller: Caller) -> bool:

@@ -65,7 +65,7 @@ def weight(reaction: Reaction) -> int:
     return STRONGEST_FIRST.index(reaction.does)
 
 
-@settings(max_examples=count(300, 20_000), deadline=None)
+@settings(max_examples=count(150, 20_000), deadline=None)
 @given(st.lists(SCOPES, min_size=1, max_size=3, unique_by=lambda each: each.name), CHANGED, CHANGED)
 def test_more_changes_are_never_a_weaker_reaction(scopes: list[Scope], some: set[str], more: set[str]):
     """What is done for several paths is the strongest of what is done for each; what did not change says nothing."""
@@ -78,7 +78,7 @@ def test_more_changes_are_never_a_weaker_reaction(scopes: list[Scope], some: set
     assert (at_rotation(scopes, held, some) == NOTHING) or some & unpinned
 
 
-@settings(max_examples=count(300, 20_000), deadline=None)
+@settings(max_examples=count(150, 20_000), deadline=None)
 @given(SCOPES, CHANGED)
 def test_it_is_what_somebody_wrote_about_what_changed(scope: Scope, changed: set[str]):
     """Each variable that changed says its own word, or else the scope's; the strongest of these is done."""
@@ -89,7 +89,7 @@ def test_it_is_what_somebody_wrote_about_what_changed(scope: Scope, changed: set
     assert at_rotation([scope], scope.bindings, changed) == strongest(meant)
 
 
-@settings(max_examples=count(300, 20_000), deadline=None)
+@settings(max_examples=count(150, 20_000), deadline=None)
 @given(st.lists(SCOPES, max_size=3, unique_by=lambda each: each.name), st.none() | CHANGED)
 def test_a_revocation_is_never_weaker_than_what_is_written(scopes: list[Scope], paths: set[str] | None):
     """The strongest word about what is revoked is done; where nobody says anything processes are ended."""

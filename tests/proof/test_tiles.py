@@ -33,8 +33,8 @@ def _check_consistency(old: int, new: int) -> None:
 
 
 def test_every_proof_of_a_small_tree_is_as_defined():
-    """For all sizes up to 130, each proof is the defined one, and verifies."""
-    for size in range(1, 131):
+    """For all sizes up to 66 (130 at full length), each proof is the defined one, and verifies."""
+    for size in range(1, count(66, 130) + 1):
         assert tiles.root_of(size, STORED.fetch) == DEFINED.root(0, size)
         for index in range(size):
             _check_inclusion(index, size)
