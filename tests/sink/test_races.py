@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +15,6 @@ from tests.sink.contents import NAMES, render
 from tests.support.as_user import NOBODY, in_child, prefix
 from tests.support.attackers import INSIDE, READER, STRANGER, STRANGERS_UID, SWAPPER, WATCHER, beside
 from tests.support.soak import count
-
-if TYPE_CHECKING:
-    pass
 
 pytestmark = pytest.mark.soak
 

@@ -51,11 +51,16 @@ class Filed:
 
     def scope(self, name: str, **more: Any) -> str:
         """Make a scope with a secret of its own and a file, and have the agent know it; return its name."""
-        self.stack.openbao.kv_put(f"secret/{name}", {"key": self.value(name, 1)})
-        self.stack.agent.scope(name, {"KEY": f"vault://secret/{name}#key"}, **{"files": [SYSTEMD], **more})
+        return self.scopes(name, **more)[0]
+
+    def scopes(self, *names: str, **more: Any) -> list[str]:
+        """Make several such scopes, which the agent reads at once; return their names."""
+        for name in names:
+            self.stack.openbao.kv_put(f"secret/{name}", {"key": self.value(name, 1)})
+            self.stack.agent.scope(name, {"KEY": f"vault://secret/{name}#key"}, **{"files": [SYSTEMD], **more})
         self.reload()
-        wait_until(lambda: name in [scope["name"] for scope in self.stack.agent.status()["scopes"]])
-        return name
+        wait_until(lambda: {*names} <= {scope["name"] for scope in self.stack.agent.status()["scopes"]})
+        return list(names)
 
     def reload(self) -> None:
         """Have the agent read its configuration."""

@@ -49,7 +49,8 @@ def device(target: Path, _victim: Path) -> None:
 def test_t12_what_is_planted_is_replaced(made, where):
     """Whatever has the name of a scope's directory or of its file is replaced; the victim is as it was, and nothing waits."""
     kinds = PLANTED if os.geteuid() else {**PLANTED, "device": device}
-    names = {kind: made.scope(f"planted-{where}-{kind.replace(' ', '-').lower()}") for kind in kinds}
+    scopes = made.scopes(*(f"planted-{where}-{kind.replace(' ', '-').lower()}" for kind in kinds))
+    names = dict(zip(kinds, scopes, strict=True))
     victims = {kind: made.top / f"victim-of-{name}" for kind, name in names.items()}
     for kind, name in names.items():
         target = made.top / name / "web.env" if where == "file" else made.top / name
