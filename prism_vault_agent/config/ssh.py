@@ -30,10 +30,14 @@ def _principal(value: str) -> str:
 
 
 class SshEntry(Section):
-    """An SSH certificate for a key pair that is made for each release. References name its parts: `vault://ssh/sign/ROLE#KEY`."""
+    """An SSH certificate for a pair of Ed25519 keys that is made for each release. References name its parts: `vault://ssh/sign/ROLE#KEY`."""
 
     principals: Annotated[list[Annotated[str, AfterValidator(_principal)]], Field(min_length=1)] = Field(
         description="Whom it names: users to log in as, or names of the host."
+    )
+    key_type: Literal["ed25519"] = Field(
+        "ed25519",
+        description="Type of the keys: no other is made. For another make the pair there, with `ssh-keygen`.",
     )
     cert_type: Literal["user", "host"] = Field("user", description="What it is for.")
     extensions: dict[Text, str] | None = Field(

@@ -51,7 +51,7 @@ def understand(place: Place, answer: Answer, wanted: SshCertificate) -> tuple[di
     """
     if answer.status == 400:
         told = f"the engine refuses {place} (400)"
-        raise ConfigError(told, mend="check principals, extensions and ttl against the engine's role")
+        raise ConfigError(told, mend="check principals, extensions and ttl against the engine's role; it must allow Ed25519 keys")
     data, lease = leased.understand(place, answer)
     signed = fields.text(data, "signed_key")
     found = openssh.says(signed)

@@ -85,14 +85,17 @@ def test_a_file_is_cleared_at_the_end_of_its_lease_where_nothing_replaces_it(mad
 
 
 def test_a_rotation_ordered_by_central_makes_another_user(made):
-    """``central rotate`` of the path of a leased secret renders its files anew, with another user."""
-    name = made.scope("ordered", grace="1s")
+    """``central rotate`` of the path of a leased secret renders its files anew; the user of before lives on for its ``grace``."""
+    name = made.scope("ordered", grace="1h")
     made.filed.render(name)
     path = made.filed.top / name / "db.json"
     before = path.read_text()
     made.central("rotate", f"vault://database/creds/{name}", "--reason", "test")
     wait_until(lambda: path.read_text() != before, 60)
-    made.becomes(name, 1)
+    assert made.filed.stack.agent.exec("--timeout", "60s", "--scope", name, "--", "/bin/true").returncode == 0
+    made.becomes(name, 2)  # what was given back later is gone
+    for user in (json.loads(before), json.loads(path.read_text())):
+        assert made.logs_in(user["DB_USER"], user["DB_PASSWORD"])
     made.filed.command("clear", name)
 
 

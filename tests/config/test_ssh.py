@@ -59,14 +59,15 @@ def test_it_lives_a_day_and_no_longer_than_its_scope_says(tmp_path, more, second
         ('principals = ["a"]\nca = ["ssh-ed25519 short"]', "is not a public key of SSH"),
         ('principals = ["a"]\nca = ["cert-authority"]', "is not a public key of SSH"),
         ('principals = ["a"]\nttl = "8000h"', "is not the life of a lease"),
-        ('principals = ["a"]\nkey_type = "rsa"', "is not a known key"),
+        ('principals = ["a"]\nkey_type = "rsa"', "write 'ed25519'"),
+        ('principals = ["a"]\nkey = "rsa"', "is not a known key"),
     ],
 )
 def test_what_no_engine_can_be_asked_for_is_told(tmp_path, entry, told):
     """A certificate for everybody, for two in one word, or of an authority that is none is an error of the configuration."""
     with pytest.raises(ConfigError) as refused:
         scope(tmp_path, entry + "\n")
-    assert told in refused.value.message and "ssh" in refused.value.message
+    assert told in refused.value.line() and "ssh" in refused.value.message
 
 
 def test_a_certificate_that_nobody_binds_is_told(tmp_path):
