@@ -3,12 +3,14 @@
 import _socket
 
 # What the supervisor tells: the number of a signal to pass on; to start the command, quietly or aloud, and after which release;
-# to end it within its grace; that it runs, and the number of the last change it read.
+# to end it within its grace; that it runs, and the number of the last change it read; with the same number, that it runs and asks
+# whether it should.
 GO = b"\xff"
 QUIET = b"q"
 ALOUD = b"a"
 STOP = b"\xfe"
 AWAKE = b"\0"
+WOKEN = b"\xfd"
 # What it is told: the terms of the release, just before the command is one; that the command stopped, with the signal and its
 # process id in four bytes; that it was continued, with the number of this change, modulo 256; that its group was sent a signal
 # that ends; that it ended, with the status of waitpid(2) in four bytes.

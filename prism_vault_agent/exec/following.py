@@ -20,7 +20,7 @@ class Supervisor:
     ``terms`` are those of the present start, once there are; ``release`` is its name, or that of the start before. ``asked`` is
     the signal by which it was last asked to end, else 0, and ``asked_at`` when. ``ordered``: it is being ended because the agent
     ordered to start it anew, or is not there and what the command has is ``over``. ``waiting``: it was said that the command
-    cannot be started for now. ``bereft`` is the status without a lifeline.
+    cannot be started for now. ``bereft`` is the status without a lifeline, ``change`` the last one that it told.
     """
 
     __slots__ = (
@@ -29,6 +29,7 @@ class Supervisor:
         "asked_at",
         "began",
         "bereft",
+        "change",
         "lifeline",
         "ordered",
         "orders",
@@ -57,6 +58,7 @@ class Supervisor:
         self.asked = 0
         self.asked_at = self.began = 0.0
         self.bereft = 0
+        self.change = b"\0"
         self.running = self.ordered = self.over = self.waiting = False
         self.poll = select.poll()
         self.orders = Orders(agents, self.poll)
@@ -170,23 +172,43 @@ class Supervisor:
         elif kind == channel.SENT:
             self.asked, self.asked_at = what[0], time.monotonic()
         elif kind == channel.CONTINUED:
+            self.change = what
             channel.tell(self.lifeline, channel.AWAKE + what)
-        elif tree.is_stopped(command := int.from_bytes(what[1:], "little")):
-            could, _ = self._stop_beside(command, what[0])
-            if not could:
-                channel.tell(self.lifeline, bytes([_signal.SIGCONT]))
+        else:
+            self._stop(what[0], int.from_bytes(what[1:], "little"))
         return None
+
+    def _stop(self, number: int, command: int) -> None:
+        """Stop as the command has, by this signal, unless it has gone on since."""
+        if not tree.is_stopped(command):
+            return
+        could, alone = self._stop_beside(command, number)
+        if not could:
+            channel.tell(self.lifeline, bytes([_signal.SIGCONT]))
+        elif not alone:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Ask whether the command is stopped all the same: we were woken because it ran, or was thought to.
+
+        To stop again without that would be too soon: the lifeline, which has yet to tell what has happened, would wake us once
+        more, and a shell that sees that takes for running what is stopped, and does not continue it.
+        """
+        channel.tell(self.lifeline, channel.WOKEN + self.change)
 
     def _pass_on(self, each: kernel.Signal) -> None:
         """Pass a signal on, unless it is meant for us: our child's changes, its waking us, an agent, an end without a command."""
         if each.number == _signal.SIGCHLD and not each.sender:
-            if self._lifeline_stopped() and tree.is_stopped(self.watcher):  # the whole group was, and the command with it
+            alone = not self._lifeline_stopped()
+            while not alone and tree.is_stopped(self.watcher):  # the whole group was, and the command with it
                 _, alone = self._stop_beside(self.watcher, _signal.SIGSTOP)
                 if alone:
                     posix.kill(self.watcher, _signal.SIGCONT)
         elif each.number == _signal.SIGIO and not each.sender and self.orders.came():
             return
-        elif each.number != _signal.SIGCONT or each.sender != self.watcher:
+        elif each.number == _signal.SIGCONT and each.sender == self.watcher:
+            self._ask()
+        else:
             if each.number in _ASKING or (each.number == _signal.SIGHUP and not self.running):
                 self.asked, self.asked_at = each.number, time.monotonic()
             channel.tell(self.lifeline, bytes([each.number]))

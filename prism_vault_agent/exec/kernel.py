@@ -8,6 +8,7 @@ import sys
 import time
 
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
 MCL_ALL = 7  # what is there, what comes, and only once it is touched: mlockall(2)
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SFD_NONBLOCK = 0o4000  # bits/signalfd.h, as below
@@ -54,6 +55,11 @@ def read_signals(descriptor: int) -> list[Signal]:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER). Raises ``OSError``."""
     _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def set_name(name: bytes) -> None:
+    """Give this process another name in ``comm``, of at most 15 bytes. Raises ``OSError``."""
+    _call("prctl", PR_SET_NAME, name, 0, 0, 0)
 
 
 def close_memory() -> None:

@@ -21,6 +21,7 @@ from prism_vault_agent.exec.channel import (
     STOP,
     STOPPED,
     TERMS,
+    WOKEN,
     Terms,
     hear,
     tell,
@@ -53,6 +54,7 @@ class Lifeline:
     """The state of this process. ``waking``: the supervisor is to be continued wherever it is stopped.
 
     It is, until it says that it has read the last of our ``changes``: it may be about to stop, and not have done so yet.
+    ``stopped``: how it was told that the command has stopped, nothing while it runs.
     ``deadline``: when what is left is killed (CLOCK_MONOTONIC seconds), if that is known.
     """
 
@@ -88,7 +90,7 @@ class Lifeline:
         self.terms = -1
         self.grace = GRACE
         self.deadline: float | None = None
-        self.stopped = self.waking = False
+        self.stopped, self.waking = b"", False
         self.changes = 0
         self.signals = kernel.signal_descriptor()
         kernel.adopt_orphans()
@@ -107,26 +109,23 @@ class Lifeline:
             if self.terms >= 0:
                 self._read_terms()
             self._end_the_rest(self.status)
-            if self.again and self.stopped:
+            if self.stopped:
                 self._continued()
             tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
             if not self.again:
                 break
-        self.waking |= self.stopped
         while self.waking:
             self._step()  # until it has ended
         kernel.exit_now(0)
 
     def _start(self, how: bytes) -> None:
         terminal_of = (self.command or self.group) if self.own_group else 0
-        self.status, self.deadline, self.stopped = None, None, False
+        self.status, self.deadline, self.stopped = None, None, b""
         self.command, self.terms = self.starting.start((self.channel.fileno(), self.signals), terminal_of, how)
         if self.own_group and self.again:
             join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
         self.poll.register(self.terms, select.POLLIN)
-        own_name = posix.open("/proc/self/comm", posix.O_WRONLY | posix.O_CLOEXEC)
-        posix.write(own_name, _NAME)
-        posix.close(own_name)
+        kernel.set_name(_NAME)
 
     def _read_terms(self) -> None:
         """Read what the command says just before it is one; let its descriptors be its own where it is started only once."""
@@ -176,6 +175,10 @@ class Lifeline:
         if told[:1] == AWAKE:
             if told[1] == self.changes and (self.status is None or self.again):
                 self.waking = False
+        elif told[:1] == WOKEN:
+            self._reap()
+            if self.stopped and self.status is None and told[1] == self.changes:
+                tell(self.channel, self.stopped)
         elif told == STOP:
             if self.status is None:
                 self.deadline = time.monotonic() + self.grace
@@ -193,7 +196,7 @@ class Lifeline:
                 continue
             if each.number in _ENDING:
                 tell(self.channel, SENT + bytes([each.number]))
-            if each.number == _signal.SIGCONT:
+            if each.number == _signal.SIGCONT and not (self.stopped and tree.is_stopped(self.command)):
                 self._continued()  # the supervisor may have stopped because we were stopped
             if self.own_group or self.status is not None:
                 continue
@@ -218,15 +221,15 @@ class Lifeline:
             if posix.WIFSTOPPED(status):
                 if self.stopped:
                     self._continued()  # for a moment: whoever waits for the supervisor must see it go on and stop again
-                self.stopped = True
-                tell(self.channel, STOPPED + bytes([posix.WSTOPSIG(status)]) + pid.to_bytes(4, "little"))
+                self.stopped = STOPPED + bytes([posix.WSTOPSIG(status)]) + pid.to_bytes(4, "little")
+                tell(self.channel, self.stopped)
             elif posix.WIFCONTINUED(status):
                 self._continued()
             else:
                 self.status = status
 
     def _continued(self) -> None:
-        self.stopped, self.waking = False, True
+        self.stopped, self.waking = b"", True
         self.changes = (self.changes + 1) % 256
         tell(self.channel, CONTINUED + bytes([self.changes]))
 

@@ -12,17 +12,14 @@ BY_TERMINAL = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 def stop_beside(stopped: int, number: int, descriptors: tuple[int, ...]) -> tuple[bool, bool]:
     """Stop by this signal as a process below us has, until it runs or somebody continues us.
 
-    Return whether the kernel stopped us, and whether it was us that were continued, whatever that process does.
+    Return whether the kernel stopped us, and whether it was us that were continued, whatever that process does. Where it was
+    not, that process has run, or may have, and may have stopped since.
     """
-    while True:
-        alarm = Alarm(stopped, tree.switches(stopped), descriptors)
-        # Once more, as late as can be: a shell that sees us stop takes the terminal from a job that it has just let go on.
-        still = tree.is_stopped(stopped)
-        could = not still or _stop(number)
-        if not alarm.rang() and still:
-            return could, True
-        if not tree.is_stopped(stopped):
-            return could, False
+    alarm = Alarm(stopped, tree.switches(stopped), descriptors)
+    # Once more, as late as can be: a shell that sees us stop takes the terminal from a job that it has just let go on.
+    still = tree.is_stopped(stopped)
+    could = not still or _stop(number)
+    return could, not alarm.rang() and still
 
 
 def _stop(number: int) -> bool:
