@@ -85,6 +85,7 @@ class CentralLog:
         receipt = check_success(answer, resolution)
         if refusal := self._witness.refusal:  # found while central was asked
             raise refusal
+        self.leases.still(resolution.reservation)  # the host may have slept meanwhile
         return receipt
 
     def fail(self, reservation: Reservation, error: BaseException) -> None:

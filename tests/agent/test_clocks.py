@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pytest
 
 from prism_vault_agent.agent.leases.child import now as boottime
 from tests.support.clocks import Clocks
-from tests.support.fault_proxy import Fault, always
+from tests.support.fault_proxy import Fault, always, times, with_kind
 from tests.support.leased import Leased, leased
 from tests.support.waiting import wait_until
 
@@ -131,17 +132,30 @@ def test_f96_what_ended_before_an_agent_is_there_again_is_gone_before_it_answers
     made.becomes(ended, 0)
 
 
-def test_f96_what_ended_while_the_host_slept_is_taken_back_before_anything_is_given(made, clocks):
-    """After an hour of sleep a lease of half an hour has ended: the run and the file are gone at once, without the provider."""
+def test_f96_what_ended_while_the_host_slept_is_taken_back_and_never_given(made, clocks):
+    """After an hour of sleep a lease of half an hour has ended: the run and the file are gone at once, without the provider.
+
+    What was about to be given when the host fell asleep, recorded already, is not given, and the log says so.
+    """
     name = made.scope("asleep", role=("30m", "30m"), grace="1s")
     made.filed.render(name)
-    rendered = made.filed.told(name)["id"]
+    stack = made.filed.stack
+    rendered, recorded = made.filed.told(name)["id"], threading.Event()
     with made.running(name) as child:
         audit_id = made.told(child.pid)["id"]
-        with made.filed.stack.to_openbao.failing(always(Fault("reset"))):
-            clocks.set(boot=HOUR)
-            child.wait(30)
-            wait_until(lambda: not (made.filed.top / name / "db.json").exists())
+        held, since = Fault("answer", forwarded=True, until=recorded), len(stack.to_central.seen)
+        with stack.to_central.failing(times(1, held, with_kind("success"))):
+            late = stack.agent.spawn("--scope", name, "--run-ref", "late", "--", "echo", "given")
+            wait_until(lambda: any(map(with_kind("success"), stack.to_central.seen[since:])))
+            with stack.to_openbao.failing(always(Fault("reset"))):
+                clocks.set(boot=HOUR)
+                recorded.set()
+                said, why = late.communicate(timeout=60)
+                child.wait(30)
+                wait_until(lambda: not (made.filed.top / name / "db.json").exists())
+    assert (late.returncode, said) == (75, "") and "a lease ended before its values could be released" in why
+    (reservation,) = {row["reservation"] for row in stack.rows() if row.get("run_ref") == "late"}
+    assert made.filed.ended(f"pva_{reservation}") == "not_delivered"
     assert made.filed.ended(audit_id) == "lease_expired"
     assert made.filed.ended(rendered) == "lease_expired"
     made.becomes(name, 0)

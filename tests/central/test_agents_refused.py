@@ -11,7 +11,7 @@ import pytest
 from prism_vault_agent.audit.event import new_id
 from prism_vault_agent.central.access.identity import Identity
 from prism_vault_agent.central.access.permission import NEEDS
-from prism_vault_agent.central.access.refusals import AGAIN_AFTER, Refusals
+from prism_vault_agent.central.access.refusals import AGAIN_AFTER, MOST, Refusals
 from prism_vault_agent.central.log.store import StorageError
 from tests.central.access import RULE, made, put
 from tests.central.host import OPEN, Host
@@ -178,3 +178,24 @@ def test_a_refusal_that_could_not_be_recorded_is_tried_again():
 
     assert len(written) == 8
     assert len(set(written)) == 4
+
+
+def test_who_is_refused_under_many_names_does_not_fill_the_log():
+    """Within a minute a thousand refusals are recorded and remembered, whatever their names; afterwards as many again."""
+    written: list[str] = []
+    clock = [0.0]
+
+    class Writer:
+        async def do(self, work: Any) -> None:
+            written.append(work.keywords["what"])
+
+    async def script() -> None:
+        refusals = Refusals(Writer(), lambda: clock[0])  # type: ignore[arg-type] # as above
+        one = Identity("one", "agent", "one", frozenset())
+        for clock[0] in (0.0, AGAIN_AFTER):
+            for number in range(MOST + 100):
+                await refusals.record(one, f"a release of installation {number}", "name_held")
+
+    asyncio.run(script())
+
+    assert len(written) == 2 * MOST

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from prism_vault_agent.central.log.writer import Writer
 
 AGAIN_AFTER: Final = 60.0
+# How many are recorded within that time: who is refused may choose by what it is known.
+MOST: Final = 1_000
 
 
 class Refusals:
@@ -30,9 +32,13 @@ class Refusals:
         self._recorded: dict[tuple[str, str, str], float] = {}
 
     async def record(self, who: Identity, what: str, reason: str) -> None:
-        """Record that ``who`` may not do ``what``, a method and a route; where the log does not take it, the next time."""
+        """Record that ``who`` may not do ``what``; where the log does not take it, or has taken so many, the next time."""
         key, now = (who.by, who.name, what), self._clock()
         if now < self._recorded.get(key, now):
+            return
+        if len(self._recorded) >= MOST:
+            self._recorded = {known: until for known, until in self._recorded.items() if until > now}
+        if len(self._recorded) >= MOST:
             return
         self._recorded[key] = now + AGAIN_AFTER  # before it is written, so that many at once are one
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -61,27 +62,33 @@ class Names:
         await self._refusals.record(identity, f"a release {who}", refusal.reason)
 
     async def run(self) -> None:
-        """Keep names until cancelled."""
-        log, failed = structlog.get_logger("names"), False
+        """Keep names until cancelled: all of them every few seconds, at once those of hosts of which somebody came or left."""
+        log, failed, again = structlog.get_logger("names"), False, 0.0
         while True:
             self._news.clear()
+            due = time.monotonic() >= again
+            again = time.monotonic() + AGAIN_SECONDS if due else again
             try:
-                await self._keep()
+                await self._keep(everybodys=due)
                 failed = False
             except (StorageError, Busy) as error:
                 if not failed:
                     log.error("names_unkept", cause=str(error))
                 failed = True
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_SECONDS):
+                async with asyncio.timeout(again - time.monotonic()):
                     await self._news.wait()
 
-    async def _keep(self) -> None:
-        left, self._left = self._left, set()
-        left -= {each.sender for each in self._here if each.sender is not None}
+    async def _keep(self, *, everybodys: bool) -> None:
+        self._left -= {each.sender for each in self._here if each.sender is not None}
+        left = frozenset(self._left)
         if left:
             await self._writer.do(partial(_leave, senders=left))
-        waiting = sorted(self._here, key=lambda each: each.sender or ())
+            self._left -= left
+        new = {each.sender for each in self._here if each.sender is not None and not each.stands}
+        hosts = {sender.host for sender in left | new}
+        waiting = [each for each in self._here if each.sender is not None and (everybodys or each.sender.host in hosts)]
+        waiting.sort(key=lambda each: each.sender or ())
         for start in range(0, len(waiting), IN_ONE_TRANSACTION):
             await self._turn(waiting[start : start + IN_ONE_TRANSACTION])
 
