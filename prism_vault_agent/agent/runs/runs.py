@@ -46,7 +46,7 @@ class Runs:
     def __init__(self, cleared: Callable[[Reservation, str, int | None], None], records: RunRecords, helper: str = "") -> None:
         """Tell ends to ``cleared``: of what, why, and for which signal of central's. What is out there is in ``records``.
 
-        ``helper`` signals other users' processes where the agent may not; ``on_revoke`` is what scopes say of paths (None: all).
+        ``helper`` signals other users' processes where the agent may not.
         """
         self.records = records
         # Told of each run that is ended, and why, before it is.
@@ -61,6 +61,7 @@ class Runs:
         self._pause = LOOK_FIRST
         self._left: dict[Run, str] = {}
         self._following = Following()
+        # What the scopes of a render say about these of its paths; None: all of them.
         self.on_revoke: Callable[[Render, Collection[str] | None], Reaction] = lambda _render, _paths: TERMINATE
         self.note: Callable[[str, str], None] = lambda _reason, _message: None
 

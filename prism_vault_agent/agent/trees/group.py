@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from prism_vault_agent.agent.trees import cgroupfs
+from prism_vault_agent.agent.trees.descriptors import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,16 +52,7 @@ class Group:
 
     def descriptors(self) -> Iterator[int]:
         """Iterate over descriptors of the processes in it, each good until the next."""
-        for pid in cgroupfs.members(self.directory):
-            try:
-                descriptor = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                if self._has(pid):  # still: the number was not another process's when it was opened
-                    yield descriptor
-            finally:
-                os.close(descriptor)
+        return opened(cgroupfs.members(self.directory), self._has)
 
     def kill(self) -> bool:
         """Have the kernel kill all of it, and what it forks meanwhile (cgroup.kill, Linux 5.14); tell whether it does. Blocks."""

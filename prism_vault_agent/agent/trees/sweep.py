@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prism_vault_agent.agent.began import began
 from prism_vault_agent.agent.trees.cgroupfs import members
+from prism_vault_agent.agent.trees.descriptors import opened
 from prism_vault_agent.agent.trees.unit import invocation
 
 if TYPE_CHECKING:
@@ -98,16 +99,8 @@ class Sweep:
     def descriptors(self) -> Iterator[int]:
         """Look anew, and iterate over descriptors of all that are known and live, each good until the next."""
         self._look()
-        for pid, started in self.known.items():
-            try:
-                descriptor = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                if is_alive(pid, started):  # still: the number was not another process's when it was opened
-                    yield descriptor
-            finally:
-                os.close(descriptor)
+        known = dict(self.known)
+        return opened(known, lambda pid: is_alive(pid, known[pid]))
 
     def kill(self) -> bool:
         """Nobody but us kills these: False."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prism_vault_agent.agent.front.cgroup import unit_of
 from prism_vault_agent.agent.trees import cgroupfs, hierarchy
+from prism_vault_agent.agent.trees.descriptors import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,16 +32,7 @@ class Holding:
 
     def descriptors(self) -> Iterator[int]:
         """Iterate over descriptors of all processes of the unit, each good until the next."""
-        for pid in self._processes():
-            try:
-                descriptor = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                if unit(pid) == self.unit:  # still: the number was not another process's when it was opened
-                    yield descriptor
-            finally:
-                os.close(descriptor)
+        return opened(self._processes(), lambda pid: unit(pid) == self.unit)
 
     def kill(self) -> bool:
         """Have the kernel kill all of them by the unit's control group, where it does; else return False."""
