@@ -85,13 +85,11 @@ class Lifeline:
         self.own_group = own_group
         self.supervisor = posix.getppid()
         self.group = posix.getpgrp()
-        self.command = 0
+        self.command, self.terms, self.changes = 0, -1, 0
         self.status: int | None = 0
-        self.terms = -1
         self.grace = GRACE
         self.deadline: float | None = None
         self.stopped, self.waking = b"", False
-        self.changes = 0
         self.signals = kernel.signal_descriptor()
         kernel.adopt_orphans()
         self.poll = select.poll()
