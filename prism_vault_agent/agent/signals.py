@@ -135,6 +135,7 @@ class Signals:
             log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(runs), files=len(files))
             for each in files:  # of what is leased there is no newer version to be found: another is made
                 each.outdated |= leased(each.render, f"signal {heard.id}")
+                each.retry_at = 0.0
             for run in runs:
                 self._rotation.ordered(run)
             if runs or files:

@@ -177,7 +177,7 @@ class Watch:
         for path, version, how in answer["withdrawn"]:
             self._withdrawn(path, version, how, held[path][version])
         for rendered in self._files:
-            rendered.outdated |= outdated.newer(rendered.render, answer["newest"])
+            rendered.note(outdated.newer(rendered.render, answer["newest"]))
         self._rotation.newest(answer["newest"])
         return int(answer["requests"])
 

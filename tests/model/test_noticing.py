@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,20 @@ class Asked(World):
             return answer(method, path, *rest)
 
         self.provider.request = request  # type: ignore[method-assign, assignment]  # it is looked at here
+
+    @property
+    def pauses(self) -> list[float]:
+        """How long the agent said that it waits after each render of files that failed, in seconds."""
+        told = [json.loads(line) for line in self.log.read_text().splitlines() if '"files.stale"' in line]
+        return [line["retry_in"] for line in told if line["scope"] == "web"]
+
+    def failing(self) -> None:
+        """Have files that cannot be rendered be due, until they have failed so often that they are tried every five minutes."""
+        self.central.denied = frozenset(("web",))
+        self.provider.write("secret/web")
+        before = len(self.pauses)
+        while self.pauses[before:][-1:] != [LONGEST]:
+            self.run(5.0)
 
     def gaps(self, name: str) -> list[float]:
         """Return the seconds between the questions about a path."""
@@ -84,3 +99,22 @@ def test_a_bad_secret_is_asked_for_ever_less_often_and_the_others_as_ever(world,
     del world.bad["secret/metadata/other"]
     world.run(LONGEST + 3 * POLL)
     assert world.gaps("other")[-1] <= POLL + 1.0
+
+
+def test_files_that_fail_are_tried_ever_less_often(world):
+    """The pauses between two attempts double up to five minutes, and what becomes newer meanwhile is tried within its poll."""
+    world.failing()
+    assert world.pauses == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0]
+    world.central.denied = frozenset()
+    world.provider.write("secret/web")
+    world.run(POLL + 5.0)
+    assert not world.outdated()
+
+
+def test_files_that_fail_are_tried_at_once_when_central_orders_it(world):
+    """A rotation that central orders is tried at once, though nothing is newer than what failed."""
+    world.failing()
+    world.central.denied = frozenset()
+    world.central.order("rotation", {"scope": "web"})
+    world.run(10.0)
+    assert not world.outdated()

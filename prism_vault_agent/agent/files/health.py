@@ -78,7 +78,7 @@ class Health:
     async def run(self) -> None:
         """Judge whatever is kept back for that, until cancelled; the next agent judges it anew."""
         try:
-            while True:
+            while await self._files.kept.any.wait():
                 await asyncio.sleep(LOOK_SECONDS)
                 for kept in self._files.kept:
                     name = kept.scope.name

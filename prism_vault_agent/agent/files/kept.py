@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Kept:
         self._ends = ends
         self._helper = helper
         self._kept: dict[ScopeName, Rendered] = {}
+        self.any = asyncio.Event()  # set while one is kept
 
     def __iter__(self) -> Iterator[Rendered]:
         """Iterate over them."""
@@ -65,10 +67,14 @@ class Kept:
     def add(self, rendered: Rendered) -> None:
         """Note that it is kept."""
         self._kept[rendered.scope.name] = rendered
+        self.any.set()
 
     def take(self, name: ScopeName) -> Rendered:
         """Return the one of a scope, which is kept no longer."""
-        return self._kept.pop(name)
+        kept = self._kept.pop(name)
+        if not self._kept:
+            self.any.clear()
+        return kept
 
     def drop(self, place: int, name: ScopeName, why: str, signal: int | None = None) -> str:
         """Take it away, and record that; return why it could not be, else nothing."""
@@ -81,5 +87,5 @@ class Kept:
             told = error.message if isinstance(error, CannotCreate) else os.strerror(error.errno or 0)
             log.critical("files.not_cleared", scope=name, why=told, message="of the generation before")
             return told
-        self._cleared(self._kept.pop(name).render.reservation, why, signal)
+        self._cleared(self.take(name).render.reservation, why, signal)
         return ""

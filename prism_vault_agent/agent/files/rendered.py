@@ -56,6 +56,12 @@ class Rendered:
         """Whether something is newer than it, and than what was rejected."""
         return bool(self.outdated.items() - self.rejected.items())
 
+    def note(self, marks: Marks) -> None:
+        """Take note of what is newer; that it was not yet known is reason to try at once, whatever failed before."""
+        if marks.items() - self.outdated.items():
+            self.outdated |= marks
+            self.retry_at = 0.0
+
     def failed(self, why: str, *, first: float, longest: float) -> None:
         """Note that rendering anew failed: it is tried again later, and ever less often."""
         self.error = why
