@@ -17,6 +17,7 @@ import structlog
 from prism_vault_agent.agent.kept import keep
 from prism_vault_agent.agent.outdated import leased
 from prism_vault_agent.audit.answers import of_central
+from prism_vault_agent.audit.event import SIGNAL_DONE, SIGNAL_RECEIVED
 from prism_vault_agent.audit.stream import Ahead
 from prism_vault_agent.audit.target import Target
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
@@ -150,7 +151,7 @@ class Signals:
         if not runs:
             self._answer(heard.id, found=cleared, ended=cleared - kept, failed=kept)
             return
-        self._audit.answer(heard.id, "signal_received", {"found": len(runs) + cleared})
+        self._audit.answer(heard.id, SIGNAL_RECEIVED, {"found": len(runs) + cleared})
         task = asyncio.create_task(self._end(heard.id, runs, cleared, kept, now=emergency, paths=target.paths))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -166,7 +167,7 @@ class Signals:
 
     def _answer(self, number: int, *, found: int = 0, ended: int = 0, failed: int = 0, message: str = "") -> None:
         counts = {"found": found, "ended": ended, "failed": failed}
-        self._audit.answer(number, "signal_done", counts, message=message, then=lambda _answer: self._answered(number))
+        self._audit.answer(number, SIGNAL_DONE, counts, message=message, then=lambda _answer: self._answered(number))
 
     def _answered(self, number: int) -> None:
         """Take note that central has our answer."""

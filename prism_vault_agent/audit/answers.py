@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from prism_vault_agent.audit.event import audit_id
+from prism_vault_agent.audit.event import NAMELESS, SUPERSEDED, audit_id
 from prism_vault_agent.errors import AuditUnavailable, Denied, PrismVaultError
 from prism_vault_agent.model import Receipt, ReservationId, Resolution
 
@@ -30,10 +30,6 @@ NOT_ATTEMPTED: Final = 424
 # The reasons of an answer that appends without proving it, and of one that proves something else.
 MISSING: Final = "receipt_missing"
 WRONG: Final = "receipt_wrong"
-# The reasons why an installation does not have its host's name: another one has it, or a later start of the same one.
-NAME_HELD: Final = "name_held"
-SUPERSEDED: Final = "superseded"
-NAMELESS: Final = frozenset((NAME_HELD, SUPERSEDED))
 # What to do where a log is not what it was.
 REFUSED: Final = "nothing is released until that is settled: see prism-vault witness show"
 

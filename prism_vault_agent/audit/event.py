@@ -29,6 +29,13 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 FIRST: Final = "0" * 64
+# What an agent's row about a signal says as its ``reason``: it has begun to do it, it has done it.
+SIGNAL_RECEIVED: Final = "signal_received"
+SIGNAL_DONE: Final = "signal_done"
+# Why central takes no release of an installation: another one has its host's name, or a later start of the same one.
+NAME_HELD: Final = "name_held"
+SUPERSEDED: Final = "superseded"
+NAMELESS: Final = frozenset((NAME_HELD, SUPERSEDED))
 Fields = dict[str, object]
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from prism_vault_agent.audit.answers import NAMELESS, nameless
+from prism_vault_agent.audit.answers import nameless
+from prism_vault_agent.audit.event import NAMELESS
 from prism_vault_agent.audit.installation import FILE, known
 from prism_vault_agent.audit.journal import private, sync_directory
 from prism_vault_agent.errors import AuditUnavailable, CannotCreate

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_vault_agent.audit.event import SIGNAL_DONE as DONE
+from prism_vault_agent.audit.event import SIGNAL_RECEIVED as RECEIVED
 from prism_vault_agent.central.config import OWN_HOST
-from prism_vault_agent.central.log.evidence import DONE, NAMED, RECEIVED, TOLD, About, Host, Release, hosts
+from prism_vault_agent.central.log.evidence import NAMED, TOLD, About, Host, Release, hosts
 
 NAMES = st.sampled_from(["h1", "h2", "h3"])
 EPOCHS = st.sampled_from(["e1", "e2"])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prism_vault_agent.audit.event import new_id
+from prism_vault_agent.audit.event import NAME_HELD, SUPERSEDED, new_id
 from prism_vault_agent.central.log import holding
-from prism_vault_agent.central.log.holding import HELD, SUPERSEDED, Sender
+from prism_vault_agent.central.log.holding import Sender
 from tests.central.host import Host
 from tests.central.own_log import OwnLog
 from tests.support.central import CentralProcess
@@ -100,12 +100,12 @@ def test_f98_a_second_installation_is_refused_and_that_is_told(site):
     with site.two.client() as client:
         before = client.get("/metrics").text
         assert first.asks() == ""
-        assert (second.asks(), second.asks()) == (HELD, HELD)
+        assert (second.asks(), second.asks()) == (NAME_HELD, NAME_HELD)
         assert first.asks() == ""
         after = client.get("/metrics").text
     (told,) = site.told()
 
-    assert f"installation {OTHER[:8]}" in told and site.name in told and HELD in told
+    assert f"installation {OTHER[:8]}" in told and site.name in told and NAME_HELD in told
     assert refused(after) - refused(before) == 2
     assert [event["kind"] for event in site.one.events(host=site.name)] == ["reserved", "admin", "reserved"]
 
@@ -127,7 +127,7 @@ def test_f98_what_ends_or_tells_is_taken_from_anybody(site):
     first, second = site.starts(ONE, OTHER)
     reservation = first.reserve(**first.more)
     assert first.end("success", reservation, names=["A"], leases=[]).status_code == 200
-    assert second.asks() == HELD
+    assert second.asks() == NAME_HELD
     assert second.send(second.make("denied")).status_code == 201
     assert second.clear(reservation)["status"] == 200
 
@@ -153,13 +153,13 @@ def test_f98_a_stream_keeps_the_name_until_it_is_closed(site):
         one = closing.enter_context(first.follows())
         assert standing(one) == ""
         other = closing.enter_context(second.follows())
-        assert standing(other) == HELD
-        assert second.asks() == HELD
+        assert standing(other) == NAME_HELD
+        assert second.asks() == NAME_HELD
         assert len(site.told()) == 1
         closing.pop_all()
         one.close()
         wait_until(lambda: standing(other) == "", 30)
-        assert (second.asks(), first.asks()) == ("", HELD)
+        assert (second.asks(), first.asks()) == ("", NAME_HELD)
         other.close()
 
 
@@ -168,8 +168,8 @@ def test_an_agent_that_names_no_installation_is_one_with_the_others_that_name_no
     old, new, older = site.starts("", ONE, "")
     assert (old.asks(), older.asks(), old.asks()) == ("", "", "")
     assert new.asks() == ""
-    wait_until(lambda: old.asks() == HELD)
-    assert (older.asks(), new.asks()) == (HELD, "")
+    wait_until(lambda: old.asks() == NAME_HELD)
+    assert (older.asks(), new.asks()) == (NAME_HELD, "")
 
 
 def test_a_release_without_an_agent_has_no_name_and_disturbs_none(site):
@@ -177,7 +177,7 @@ def test_a_release_without_an_agent_has_no_name_and_disturbs_none(site):
     elsewhere, agent, beside = site.starts(OTHER, ONE, ONE)
     assert elsewhere.asks(mode="direct") == ""
     assert agent.asks() == ""
-    wait_until(lambda: elsewhere.asks(mode="direct") == HELD)
+    wait_until(lambda: elsewhere.asks(mode="direct") == NAME_HELD)
     assert (beside.asks(mode="direct"), agent.asks()) == ("", "")
 
 
@@ -186,7 +186,7 @@ def test_a_free_name_is_given_once(site):
     with contextlib.ExitStack() as closing:
         starts = site.starts(*(secrets.token_hex(16) for _ in range(6)))
         streams = [closing.enter_context(each.follows()) for each in starts]
-        assert sorted(standing(stream) for stream in streams) == ["", *[HELD] * 5]
+        assert sorted(standing(stream) for stream in streams) == ["", *[NAME_HELD] * 5]
 
 
 def test_a_central_that_starts_anew_refuses_who_was_refused(site):
@@ -196,7 +196,7 @@ def test_a_central_that_starts_anew_refuses_who_was_refused(site):
         assert standing(stream) == ""
         site.one.restart()
     second.client.base_url = site.two.url
-    assert second.asks() == HELD
+    assert second.asks() == NAME_HELD
     with first.follows() as stream:
         assert standing(stream) == ""
 
@@ -222,7 +222,7 @@ def test_who_was_not_heard_of_is_gone_only_for_one_that_could_have_heard(databas
             (first, 0, True),
         ):
             log.store.run([partial(work, sender=sender, later=later, settled=settled)])
-    assert answers == ["", HELD, HELD, HELD, "", HELD]
+    assert answers == ["", NAME_HELD, NAME_HELD, NAME_HELD, "", NAME_HELD]
 
 
 def test_a_clock_that_was_set_is_believed_when_it_has_gone_on_for_a_while(monkeypatch):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from prism_vault_agent.audit.event import NAMELESS
 from prism_vault_agent.central.access.rate import Turns
 from prism_vault_agent.central.http.body import read_body
 from prism_vault_agent.central.http.problem import Problem
 from prism_vault_agent.central.log.answer import Answer
 from prism_vault_agent.central.log.append import append
-from prism_vault_agent.central.log.holding import REASONS, Refusal, Sender
+from prism_vault_agent.central.log.holding import Refusal, Sender
 from prism_vault_agent.central.log.incoming import LARGEST_EVENT, Event, Malformed, read
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class AppendRoutes:
                     reason=answer.reason,
                     audit_id=answer.audit_id,
                 )
-            if answer.reason in REASONS and isinstance(event, Event):
+            if answer.reason in NAMELESS and isinstance(event, Event):
                 sender = Sender(agent.host, event.epoch, event.fields.get("installation") or "")
                 await self._names.refused(agent, sender, Refusal(answer.reason, answer.message))
         return answers

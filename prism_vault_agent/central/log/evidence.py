@@ -11,16 +11,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from prism_vault_agent.audit.event import audit_id
+from prism_vault_agent.audit.event import SIGNAL_DONE, audit_id
 from prism_vault_agent.central.config import OWN_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# What the rows about a signal say as their ``reason``: central's own, and an agent's.
+# What central's own row about a signal says as its ``reason``.
 TOLD: Final = "signal_told"
-RECEIVED: Final = "signal_received"
-DONE: Final = "signal_done"
 # How many releases of a host are named in each state; all are counted.
 NAMED: Final = 20
 
@@ -106,7 +104,7 @@ def _answered(host: Host, row: About) -> None:
     """Take in what an agent says it did."""
     if host.received_at is None:
         host.received_at = row.received_at
-    if row.fields.get("reason") == DONE:
+    if row.fields.get("reason") == SIGNAL_DONE:
         host.done_at = row.received_at
         host.ended, host.failed = (_count(row.fields.get(name)) for name in ("ended", "failed"))
 

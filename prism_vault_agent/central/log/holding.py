@@ -31,10 +31,6 @@ MOST_ENDED: Final = 16
 # A clock that moved by more than this beside CLOCK_MONOTONIC was set.
 SET_MS: Final = 2_000
 
-HELD: Final = "name_held"
-SUPERSEDED: Final = "superseded"
-REASONS: Final = frozenset((HELD, SUPERSEDED))
-
 
 class Sender(NamedTuple):
     """Who speaks in a host's name: which start (32 hex digits) of which installation (the same, or empty where it names none)."""

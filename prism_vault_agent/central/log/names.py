@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from prism_vault_agent.central.log.holding import HELD, Refusal, Sender, leave, renew
+from prism_vault_agent.audit.event import NAME_HELD
+from prism_vault_agent.central.log.holding import Refusal, Sender, leave, renew
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
 
@@ -99,7 +100,7 @@ class Names:
                 structlog.get_logger("names").warning(
                     "name_refused", host=follower.sender.host, installation=follower.sender.installation, reason=refusal.reason
                 )
-                if refusal.reason == HELD:  # a stream that a start before has left half open is no cause for alarm
+                if refusal.reason == NAME_HELD:  # a stream that a start before has left half open is no cause for alarm
                     await self.refused(follower.identity, follower.sender, refusal)
             follower.stand(refusal)
 
