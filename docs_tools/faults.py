@@ -88,9 +88,9 @@ PROCESS: Final = {
     70: ("1,000 orphans", "no zombie", "supervise/test_tree.py"),
     71: ("the thread that started a command ends", "the command lives on", "agent/test_child_faults.py"),
     72: (
-        "no such command, not executable, too many arguments",
-        "127, 126, 78; never a value in the line",
-        "supervise/test_ends.py exec/test_budget.py exec/test_become.py",
+        "no such command, not executable, too many arguments, no further process",
+        "127, 126, 78, 75; never a value in the line",
+        "supervise/test_ends.py supervise/test_shortage.py exec/test_budget.py exec/test_become.py",
     ),
     73: ("much output, closed standard descriptors", "nothing copied, nothing different", "supervise/test_handed_over.py"),
     74: (

@@ -26,7 +26,10 @@ class Alarm:
         """
         supervisor = posix.getpid()
         self._reading, writing = posix.pipe()
-        self._child = posix.fork()
+        try:
+            self._child = posix.fork()
+        except OSError:
+            self._child = -1  # there is no process to be had: the lifeline wakes us, if later
         if self._child == 0:
             try:
                 for descriptor in (*unneeded, self._reading):
@@ -38,8 +41,9 @@ class Alarm:
 
     def rang(self) -> bool:
         """End it, and tell whether it was this that woke us."""
-        posix.kill(self._child, _signal.SIGKILL)
-        posix.waitpid(self._child, 0)
+        if self._child > 0:
+            posix.kill(self._child, _signal.SIGKILL)
+            posix.waitpid(self._child, 0)
         rang = bool(posix.read(self._reading, 1))
         posix.close(self._reading)
         if rang:

@@ -53,7 +53,12 @@ def start(options: "ExecOptions", become: "Callable[[float], int]", started: flo
         return become(started)
     from prism_vault_agent.exec import supervise  # noqa: PLC0415 - only who uses it pays for it
 
-    return supervise.run(options, become)
+    try:
+        return supervise.run(options, become)
+    except OSError as error:
+        from prism_vault_agent.exec import faults  # noqa: PLC0415 - only a failure pays for it
+
+        return report(faults.no_more(error), [])
 
 
 def run(options: "ExecOptions", command: list[str], started: float) -> int:

@@ -9,6 +9,7 @@ from prism_vault_agent.exec import (
     DENIED,
     NOT_FOUND,
     NOT_RUNNABLE,
+    TEMPORARY,
     Failure,
     environment,
     shown,
@@ -54,6 +55,16 @@ def _group(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def no_more(error: OSError) -> Failure:
+    """Return what to tell where the kernel gives a supervisor no further process or descriptor."""
+    why = f"{error.strerror or error}".lower()
+    return Failure(
+        TEMPORARY,
+        f"the command cannot be supervised ({why}); raise the limits of its user (ulimit -u, -n) or of its unit or container "
+        "(TasksMax=, pids), or end others",
+    )
 
 
 def no_command(name: bytes, candidates: list[bytes]) -> Failure:

@@ -9,7 +9,7 @@ import posix
 import select
 import time
 
-from prism_vault_agent.exec import INTERNAL, kernel, tree
+from prism_vault_agent.exec import INTERNAL, TEMPORARY, kernel, tree
 from prism_vault_agent.exec.channel import (
     AWAKE,
     CONTINUED,
@@ -65,7 +65,6 @@ class Lifeline:
         "command",
         "deadline",
         "grace",
-        "group",
         "own_group",
         "poll",
         "signals",
@@ -81,10 +80,8 @@ class Lifeline:
         """Adopt what will be orphaned; ``channel`` leads to the supervisor."""
         self.channel = channel
         self.starting = starting
-        self.again = again
-        self.own_group = own_group
+        self.again, self.own_group = again, own_group
         self.supervisor = posix.getppid()
-        self.group = posix.getpgrp()
         self.command, self.terms, self.changes = 0, -1, 0
         self.status: int | None = 0
         self.grace = GRACE
@@ -117,9 +114,13 @@ class Lifeline:
         kernel.exit_now(0)
 
     def _start(self, how: bytes) -> None:
-        terminal_of = (self.command or self.group) if self.own_group else 0
+        terminal_of = (self.command or posix.getpgrp()) if self.own_group else 0
         self.status, self.deadline, self.stopped = None, None, b""
-        self.command, self.terms = self.starting.start((self.channel.fileno(), self.signals), terminal_of, how)
+        started = self.starting.start((self.channel.fileno(), self.signals), terminal_of, how)
+        if started is None:
+            self.status = TEMPORARY << 8
+            return
+        self.command, self.terms = started
         if self.own_group and self.again:
             join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
         self.poll.register(self.terms, select.POLLIN)
@@ -199,9 +200,9 @@ class Lifeline:
             if self.own_group or self.status is not None:
                 continue
             group = posix.getpgid(self.command)
-            if group != self.group:  # directly, it would lead the group that this was sent to, and be given its terminal
+            if group != posix.getpgrp():  # directly, it would lead the group that this was sent to, and be given its terminal
                 if each.number == _signal.SIGCONT:
-                    give_terminal(self.group, group)
+                    give_terminal(posix.getpgrp(), group)
                 self._signal_command(each.number)
 
     def _signal_command(self, number: int) -> None:

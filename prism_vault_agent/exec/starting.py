@@ -3,7 +3,8 @@
 import posix
 import time
 
-from prism_vault_agent.exec import INTERNAL, defect, kernel
+from prism_vault_agent.exec import INTERNAL, defect, kernel, report
+from prism_vault_agent.exec.channel import QUIET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,13 +25,25 @@ class Starting:
         self.become = become
         self.prepare = prepare
 
-    def start(self, ours: tuple[int, ...], terminal_of: int, how: bytes) -> tuple[int, int]:
+    def start(self, ours: tuple[int, ...], terminal_of: int, how: bytes) -> tuple[int, int] | None:
         """Start the command without the descriptors that are ``ours``; return its process id, and what its terms are read from.
 
-        It gets a process group of its own, and the terminal where that is the group ``terminal_of``'s; not with 0.
+        It gets a process group of its own, and the terminal where that is the group ``terminal_of``'s; not with 0. Where the
+        kernel gives no further process or descriptor, say so unless told to be quiet, and return None.
         """
-        reading, writing = posix.pipe()
-        command = posix.fork()
+        reading = writing = -1
+        try:
+            reading, writing = posix.pipe()
+            command = posix.fork()
+        except OSError as error:
+            from prism_vault_agent.exec import faults  # noqa: PLC0415 - only a failure pays for it
+
+            if how[:1] != QUIET:
+                report(faults.no_more(error), [])
+            if reading >= 0:
+                posix.close(reading)
+                posix.close(writing)
+            return None
         if command == 0:
             self._become((*ours, reading), terminal_of, writing, how)
         posix.close(writing)
