@@ -194,7 +194,7 @@ class Parts:
         self.rotation.start()
         self.health.start()
         renders = [each.render for each in (*self.runs, *self.files.held)]
-        leases.adopt({render.reservation.id for render in renders})
+        leases.adopt({render.reservation.id for render in renders}, {each.scope.name for each in self.files.held})
         for render in renders:
             mounts.recall(render.reservation.grant, render.leases)
         self.freshness.tick()

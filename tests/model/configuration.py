@@ -30,7 +30,7 @@ BINDS: Final = {
     "left": frozenset({"secret/other", KEY}),
 }
 # Scopes of whose files somebody is told, and the programs that this takes, which are simulated.
-TELLS: Final = ("web", "db")
+TELLS: Final = ("web", "db", "calm")
 _CONSUMER: Final = {"command": ["/consumer"], "min_interval": "1s", "max_per_hour": 3600}
 _WEB: Final = {
     "env": {"WEB_KEY": "vault://secret/web#key", "WEB_OTHER": "vault://secret/other#key"},
@@ -62,7 +62,7 @@ _CALM: Final = {
         "CALM_PRIVATE": f"vault://{ISSUE}#private_key",
     },
     "certificates": {ISSUE: {"common_name": "calm.test", "ttl": "15m"}},
-    "files": [{"path": "calm.json", "format": "json"}],
+    "files": [{"path": "calm.json", "format": "json", "notify": _CONSUMER}],
     "on_rotate": "signal:HUP",
     "on_revoke": "signal:USR1",
     "rotate_limits": {"max_per_hour": 1000},

@@ -172,7 +172,7 @@ class Invariants(Debts):
             self.versions[scope] = found.versions
 
     def _leases(self, out: list[Out]) -> None:
-        """Every lease that lives is in the journal, and belongs to something that is out there, or is soon given back.
+        """Every lease that lives is in the journal; what is there is of something that is out there, or is soon given back.
 
         What is out there has leases that live, or is soon taken back.
         """
@@ -185,13 +185,14 @@ class Invariants(Debts):
         late_ends = {name: seconds for name, seconds in self.ended.items() if seconds > NOTICED}
         assert not late_ends, f"G6: what has leases that have ended is not taken back: {late_ends}"
         journalled, held = self.world.journalled("leases"), {each.reservation for each in out}
-        living = {lease.token.accessor: lease for lease in self.world.provider.leases.values() if not lease.stuck}
-        for accessor in living:
-            assert accessor in journalled, f"a lease of {accessor} lives, and is not in the journal"
+        for lease in self.world.provider.leases.values():
+            assert lease.stuck or lease.token.accessor in journalled, f"a lease of {lease.token.accessor} is not in the journal"
+        issued = self.world.provider.issued
         self.orphans = {
             accessor: self.orphans.get(accessor, 0.0)
-            for accessor, lease in living.items()
-            if journalled[accessor]["reservation"] not in held and not self.world.used({lease.value})
+            for accessor, told in journalled.items()
+            if not (told["leases"] and told["reservation"] in held)
+            and not self.world.used({issued[lease["lease_id"]] for lease in told["leases"] if lease["lease_id"]})
         }
         late = {accessor: seconds for accessor, seconds in self.orphans.items() if seconds > GIVEN_BACK}
         assert not late, f"leases that nobody holds are not given back: {late}"

@@ -31,6 +31,9 @@ LOGIN_LONGEST: Final = 7200
 class Provider(Engines):
     """The server: so many answers are lost (``losing``), and so many workers end before they have told theirs (``dying``).
 
+    So many of those end that have made leases (``dying_readers``), which nobody but the agent's journal knows of then, and so
+    many child tokens are revoked by somebody just before they make one (``dying_children``).
+
     ``read`` is told of every value that is handed out: (path, version or None, accessor of the token); ``revoking`` of every
     token that the agent is about to end.
     """
@@ -41,6 +44,8 @@ class Provider(Engines):
     away: bool = False
     losing: int = 0
     dying: int = 0
+    dying_readers: int = 0
+    dying_children: int = 0
     refusing: bool = False
     engine_down: bool = False
     lagging: bool = False
@@ -100,6 +105,10 @@ class Provider(Engines):
         token = self.tokens.get(value)
         at = next((each for each in ROUTES if path.startswith(each)), "")
         if token is None or (self.refusing and at not in UNREFUSED):
+            return DEAD
+        if token.parent is not None and self.dying_children and at in LEASING:
+            self.dying_children -= 1
+            self.end(token)
             return DEAD
         if not at or method == "LIST":
             return Answer(404, {"errors": []})
@@ -226,5 +235,6 @@ ROUTES: Final = {
     "transit/decrypt/": Provider.decrypt,
     "transit/keys/": Provider.key,
 }
+LEASING: Final = ("database/creds/", "pki/issue/")
 # What every token may.
 UNREFUSED: Final = ("sys/internal/ui/mounts/", "auth/token/")

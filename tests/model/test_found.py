@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from tests.model import central
 from tests.model.invariants import Invariants
-from tests.model.world import World
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def world(tmp_path) -> Iterator[World]:
-    """A host with an agent that is logged in."""
-    made = World(central.template(tmp_path))
-    made.start()
-    yield made
-    made.close()
 
 
 def test_an_agent_that_comes_back_goes_back_to_no_older_version(world):
@@ -84,3 +68,27 @@ def test_a_revocation_by_run_ref_means_a_run_that_is_still_being_given_its_value
         client.end()
         world.run(1.0)
     assert under_way > 3
+
+
+@pytest.mark.parametrize("how", ["goes on", "is killed", "is stopped"])
+def test_leases_of_replaced_files_wait_for_their_consumers_whatever_becomes_of_the_agent(world, how):
+    """Who uses replaced files and cannot be told of the newer ones keeps its lease, also where another agent runs by then."""
+    holds = Invariants(world)
+    world.render("calm")
+    world.run(5.0)
+    (before,) = world.out()
+    world.trouble("consumers fail")
+    world.order("rotation", {"scope": "calm"})
+    world.run(4.0)
+    if how != "goes on":
+        (world.crash if how == "is killed" else world.stop)()
+        world.start()
+    for _ in range(6):
+        world.run(10.0)
+        holds.check()
+    (now,) = [each for each in world.out() if each.what == "files of calm"]
+    assert now.reservation != before.reservation and before.leases <= world.provider.leases.keys()
+    world.trouble("all well")
+    world.run(330.0)
+    assert not before.leases & world.provider.leases.keys()
+    holds.end()

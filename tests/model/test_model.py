@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.model import central
 from tests.model.configuration import BINDS, CONFIGURATIONS, FILES, ISSUE, KEY, PATHS
 from tests.model.invariants import Invariants
 from tests.model.world import TROUBLE, World
@@ -216,9 +215,9 @@ def _meaning(target: dict[str, Any]) -> tuple[Callable[[Out], bool], frozenset[s
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_what_must_hold_holds_whatever_happens(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_must_hold_holds_whatever_happens(template: Path) -> None:
     """Rotations, revocations, crashes, reloads and outages in any order: G1 to G8 hold after every step, and no lease is lost."""
-    Model.template = central.template(tmp_path_factory.mktemp("model"))
+    Model.template = template
     Model.counts.clear()
     run_state_machine_as_test(
         Model,

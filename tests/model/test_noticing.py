@@ -10,7 +10,6 @@ import pytest
 
 from prism_vault_agent.errors import ProviderUnavailable
 from prism_vault_agent.vault.transport import Answer
-from tests.model import central
 from tests.model.world import World
 
 if TYPE_CHECKING:
@@ -60,9 +59,9 @@ class Asked(World):
 
 
 @pytest.fixture
-def world(tmp_path) -> Iterator[Asked]:
+def world(template) -> Iterator[Asked]:
     """A host whose files are of two secrets."""
-    made = Asked(central.template(tmp_path))
+    made = Asked(template)
     made.start()
     made.render("web")
     made.run(1.0)

@@ -96,9 +96,8 @@ class SimulatedWorker(Worker):
             if frame[sent:]:  # an empty send would fail where the worker has answered and ended already
                 self._end.sendall(frame[sent:])
             received = receive(self._end)
-            if self._provider.dying and received is not None:
-                self._provider.dying -= 1
-                received = None  # it was killed after its deed, and its answer with it
+            if received is not None and self._dies(job):
+                self.transport.killed, received = True, None  # after its deed, and its answer is lost with it
         except OSError:
             received = None
         finally:
@@ -111,6 +110,15 @@ class SimulatedWorker(Worker):
         if "error" in answer:
             raise from_plain(answer["error"])
         return answer
+
+    def _dies(self, job: Message) -> bool:
+        if job["do"] == "go" and self._provider.dying_readers:
+            self._provider.dying_readers -= 1
+            return True
+        if self._provider.dying:
+            self._provider.dying -= 1
+            return True
+        return False
 
     def end(self) -> None:
         """Let the worker go, and wait until it has done what it does then."""

@@ -10,7 +10,7 @@ from prism_vault_agent.agent.front.peer import Peer
 from prism_vault_agent.audit.target import ANY, Target
 from prism_vault_agent.model import Request
 from prism_vault_agent.scope import ScopeName
-from tests.model.configuration import KEY
+from tests.model.configuration import KEY, PATHS
 from tests.model.told import Told
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # What may be wrong with the two services; the last one ends it all.
 TROUBLE: Final = (
     "provider away", "provider back", "provider refuses", "provider loses answers", "engine down", "replica behind",
-    "central away", "central back", "central denies", "central loses answers", "workers lost", "consumers fail", "not well",
-    "all well",
+    "central away", "central back", "central denies", "central loses answers", "workers lost", "readers lost", "children lost",
+    "consumers fail", "not well", "all well",
 )  # fmt: skip
 
 
@@ -82,6 +82,8 @@ class World(Told):
         provider.lagging |= what == "replica behind"
         provider.losing = 2 if what == "provider loses answers" else provider.losing
         provider.dying = 2 if what == "workers lost" else provider.dying
+        provider.dying_readers = 2 if what == "readers lost" else provider.dying_readers
+        provider.dying_children = 1 if what == "children lost" else provider.dying_children
         central.losing = 2 if what == "central loses answers" else central.losing
         central.denied = frozenset(("web", "both", "left")) if what == "central denies" else central.denied
         self.deaf |= what == "consumers fail"
@@ -90,7 +92,7 @@ class World(Told):
             central.lose()
         if what == "all well":
             provider.away = provider.refusing = provider.engine_down = provider.lagging = central.away = False
-            provider.losing = provider.dying = central.losing = 0
+            provider.losing = provider.dying = provider.dying_readers = provider.dying_children = central.losing = 0
             self.deaf = self.ill = False
             central.denied = frozenset()
 
@@ -103,5 +105,8 @@ class World(Told):
             self.start()
         self.reload_to("all")
         self.provider.kv[KEY][-1].deleted = ""
+        for path in PATHS:  # a scope is of one moment: it stays at what it has while one of its paths cannot be read
+            if not self.provider.kv[path][-1].stands:
+                self.provider.write(path)
         self.run(10.0)
         self.order("rotation", {"everything": True})  # what was rejected is tried again

@@ -131,6 +131,11 @@ class Child:
         return {lease.lease_id: lease.seconds for lease in self.leases if lease.renewable}
 
     @property
+    def in_use(self) -> bool:
+        """Whether somebody holds it, or may still use what was replaced: its consumers are told, and have their grace."""
+        return not self.ending or (self.replaced and not self.error and self.revoke_at > now())
+
+    @property
     def lease_ids(self) -> list[str]:
         """The leases that the server knows by an id."""
         return [lease.lease_id for lease in self.leases if lease.lease_id]

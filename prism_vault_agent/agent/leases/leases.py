@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from prism_vault_agent.audit.journal import Journal
     from prism_vault_agent.model import Grant, Lease, Reservation, ReservationId
+    from prism_vault_agent.scope import ScopeName
     from prism_vault_agent.worker.messages import Message
 
 log = structlog.get_logger()
@@ -50,22 +51,27 @@ class Leases:
                 continue
             self._children[child.accessor] = child
 
-    def adopt(self, held: Iterable[ReservationId]) -> None:
-        """Keep what is still held, of what :meth:`load` found, and begin to give back everything else."""
-        kept = set(held)
+    def adopt(self, held: Iterable[ReservationId], rendered: Iterable[ScopeName]) -> None:
+        """Keep what is still held, of what :meth:`load` found, and begin to give back everything else.
+
+        Of ``rendered`` scopes there are files: who uses older ones may not have been told of these by the agent that was ended.
+        """
+        kept, newer = set(held), set(rendered)
         for child in self:
-            if child.reservation.id not in kept:
-                self._end(child, 0.0)
-            else:
+            if child.reservation.id in kept:
                 log.info("leases.adopted", audit_id=child.reservation.audit_id, accessor=child.accessor)
+            else:
+                request = child.reservation.grant.request
+                replaced = request.mode == "file" and newer.issuperset(request.scopes)
+                self.ended(child.reservation, "rotated" if replaced else "exited")
 
     def of(self, reservation: ReservationId) -> list[Child]:
         """Return the child tokens of a release that are not being given back."""
         return [child for child in self if child.reservation.id == reservation and not child.ending]
 
     def in_use(self, parent: str) -> bool:
-        """Tell whether somebody holds a lease that ends with the token of this accessor."""
-        return any(child.parent == parent and not child.ending for child in self)
+        """Tell whether somebody may use a lease that ends with the token of this accessor."""
+        return any(child.parent == parent and child.in_use for child in self)
 
     async def intend(self, reservation: Reservation, parent: str, told: Message) -> Child:
         """Keep durably that leases are about to be made with a child token. Raises ``CannotCreate``."""

@@ -97,7 +97,7 @@ class LeaseWatch:
 
     async def close(self) -> None:
         """Revoke what waits for it, once, for a moment: what is left is the next agent's, or ends with our token."""
-        waiting = [child for child in self._leases if child.ending]
+        waiting = [child for child in self._leases if not child.in_use]
         for child in waiting:
             self._begin(self._attend(child), child)
         if self._tasks:
@@ -162,7 +162,7 @@ class LeaseWatch:
         """Put off a revocation while somebody who uses the old files is still to be told of the new ones, up to its own end."""
         if child.replaced and child.expires > at and any(map(self._waiting, child.reservation.grant.request.scopes)):
             grace = max(scope.grace for scope in child.reservation.grant.scopes)
-            child.revoke_at = max(child.revoke_at, at + grace)
+            child.revoke_at = max(child.revoke_at, at + max(grace, 2 * TICK))
 
     async def _attend(self, child: Child) -> None:
         """Revoke or renew one child token, or note why that failed and when it is tried again."""
