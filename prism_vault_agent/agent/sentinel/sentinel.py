@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# Between two starts at least: one that cannot be started, or ends at once, is not to take all of a processor.
 PAUSE_SECONDS: Final = 0.5
 
 
