@@ -18,8 +18,7 @@ import httpx2
 
 from prism_vault_agent.central.signing import write_key
 from prism_vault_agent.proof.keys import SigningKey
-from tests.support.processes import _TIED_TO_PARENT as TIED_TO_PARENT
-from tests.support.processes import stop_running
+from tests.support.processes import TIED_TO_PARENT, stop_running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

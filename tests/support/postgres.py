@@ -8,7 +8,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from tests.support.as_user import NOBODY
-from tests.support.processes import stop_running
+from tests.support.processes import free_port, stop_running
 from tests.support.waiting import wait_until
 
 SERVICE = "prism_vault_central"
@@ -47,7 +46,7 @@ class PostgresServer:
         # A directory of its own: those of pytest are closed to other users, and the server refuses to run as root.
         self._place = Path(tempfile.mkdtemp(prefix="pv-pg-"))
         self.data = self._place / "pg"
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._rights: list[str] = []
         if os.geteuid() == 0:
@@ -152,9 +151,3 @@ class PostgresServer:
 
     def _command(self, option: str, program: str, *arguments: str) -> list[str]:
         return ["setpriv", option, *self._rights, str(binaries() / program), *arguments]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Ends the program when its parent, a thread of the test process, ends (PR_SET_PDEATHSIG is 1, see prctl(2)).
-_TIED_TO_PARENT = (
+TIED_TO_PARENT = (
     "import ctypes, os, signal, sys\n"
     "ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))\n"
     "if os.getppid() != int(sys.argv[1]): os._exit(1)\n"
@@ -35,7 +35,7 @@ def start_tied(
     """Start a program in ``directory``, which is its home too, with no other environment but ``more``, printing into ``log``."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *arguments],
+            [sys.executable, "-I", "-S", "-c", TIED_TO_PARENT, str(os.getpid()), *arguments],
             stdin=stdin,
             stdout=output,
             stderr=output,
