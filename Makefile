@@ -40,7 +40,7 @@ test: setup
 # Booted containers: as root, with what the system lacks installed first. Nothing is left out.
 e2e: setup
 	tests/e2e/prepare
-	CI=true PRISM_VAULT_E2E=1 $(BIN)/python -m pytest tests/e2e --timeout 600 -n 2 --dist loadfile
+	CI=true PRISM_VAULT_E2E=1 $(BIN)/python -m pytest tests/e2e --timeout 600 -n 3 --dist loadscope
 
 soak: setup
 	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600

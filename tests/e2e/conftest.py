@@ -1,10 +1,15 @@
-"""The machine on which the units of the agent are tested, and the engine of the examples of Compose: one of each for the run."""
+"""The machine on which the units of the agent are tested, and the engine of the examples of Compose: one of each for the run.
+
+With ``--dist loadscope``, what shares one of them runs in one process, so that it is booted, and its images are built, once.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.support import images as build
 from tests.support.agent_unit import RENDER, WEB, AgentUnit
@@ -22,6 +27,31 @@ if TYPE_CHECKING:
 
 # What must hold on the newer systemd, with its cgroup v2, as on the other: not all of it, since each takes its minutes.
 ON_BOTH = ("test_agent_units", "test_credentials", "test_install", "test_relay_unit", "test_remain_after_exit")
+
+ON_THE_MACHINE = (
+    "test_agent_unit_faults", "test_agent_units", "test_core_dumps", "test_credentials", "test_helper_unit",
+    "test_leased_credential", "test_on_end", "test_relay_unit", "test_remain_after_exit",
+)  # fmt: skip
+OF_OUR_IMAGES = (
+    "test_central_compose", "test_container_trees", "test_exec_container", "test_rotation", "test_sidecar", "test_stack",
+)  # fmt: skip
+AN_ENGINE_OF_ITS_OWN = "test_with_user_namespaces_it_is_the_remapped_user"
+
+
+class Shared(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all tests of one machine, or of our images, to one process; other tests by file and Debian."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        name = PurePath(file).stem
+        if name in OF_OUR_IMAGES and test != AN_ENGINE_OF_ITS_OWN:
+            return "images"
+        return f"{'machine' if name in ON_THE_MACHINE else name} {NEWER if f'[{NEWER}' in test else SUITE}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared | None:
+    """Have it share tests out among processes, where these are to be told apart by what they share."""
+    return Shared(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
