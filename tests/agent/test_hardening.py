@@ -213,3 +213,19 @@ def test_without_proc_doctor_says_so(make_agent):
     assert done.returncode == 78
     assert "callers can be looked at (needed): /proc is not mounted here; mount it: mount -t proc proc /proc" in done.stdout
     assert "the agent's memory is closed to its own user" in told["holds"]
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_f100_with_nothing_but_its_own_directory_and_no_right_the_agent_serves_and_says_what_it_does_without(make_agent):
+    """On a read-only root, without /dev/shm and without any capability an exec works; status says that memory is not locked."""
+    agent = make_agent()
+    mounts = f"mount --bind {agent.directory} {agent.directory} && umount -l /dev/shm && mount -o remount,bind,ro /"
+    bounded = f'{mounts} && exec {shutil.which("setpriv")} --bounding-set=-all --inh-caps=-all "$@"'
+    agent.before = ["/usr/bin/env", f"PATH={os.environ['PATH']}", "unshare", "--mount", "--", "/bin/sh", "-c", bounded, "sh"]
+    agent.start()
+    root = Path(f"/proc/{agent.status()['pid']}/root")
+    assert os.statvfs(root).f_flag & os.ST_RDONLY and not list((root / "dev/shm").iterdir())
+    done = agent.exec("--scope", "web", "--", "printenv", "URL")
+    assert (done.returncode, done.stdout) == (0, f"{SECRET['url']}\n")
+    assert not agent.status()["process"]["memory_locked"]

@@ -62,7 +62,7 @@ def test_revoke_does_not_say_done_before_it_is(made):
     child = started(made.agent, "kill-2")
     made.agent.stop()
     try:
-        status, out, err = ended(start(made, "revoke", "--run-ref", "kill-2", "--timeout", "3", "--json"))
+        status, out, err = ended(start(made, "revoke", "--run-ref", "kill-2", "--timeout", "1", "--json"))
         found = json.loads(out)
         again, table, _ = ended(start(made, "revocations", str(found["id"])))
     finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from prism_vault_agent.audit.event import NAME_HELD
-from prism_vault_agent.central.log.holding import Refusal, Sender, leave, renew
+from prism_vault_agent.central.log.holding import LEFT_MS, Refusal, Sender, leave, renew
 from prism_vault_agent.central.log.store import StorageError
 from prism_vault_agent.central.log.writer import Busy
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Seconds after which names are kept again, and those who have none try again.
 AGAIN_SECONDS: Final = 5.0
+SLACK_SECONDS: Final = 0.1
 IN_ONE_TRANSACTION: Final = 200
 
 
@@ -40,6 +41,7 @@ class Names:
         self._metrics = metrics
         self._here: set[Follower] = set()
         self._left: set[Sender] = set()
+        self._hosts: set[str] = set()  # of which somebody came or left
         self._news = asyncio.Event()
         metrics.nameless.set_function(lambda: sum(bool(each.refusal) for each in self._here))
 
@@ -47,14 +49,18 @@ class Names:
         """Have ``follower`` get its host's name, or be told why not."""
         if follower.sender is not None:
             self._here.add(follower)
-            self._news.set()
+            self._look(follower.sender.host)
 
     def leave(self, follower: Follower, *, ended: bool) -> None:
         """Keep the name no longer with ``follower``, which has gone by itself, unless all streams are ``ended`` here."""
         self._here.discard(follower)
         if follower.sender is not None and not ended:
             self._left.add(follower.sender)
-            self._news.set()
+            self._look(follower.sender.host)
+
+    def _look(self, host: str) -> None:
+        self._hosts.add(host)
+        self._news.set()
 
     async def refused(self, identity: Identity, sender: Sender, refusal: Refusal) -> None:
         """Put it on the log, once a minute for each installation, that it was refused the name."""
@@ -82,12 +88,12 @@ class Names:
 
     async def _keep(self, *, everybodys: bool) -> None:
         self._left -= {each.sender for each in self._here if each.sender is not None}
-        left = frozenset(self._left)
-        if left:
+        if left := frozenset(self._left):
             await self._writer.do(partial(_leave, senders=left))
             self._left -= left
-        new = {each.sender for each in self._here if each.sender is not None and not each.stands}
-        hosts = {sender.host for sender in left | new}
+            for sender in left:  # whoever waits for that name has it as soon as it is free
+                asyncio.get_running_loop().call_later(LEFT_MS / 1000 + SLACK_SECONDS, self._look, sender.host)
+        hosts, self._hosts = self._hosts, set()
         waiting = [each for each in self._here if each.sender is not None and (everybodys or each.sender.host in hosts)]
         waiting.sort(key=lambda each: each.sender or ())
         for start in range(0, len(waiting), IN_ONE_TRANSACTION):
