@@ -3,6 +3,8 @@
 import binascii
 
 SHORTEST = 8  # bytes: what is shorter stands in ordinary output by chance
+_WIDTHS = (76, 64)  # of lines of base64: MIME's (RFC 2045) and base64(1)'s, PEM's (RFC 7468)
+_HTML = tuple((bytes((byte,)), b"\\u%04x" % byte) for byte in b"<>&")  # what Go escapes in JSON, so that it may stand in HTML
 _ESCAPES = {8: b"\\b", 9: b"\\t", 10: b"\\n", 12: b"\\f", 13: b"\\r", 34: b'\\"', 92: b"\\\\"}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986
 
@@ -26,13 +28,16 @@ def lines(value: bytes) -> set[bytes]:
 def base64(value: bytes) -> set[bytes]:
     """Return what stands in the base64 of any text with the value in it: at each of three offsets, in both alphabets.
 
-    Of the value alone it is all of it, with the padding.
+    Of the value alone it is all of it, with the padding, and each of the lines that it is broken into, a newline after it or not.
     """
     found = set()
     for before in range(3):
         encoded = binascii.b2a_base64(bytes(before) + value, newline=False)
         found.add(encoded[-(-before * 8 // 6) : (before + len(value)) * 8 // 6])
-    found.add(binascii.b2a_base64(value, newline=False))
+    alone = binascii.b2a_base64(value, newline=False)
+    found.add(alone)
+    for text, width in ((text, width) for text in (alone, alone[: len(value) * 8 // 6]) for width in _WIDTHS):
+        found |= {text[at : at + width] for at in range(0, len(text), width)}
     return found | {form.replace(b"+", b"-").replace(b"/", b"_") for form in found}
 
 
@@ -47,9 +52,9 @@ def urls(value: bytes) -> set[bytes]:
 
 
 def json(value: bytes) -> set[bytes]:
-    """Return the value within a JSON string (RFC 8259): with and without other letters than ASCII escaped, also ``/``."""
+    """Return the value within a JSON string (RFC 8259): with and without other letters than ASCII escaped, ``/``, or HTML's."""
     plain = b"".join([_ESCAPES.get(byte) or (b"\\u%04x" % byte if byte < 32 else bytes((byte,))) for byte in value])
-    found = {plain, plain.replace(b"/", b"\\/")}
+    found = variants(plain)
     try:
         letters = plain.decode()
     except UnicodeDecodeError:
@@ -59,4 +64,12 @@ def json(value: bytes) -> set[bytes]:
         wide = letter.encode("utf-16-be")
         units = [wide[at : at + 2] for at in range(0, len(wide), 2)]
         escaped += letter.encode() if letter.isascii() else b"".join([b"\\u" + binascii.hexlify(unit) for unit in units])
-    return found | {escaped, escaped.replace(b"/", b"\\/")}
+    return found | variants(escaped)
+
+
+def variants(escaped: bytes) -> set[bytes]:
+    """Return what else is as good in a JSON string, with what was ``escaped`` itself."""
+    html = escaped
+    for plain, instead in _HTML:
+        html = html.replace(plain, instead)
+    return {escaped, escaped.replace(b"/", b"\\/"), html}

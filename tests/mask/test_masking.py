@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import urllib.parse
 
 import pytest
@@ -32,9 +33,13 @@ def encodings(value: bytes) -> list[bytes]:
 
 
 def through(mask: Mask, pieces: list[bytes]) -> bytes:
-    """Return all that is printed of a stream in pieces."""
+    """Return all that is printed of a stream in pieces; less is held back meanwhile than the longest form has."""
     stream = Stream(mask)
-    return b"".join(map(stream.feed, pieces)) + stream.rest(end=True)
+    printed = b""
+    for piece in pieces:
+        printed += stream.feed(piece)
+        assert len(stream.held) < max(mask.longest, 1)
+    return printed + stream.rest(end=True)
 
 
 def cut(text: bytes, places: list[int]) -> list[bytes]:
@@ -119,6 +124,21 @@ def test_lines():
         through(mask, [b"> MIIEvQIBADANBg\n> abc\n-----BEGIN KEY-----\n"])
         == b"> " + mask.mark + b"\n> abc\n-----BEGIN KEY-----\n"
     )
+
+
+@pytest.mark.parametrize("encode", [base64.encodebytes, lambda value: re.sub(rb"(.{64})", rb"\1\n", base64.b64encode(value))])
+@pytest.mark.parametrize("more", [b"", b"\n"])
+def test_base64_in_lines(encode, more):
+    """Of the base64 of a long value nothing is printed, as base64(1) and PEM break it, but for the end that is the newline's."""
+    value = bytes(range(1, 200))
+    mask = Mask([value])
+    rest = through(mask, [encode(value + more)]).replace(mask.mark, b"").replace(b"\n", b"")
+    assert len(rest) <= 3
+
+
+def test_json_fit_for_html():
+    """A value is replaced also where `<`, `>` and `&` are escaped in JSON, as Go does."""
+    assert through(Mask([b"a<b>c&d/e"]), [rb'{"key": "a\u003cb\u003ec\u0026d/e"}']) == b'{"key": "********"}'
 
 
 def test_lines_that_are_little_but_space():
