@@ -1,4 +1,20 @@
-"""The agent against a model of everything around it: whatever happens, in whichever order, what must always hold holds."""
+"""The agent against a model of everything around it: whatever happens, in whichever order, what must always hold holds.
+
+What holds each promise (``Invariants``, after every step), or at the moment itself (``Seen``), and where the rest of it is shown:
+
+- G1 ``_released``; at each delivery and each switch of files, ``_on_job`` and ``_switched``. G2 at each read, ``_on_read``.
+- G3 ``_rows``; that each has its one end, ``end``.
+- G4 ``_no_value``: rows, log, state and records. Memory, arguments, core files: ``tests/agent/test_leaks.py``; swap: the threats'
+  tests end to end, in ``docs/evidence.md``.
+- G5 ``_files``. That it is so at each instant, and on tmpfs: ``tests/sink``.
+- G6 ``taken_back`` and ``_leases``; that the order is kept, consumers before leases, ``Told._on_revoke``. Trees: ``tests/trees``.
+- G7 the time in which ``taken_back`` wants it gone runs on while provider and central are away, for what this host orders; G1 and
+  G2 while they are away are that nothing is released. The errors told: ``tests/agent/test_provider_answers.py``.
+- G8 ``_released``; that each end is on the log, ``end``. Changes of the log: ``tests/central/test_tamper.py``.
+
+Commands that are supervised are not here: their parent and its lifeline are processes that wait in the kernel, and simulated time
+leads none. Restarts are shown in real time, ``tests/supervise``; when there is one, and how late, ``test_restarting.py`` there.
+"""
 
 from __future__ import annotations
 
