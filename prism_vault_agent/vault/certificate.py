@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable
+from prism_vault_agent.errors import ConfigError, ProtocolError
 from prism_vault_agent.vault import fields, leased
 
 TYPE_CHECKING = False
@@ -32,21 +30,17 @@ def understand(place: Place, answer: Answer, wanted: Certificate) -> tuple[dict[
     """Return the parts of a certificate by name, and its life as a lease.
 
     They are those of the answer, in PEM, lists one below the other, and ``full_chain``: the certificate and who signed it.
-    ``expiration`` is by the server's clock; by ours it lives no longer than was asked for, so that neither clock can make it
-    live longer. Raises as :func:`leased.understand`.
+    Raises as :func:`leased.understand` and :func:`leased.until`.
     """
     data, lease = leased.understand(place, answer)
     certificate, _ = fields.text(data, "certificate"), fields.text(data, "private_key")
     chain = fields.texts(data, "ca_chain") or tuple(filter(None, [fields.text(data, "issuing_ca", "")]))
     try:
-        left = min(int(str(data.get("expiration"))) - int(time.time()), wanted.seconds)
+        ends = int(str(data.get("expiration")))
     except ValueError:
         raise ProtocolError("the answer's field expiration is not a time", reason="malformed_answer") from None
-    if left < 1:
-        told = f"{place} was answered with a certificate that has ended"
-        raise ProviderUnavailable(told, mend="check the clocks of this host and of the provider", reason="lease_expired")
     parts = {**data, "ca_chain": _below(chain), "full_chain": _below((certificate, *chain))}
-    return parts, type(lease)(place.path, lease_id=lease.lease_id, seconds=min(left, lease.seconds or left))
+    return parts, leased.until(ends, wanted.seconds, lease)
 
 
 def _below(parts: tuple[str, ...]) -> str:

@@ -105,7 +105,8 @@ def extend(
 def revoke(transport: Transport, token: str, accessor: str, leases: Iterable[str], deadline: float) -> list[str]:
     """Revoke a child token with all that was made by it; return the leases that the server has not ended yet.
 
-    A token that is gone is as good. Raises ``Denied`` and ``TokenExpired`` for a 403, and as ``Transport.request``.
+    A token that is gone is as good, and a lease that may not be asked for counts as ended. Raises ``Denied`` and ``TokenExpired``
+    where the token may not be revoked, and as ``Transport.request``.
     """
     path, body = "auth/token/revoke-accessor", {"accessor": accessor}
     answer = transport.request("POST", path, token=token, body=body, deadline=deadline, repeatable=True)

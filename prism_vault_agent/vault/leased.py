@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable, SecretNotFound
 from prism_vault_agent.model import Lease
 from prism_vault_agent.vault import fields, static
@@ -48,3 +50,16 @@ def understand(place: Place, answer: Answer) -> tuple[dict[str, Any], Lease]:
     return data, Lease(
         place.path, lease_id=lease_id, seconds=seconds, renewable=bool(lease_id) and fields.flag(plain, "renewable")
     )
+
+
+def until(ends: int, longest: int, lease: Lease) -> Lease:
+    """Return the lease of a certificate that ends then, in seconds since 1970, and that nobody renews.
+
+    ``ends`` is by the server's clock; by ours it lives ``longest``, which was asked for, so that neither clock can make it live
+    longer. Raises :class:`ProviderUnavailable` for one that has ended.
+    """
+    left = min(ends - int(time.time()), longest)
+    if left < 1:
+        told = f"vault://{lease.path} was answered with a certificate that has ended"
+        raise ProviderUnavailable(told, mend="check the clocks of this host and of the provider", reason="lease_expired")
+    return Lease(lease.path, lease_id=lease.lease_id, seconds=min(left, lease.seconds or left))

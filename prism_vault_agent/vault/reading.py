@@ -146,13 +146,13 @@ def _is_other(place: kv.Place, found: Mounts) -> bool:
 
 
 def _ask(transport: Transport, token: str, place: kv.Place, found: Mounts, deadline: float) -> Answer:
-    if isinstance(place.wanted, SshCertificate) and _is_other(place, found):
+    if not _is_other(place, found):
+        return kv.ask(transport, token, place, found, deadline)
+    if isinstance(place.wanted, SshCertificate):
         return ssh.ask(transport, token, place, place.wanted, deadline)
-    if isinstance(place.wanted, Certificate) and _is_other(place, found):
+    if isinstance(place.wanted, Certificate):
         return certificate.ask(transport, token, place, place.wanted, deadline)
-    if _is_other(place, found):
-        return leased.ask(transport, token, place, deadline)
-    return kv.ask(transport, token, place, found, deadline)
+    return leased.ask(transport, token, place, deadline)
 
 
 def _understand(place: kv.Place, answer: Answer) -> tuple[dict[str, Any], Lease]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from prism_vault_agent.errors import ConfigError, ProtocolError, ProviderUnavailable
+from prism_vault_agent.errors import ConfigError, ProtocolError
 from prism_vault_agent.vault import fields, leased, openssh
 
 TYPE_CHECKING = False
@@ -46,8 +44,8 @@ def understand(place: Place, answer: Answer, wanted: SshCertificate) -> tuple[di
     """Return the parts by name, and the certificate's life as a lease.
 
     The parts are ``private_key``, ``public_key``, ``signed_key`` (the certificate) and ``serial_number``. It is of our key, names
-    whom we named and nobody else, and is signed by whom we know. Its end is by the server's clock; by ours it lives no longer
-    than was asked for. Raises as :func:`leased.understand`, and :class:`ProtocolError` for another certificate.
+    whom we named and nobody else, and is signed by whom we know. Raises as :func:`leased.understand` and :func:`leased.until`,
+    and :class:`ProtocolError` for another certificate.
     """
     if answer.status == 400:
         told = f"the engine refuses {place} (400)"
@@ -62,9 +60,4 @@ def understand(place: Place, answer: Answer, wanted: SshCertificate) -> tuple[di
     if wanted.authorities and found.authority not in wanted.authorities:
         mend = "correct ca in the scope, or find out who answers"
         raise ConfigError(f"{place} was answered with a certificate of another authority", mend=mend, reason="unknown_authority")
-    left = min(found.ends - int(time.time()), wanted.seconds)
-    if left < 1:
-        told = f"{place} was answered with a certificate that has ended"
-        raise ProviderUnavailable(told, mend="check the clocks of this host and of the provider", reason="lease_expired")
-    lives = type(lease)(place.path, lease_id=lease.lease_id, seconds=min(left, lease.seconds or left))
-    return {**data, "signed_key": signed.strip() + "\n"}, lives
+    return {**data, "signed_key": signed.strip() + "\n"}, leased.until(found.ends, wanted.seconds, lease)

@@ -100,15 +100,20 @@ def test_a_rotation_ordered_by_central_makes_another_user(made):
 
 
 def test_the_old_user_lives_until_who_reads_the_file_was_told(made, short):
-    """While a consumer cannot be told of the new file the old user is left; after it was told, the old one goes."""
+    """While a consumer cannot be told of the new file the old user is left, over agents too; once it is told, that one goes."""
     door = short / "door"
-    command = {"command": ["/usr/bin/test", "-e", str(door)], "min_interval": "1s"}
+    agent, command = made.filed.stack.agent, {"command": ["/usr/bin/test", "-e", str(door)], "min_interval": "1s"}
     name = made.scope("consumed", grace="1s", files=[{**JSON, "notify": command}])
     made.filed.render(name)
     (old,) = made.users(name)
     made.filed.render(name)
-    wait_until(lambda: made.filed.told(name)["consumers"][0]["failures"] >= 3, 60)
+    wait_until(lambda: made.filed.told(name)["consumers"][0]["failures"], 60)
     assert old in made.users(name) and len(made.leases(name)) == 2
+    for users, end in ((3, agent.stop), (4, agent.kill)):  # each login makes another generation
+        end()
+        agent.start()
+        made.becomes(name, users)
+        assert old in made.users(name)
     door.touch()
     made.becomes(name, 1)
     assert old not in made.users(name)

@@ -58,7 +58,7 @@ def test_what_is_held_is_kept_over_a_restart(made, how):
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_with_an_agent_of_which_nothing_stays_no_lease_does(made, how):
     """``on_end = "clear"``: SIGTERM leaves no user at the database, with no agent there; after SIGKILL the next one does."""
-    name = made.scope(f"ended{how}", grace="1s")
+    name = made.scope(f"ended{how}", grace="1m")
     agent = made.filed.stack.agent
     agent.stop()
     agent.config.write_text(agent.main.replace("[agent]\n", '[agent]\non_end = "clear"\n'))
@@ -66,7 +66,8 @@ def test_with_an_agent_of_which_nothing_stays_no_lease_does(made, how):
         agent.start()
         with made.running(name) as child:
             made.filed.render(name)
-            made.becomes(name, 2)
+            made.filed.render(name)
+            made.becomes(name, 3)  # that of the files which were replaced has its grace, while there are others
             getattr(agent, how)()
             wait_until(lambda: child.poll() is not None and not (made.filed.top / name).exists())
         if how == "kill":
@@ -193,7 +194,7 @@ def test_an_agent_killed_at_any_point_of_a_leased_render_loses_no_lease(made, po
 @pytest.mark.parametrize("forwarded", [False, True], ids=["not done", "done"])
 def test_an_agent_killed_while_it_replaces_a_file_keeps_the_old_lease_or_the_new_one(made, forwarded):
     """Killed before or after the success of a new generation is on the log, it leaves one generation and the lease of that."""
-    name = made.scope(f"r{int(forwarded)}")
+    name = made.scope(f"r{int(forwarded)}", grace="1s")
     path = made.filed.top / name / "db.json"
     for _ in range(count(1, 12)):
         made.filed.render(name)

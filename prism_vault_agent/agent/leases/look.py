@@ -28,17 +28,17 @@ class LeaseLook:
         self._job = job
         self._interval = interval
         self._budget = budget
-        self._began = now()
         self._under_way = False
+        self._plan()
 
     def due(self, at: float) -> bool:
         """Tell whether it is time for the next one, and none is under way."""
-        wait = self._interval * random.uniform(0.8, 1.0)  # noqa: S311 - jitter is no secret
-        return not self._under_way and at - self._began >= wait
+        return not self._under_way and at >= self._next
 
     def begin(self) -> None:
         """Take note that one begins, with :meth:`at`."""
-        self._began, self._under_way = now(), True
+        self._under_way = True
+        self._plan()
 
     async def at(self, held: Iterable[Child], told: Callable[[Child, dict[str, int]], None]) -> None:
         """Ask for these, and tell what each has left. What cannot be asked is asked again at the next look."""
@@ -55,3 +55,6 @@ class LeaseLook:
             log.warning("leases.not_looked_at", reason=error.reason, message=error.message)
         finally:
             self._under_way = False
+
+    def _plan(self) -> None:
+        self._next = now() + self._interval * random.uniform(0.8, 1.0)  # noqa: S311 - jitter is no secret

@@ -97,9 +97,11 @@ class LeaseWatch:
 
     async def close(self) -> None:
         """Revoke what waits for it, once, for a moment: what is left is the next agent's, or ends with our token."""
-        waiting = [child for child in self._leases if not child.in_use]
-        for child in waiting:
-            self._begin(self._attend(child), child)
+        for child in self._leases:
+            # Where its scope has no files any more nobody has newer ones to wait for.
+            child.replaced = child.replaced and bool(self._files.of_scopes(child.reservation.grant.request.scopes))
+            if not child.in_use:
+                self._begin(self._attend(child), child)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
