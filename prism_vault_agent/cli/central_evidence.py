@@ -36,7 +36,7 @@ def evidence(found: Json) -> str:
     named = [(each["host"], release) for each in found["hosts"] for release in each["releases"]]
     named.sort(key=lambda pair: _not_cleared(pair[1]))
     releases = [
-        [host, release["audit_id"], release["scopes"], release["run_ref"], release["state"], _clock(release["at"])]
+        [host, release["audit_id"], release.get("scopes"), release.get("run_ref"), release["state"], _clock(release["at"])]
         for host, release in named
     ]
     more = sum(each["cleared"] + each["left"] + each["unwatched"] for each in found["hosts"]) - len(named)
