@@ -199,11 +199,8 @@ class Supervisor:
     def _pass_on(self, each: kernel.Signal) -> None:
         """Pass a signal on, unless it is meant for us: our child's changes, its waking us, an agent, an end without a command."""
         if each.number == _signal.SIGCHLD and not each.sender:
-            alone = not self._lifeline_stopped()
-            while not alone and tree.is_stopped(self.watcher):  # the whole group was, and the command with it
-                _, alone = self._stop_beside(self.watcher, _signal.SIGSTOP)
-                if alone:
-                    posix.kill(self.watcher, _signal.SIGCONT)
+            if self._lifeline_stopped():
+                self._stop_with_group()
         elif each.number == _signal.SIGIO and not each.sender and self.orders.came():
             return
         elif each.number == _signal.SIGCONT and each.sender == self.watcher:
@@ -212,6 +209,14 @@ class Supervisor:
             if each.number in _ASKING or (each.number == _signal.SIGHUP and not self.running):
                 self.asked, self.asked_at = each.number, time.monotonic()
             channel.tell(self.lifeline, bytes([each.number]))
+
+    def _stop_with_group(self) -> None:
+        """Stop as the whole group has, and the command with it, until it goes on or we are continued: then it goes on too."""
+        while tree.is_stopped(self.watcher):
+            _, alone = self._stop_beside(self.watcher, _signal.SIGSTOP)
+            if alone:
+                posix.kill(self.watcher, _signal.SIGCONT)
+                return
 
     def _stop_beside(self, stopped: int, number: int) -> tuple[bool, bool]:
         from prism_vault_agent.exec import stopping  # noqa: PLC0415 - few are ever stopped

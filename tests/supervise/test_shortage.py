@@ -5,11 +5,12 @@ from __future__ import annotations
 import resource
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.supervise.supervised import PYTHON, line, stopped, words
+from tests.supervise.supervised import PYTHON, Supervised, line, stopped, words
 from tests.support.waiting import wait_until
 
 # The limit is nobody's who is root, or may overrule it; our files may be root's only.
@@ -40,10 +41,33 @@ def test_no_further_process(agent, option, most, leader):
     assert done.stderr.count(b"\n") == 1
 
 
+def test_a_restart_waits_for_a_process(agent):
+    """A command that cannot be started again for want of a process is, once there is one; that it waits is said once."""
+    options = ("--restart", "always", "--restart-limit", "9/1m")
+    code = "import posix; posix.write(1, b'up\\n'); posix.read(0, 1); posix._exit(1)"
+    pipes: dict[str, Any] = {"stdin": -1, "stdout": -1, "stderr": -1}
+    command = [*LIMITED, "--reuid=61030", *words(agent, *PYTHON, code, options=options)]
+    with Supervised(command, **pipes, **limit(3)) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert line(process) == "up"
+        with subprocess.Popen(["setpriv", "--clear-groups", "--reuid=61030", "sleep", "60"]) as other:
+            wait_until(lambda: Path(f"/proc/{other.pid}/comm").read_text() == "sleep\n")
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert b"(resource temporarily unavailable); raise the limits" in process.stderr.readline()
+            assert b"is started as soon as that is possible" in process.stderr.readline()
+            other.kill()
+        assert line(process) == "up"
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+        assert process.stderr.read() == b""
+
+
 def test_stopped_without_an_alarm(agent):
     """A supervised command is stopped and continued also where its supervisor can start no process beside it."""
     command = [*LIMITED, "--reuid=61020", *words(agent, *PYTHON, "print('up', flush=True); import time; time.sleep(60)")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **limit(3)) as process:
+    with Supervised(command, stdout=subprocess.PIPE, **limit(3)) as process:
         assert line(process) == "up"
         process.send_signal(signal.SIGTSTP)
         wait_until(lambda: stopped(process.pid))
