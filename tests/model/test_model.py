@@ -4,8 +4,8 @@ What holds each promise (``Invariants``, after every step), or at the moment its
 
 - G1 ``_released``; at each delivery and each switch of files, ``_on_job`` and ``_switched``. G2 at each read, ``_on_read``.
 - G3 ``_rows``; that each has its one end, ``end``.
-- G4 ``_no_value``: rows, log, state and records. Memory, arguments, core files: ``tests/agent/test_leaks.py``; swap: the threats'
-  tests end to end, in ``docs/evidence.md``.
+- G4 ``_no_value``: rows, log, state and records. Memory: ``tests/agent/test_memory.py``; arguments, core files: ``test_leaks.py``
+  there; swap: the threats' tests end to end, in ``docs/evidence.md``.
 - G5 ``_files``. That it is so at each instant, and on tmpfs: ``tests/sink``.
 - G6 ``taken_back`` and ``_leases``; that the order is kept, consumers before leases, ``Told._on_revoke``. Trees: ``tests/trees``.
 - G7 the time in which ``taken_back`` wants it gone runs on while provider and central are away, for what this host orders; G1 and
