@@ -10,7 +10,7 @@ import structlog
 from prism_vault_agent.errors import Denied, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from prism_vault_agent.agent.files.files import Files
     from prism_vault_agent.agent.files.rendered import Rendered
@@ -26,14 +26,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Orders:
-    """Orders on ``host``, done with these parts; ``look`` has the provider asked for newer versions now."""
+    """Orders on ``host``, done with these parts; ``look`` has the provider asked for newer versions of some now."""
 
     host: str
     runs: Runs
     files: Files
     renders: FileRenders
     rotation: Rotation
-    look: Callable[[], None]
+    look: Callable[[Iterable[Run | Rendered]], None]
     status: Status
 
     def rotate(self, asker: int, target: Target) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Orders:
         for run in runs:
             self.rotation.ordered(run)
         self.renders.order(files)
-        self.look()
+        self.look([*runs, *files])
         return {"runs": len(runs), "files": len(files)}
 
     async def revoke(self, asker: int, target: Target) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from prism_vault_agent.audit.target import Target
 from prism_vault_agent.errors import AuditUnavailable, PrismVaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from prism_vault_agent.agent.files.files import Files
+    from prism_vault_agent.agent.files.rendered import Rendered
     from prism_vault_agent.agent.runs.rotation import Rotation
     from prism_vault_agent.agent.runs.run import Run
     from prism_vault_agent.agent.runs.runs import Runs
@@ -51,14 +52,14 @@ class Signals:
         audit: CentralLog,
         runs: Runs,
         files: Files,
-        look: Callable[[], None],
+        look: Callable[[Iterable[Run | Rendered]], None],
         *,
         rotation: Rotation,
         host: str,
         epoch: str,
         path: str,
     ) -> None:
-        """Act on ``runs`` and ``files`` of ``host``, ``look`` for newer versions, answer through ``audit``.
+        """Act on ``runs`` and ``files`` of ``host``, ``look`` for newer versions of some, answer through ``audit``.
 
         The position is kept in ``path``.
         """
@@ -140,7 +141,8 @@ class Signals:
             for run in runs:
                 self._rotation.ordered(run)
             if runs or files:
-                asyncio.get_running_loop().call_later(random.uniform(0.0, SPREAD), self._look)  # noqa: S311 - as above
+                wait = random.uniform(0.0, SPREAD)  # noqa: S311 - as above
+                asyncio.get_running_loop().call_later(wait, lambda: self._look([*runs, *files]))
             self._answer(heard.id, found=len(runs) + len(files))
             return
         emergency = heard.data.get("emergency") is True

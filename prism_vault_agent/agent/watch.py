@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import random
 import time
@@ -21,7 +22,7 @@ from prism_vault_agent.agent.runs.run import Run
 from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, TokenExpired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prism_vault_agent.agent.budget import Budget
     from prism_vault_agent.agent.files.files import Files
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from prism_vault_agent.config.settings import Settings
 
 log = structlog.get_logger()
+
+# Who has which version of a path.
+Holders = dict[int, list[Run | Rendered]]
 
 JOB_SECONDS: Final = 10.0
 LONGEST_PAUSE: Final = 300.0
@@ -73,9 +77,10 @@ class Watch:
         self._failures: dict[str, int] = {}
         self._unlisted: set[str] = set()
 
-    def now(self) -> None:
-        """Poll everything at once, and then as before."""
-        self._due = dict.fromkeys(self._held_by_path(), 0.0)
+    def now(self, given: Iterable[Run | Rendered] | None = None) -> None:
+        """Poll what these have at once, or everything, and then as before: what nobody asked about spends nothing."""
+        meant = [*self._runs, *self._files.held] if given is None else given
+        self._due |= {lease.path: 0.0 for each in meant for lease in each.render.leases}
         self._unlisted.clear()  # a policy may allow by now what it did not
         self._wanted.set()
 
@@ -120,9 +125,9 @@ class Watch:
         scopes = [settings.scopes[name] for name in names if name in settings.scopes]
         return min((scope.poll or settings.vault.poll for scope in scopes), default=settings.vault.poll)
 
-    def _held_by_path(self) -> dict[str, dict[int, list[Run | Rendered]]]:
+    def _held_by_path(self) -> dict[str, Holders]:
         """Return the versions that are out there, and with whom, by path."""
-        held: dict[str, dict[int, list[Run | Rendered]]] = {}
+        held: dict[str, Holders] = {}
         for each in (*self._runs, *self._files.held):
             for lease in each.render.leases:
                 if lease.version is not None:
@@ -133,20 +138,20 @@ class Watch:
         """Return in how many seconds to ask for versions that end by themselves, by path, as the provider told of their end."""
         found: dict[str, float] = {}
         for each in (*self._runs, *self._files.held):
-            age = time.time() - (each.at if isinstance(each, Rendered) else each.started_at)
+            age = time.time() - _given_at(each)
             for lease in each.render.leases:
                 if lease.version is not None and lease.seconds and (left := lease.seconds - age) > -CHANGE_SECONDS:
                     found[lease.path] = min(found.get(lease.path, math.inf), max(CHANGE_POLL, left))
         return found
 
-    def _now_due(self) -> dict[str, dict[int, list[Run | Rendered]]]:
+    def _now_due(self) -> dict[str, Holders]:
         """Return what is to be asked now, the longest due first, no more than a second's requests; it is due again later."""
         held, now, changing = self._held_by_path(), time.monotonic(), self._changing()
-        intervals = {
-            path: min(self._interval(each for these in held[path].values() for each in these), changing.get(path, math.inf))
-            for path in held
-        }
-        self._due = {path: self._due.get(path, now + _jittered(intervals[path])) for path in held}
+        intervals = {path: min(self._interval(_holders(held[path])), changing.get(path, math.inf)) for path in held}
+        for path in held.keys() - self._due.keys():  # given out while we slept: its interval began then
+            age = time.time() - min(map(_given_at, _holders(held[path])))
+            self._due[path] = now + _jittered(intervals[path]) - min(max(0.0, age), intervals[path])
+        self._due = {path: self._due[path] for path in held}
         self._failures = {path: count for path, count in self._failures.items() if path in held}
         due = sorted((path for path in held if self._due[path] <= now), key=lambda path: self._due[path])
         chosen = due[: self._budget.most]
@@ -155,7 +160,7 @@ class Watch:
             self._due[path] = now + _jittered(pause)
         return {path: held[path] for path in chosen}
 
-    async def _look(self, held: dict[str, dict[int, list[Run | Rendered]]]) -> int:
+    async def _look(self, held: dict[str, Holders]) -> int:
         """Ask for these, act on the answer, and return how many requests it took."""
         deadline = time.monotonic() + JOB_SECONDS
         token = await self._reading.session.token(deadline)
@@ -181,7 +186,7 @@ class Watch:
         self._rotation.newest(answer["newest"])
         return int(answer["requests"])
 
-    def _note_failures(self, asked: Iterable[str], failed: dict[str, str]) -> None:
+    def _note_failures(self, asked: Mapping[str, Holders], failed: dict[str, str]) -> None:
         """Ask ever less often for a path that cannot be asked for; it is told once, and when it can be again."""
         for path in asked:
             if path in failed:
@@ -189,7 +194,8 @@ class Watch:
                 if self._failures[path] == 1:
                     log.warning("watch.path_failed", path=path, message=failed[path])
             elif self._failures.pop(path, 0):
-                self._due.pop(path, None)  # again within its interval, and not after the pause that it was given
+                # Within its interval, and not after the pause that it was given.
+                self._due[path] = time.monotonic() + _jittered(self._interval(_holders(asked[path])))
                 log.info("watch.path_answers", path=path)
 
     def _withdrawn(self, path: str, version: int, how: str, holders: list[Run | Rendered]) -> None:
@@ -202,6 +208,15 @@ class Watch:
         for rendered in files:
             self._files.clear(rendered, f"secret_{how}")
         self._runs.end(runs, f"secret_{how}", paths={path})
+
+
+def _holders(versions: Holders) -> Iterator[Run | Rendered]:
+    return itertools.chain.from_iterable(versions.values())
+
+
+def _given_at(given: Run | Rendered) -> float:
+    """Return when something was given out, in seconds since 1970."""
+    return given.at if isinstance(given, Rendered) else given.started_at
 
 
 def _jittered(seconds: float) -> float:

@@ -70,8 +70,10 @@ def world(template) -> Iterator[Asked]:
 
 
 def test_looks_are_jittered_and_never_later_than_the_interval(world):
-    """Each path is asked for within its interval, at times that hosts do not share: hardly two gaps are alike."""
+    """Each path is asked for within its interval from when it was given out, at times that hosts do not share."""
+    given = world.clock.monotonic
     world.run(3600.0)
+    assert all(0.5 * POLL < world.times[name][0] - given <= POLL + 1.0 for name in ("web", "other"))
     for name in ("web", "other"):
         gaps = world.gaps(name)
         assert len(gaps) >= 3600 / POLL - 1
@@ -117,3 +119,16 @@ def test_files_that_fail_are_tried_at_once_when_central_orders_it(world):
     world.central.order("rotation", {"scope": "web"})
     world.run(10.0)
     assert not world.outdated()
+
+
+def test_an_order_has_only_that_asked_for_which_it_means(world):
+    """What central rotates is asked for at once, and nothing else is: what a host has beside it waits for its own time."""
+    world.render("left")
+    world.run(POLL)
+    asked = len(world.times["web"])
+    while len(world.times["web"]) == asked:
+        world.run(1.0)
+    web, other = len(world.times["web"]), len(world.times["other"])
+    world.central.order("rotation", {"scope": "left"})
+    world.run(5.0)
+    assert len(world.times["other"]) > other and len(world.times["web"]) == web

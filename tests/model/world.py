@@ -43,10 +43,11 @@ class World(Told):
             peer.close()
         return self.do(self.parts.requests.render(asked, Request((ScopeName(scope),))))
 
-    def clear(self, scope: str) -> None:
-        """Have files cleared, which is done at once."""
+    def clear(self, scope: str | None) -> None:
+        """Have files cleared, of a scope or of all, which is done at once."""
         if self.parts is not None and self.loop is not None:
-            self._at_once(partial(self.parts.requests.clear, os.geteuid(), (ScopeName(scope),)))
+            names = None if scope is None else (ScopeName(scope),)
+            self._at_once(partial(self.parts.requests.clear, os.geteuid(), names))
 
     def order(self, kind: str, target: dict[str, Any]) -> None:
         """Order a rotation or revocation on this host."""

@@ -71,6 +71,8 @@ class FileRequests:
                 scope=theirs.scope.name,
             )
         if self.status.may_revoke(asker, -1):
+            if names is None:
+                self.files.under_way.void_all()
             for name in names or ():
                 self.files.under_way.void(name)
         return self.files.clear_each(mine, "cleared")

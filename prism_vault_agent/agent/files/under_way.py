@@ -43,6 +43,10 @@ class UnderWay:
         """Let none of a scope become visible."""
         self._clears[scope] += 1
 
+    def void_all(self) -> None:
+        """Let none that has begun become visible."""
+        self._clears.update(self._numbers.keys())
+
     def bar(self, target: Target) -> None:
         """Let none become visible that a target means."""
         self._revocations.append(target)
