@@ -109,8 +109,8 @@ def test_who_is_to_be_signalled_at_a_rotation_is(world, holds):
 def test_a_clear_means_the_first_render_that_is_under_way(world, scope):
     """Files that are being rendered when they are cleared, or when everything is, do not come afterwards."""
     asked = world.render("db")
-    while not world.provider.leases:  # which it reads
-        world.run(0.05)
+    while not world.central.reserved():  # and so nothing is read yet
+        world.run(0.001)
     world.clear(scope)
     world.run(10.0)
     assert asked.done() and asked.result().reason == "revoked"
