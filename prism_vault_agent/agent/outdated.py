@@ -39,6 +39,11 @@ def leased(render: Render, word: str) -> Marks:
     return {lease.path: word for lease in render.leases if lease.version is None and lease.seconds}
 
 
+def unversioned(render: Render, word: str) -> Marks:
+    """Return all of a release of which nobody can tell whether there is a newer one: it is read anew for this reason."""
+    return {lease.path: word for lease in render.leases if lease.version is None}
+
+
 def paths(render: Render) -> set[str]:
     """Return the paths of all that a release has."""
     return {lease.path for lease in render.leases}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from prism_vault_agent.agent.kept import keep
-from prism_vault_agent.agent.outdated import leased
+from prism_vault_agent.agent.outdated import unversioned
 from prism_vault_agent.audit.answers import of_central
 from prism_vault_agent.audit.event import SIGNAL_DONE, SIGNAL_RECEIVED
 from prism_vault_agent.audit.stream import Ahead
@@ -135,8 +135,8 @@ class Signals:
         if heard.kind == "rotation":
             runs, files = self._runs.meant(self._host, target), self._files.meant(self._host, target)
             log.info("signal.rotation", signal=heard.id, target=target.words(), runs=len(runs), files=len(files))
-            for each in files:  # of what is leased there is no newer version to be found: another is made
-                each.outdated |= leased(each.render, f"signal {heard.id}")
+            for each in files:  # where there are no versions no newer one can be found: it is read anew
+                each.outdated |= unversioned(each.render, f"signal {heard.id}")
                 each.retry_at = 0.0
             for run in runs:
                 self._rotation.ordered(run)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.files import SYSTEMD, Filed, filed
+from tests.support.signalled import order
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def test_rotate_has_the_newest_value_rendered_now(made, what):
 
 
 def test_rotate_reads_what_has_no_versions(made):
-    """Files of a KV version 1 secret, whose changes no metadata tells, are read anew when they are rotated."""
+    """Files of a KV version 1 secret, whose changes no metadata tells, are read anew when they are rotated, by central too."""
     made.stack.openbao.mount_kv("kv1", version=1)
     made.stack.openbao.must("POST", "kv1/plain", {"key": "old"})
     made.stack.agent.scope("plain", {"KEY": "vault://kv1/plain#key"}, files=[SYSTEMD])
@@ -78,6 +79,9 @@ def test_rotate_reads_what_has_no_versions(made):
     made.stack.openbao.must("POST", "kv1/plain", {"key": "new"})
     assert made.command("rotate", "plain").returncode == 0
     wait_until(lambda: made.file("plain") == 'KEY="new"\n')
+    made.stack.openbao.must("POST", "kv1/plain", {"key": "newer"})
+    order(made.stack.central, "rotations", reference="vault://kv1/plain#key")
+    wait_until(lambda: made.file("plain") == 'KEY="newer"\n')
 
 
 def test_a_hang_up_looks_for_newer_versions(made):

@@ -95,8 +95,8 @@ class Rotation:
             self._wake.set()
 
     def ordered(self, run: Run) -> None:
-        """Take note that somebody ordered a rotation: of what is leased for a run another one is due."""
-        self.note(run, outdated.leased(run.render, f"ordered {time.time():.3f}"))
+        """Take note that somebody ordered a rotation: of what has no versions a run has an older one from now on."""
+        self.note(run, outdated.unversioned(run.render, f"ordered {time.time():.3f}"))
 
     def back(self, name: ScopeName) -> None:
         """Take note that files of a scope are those of before again: who got a signal for the others gets one for these."""
