@@ -182,9 +182,13 @@ def test_pipeline(agent, options):
         terminal.type(f"{shlex.join(words(agent, 'sleep', '600', options=options))} | {reads}\n".encode())
         terminal.type(b"typed\n")
         terminal.expect(b"[other] typed")
+        pipeline = terminal.foreground()
         terminal.type(b"\x1a")
         terminal.expect(b"Stopped")
+        terminal.expect(PROMPT)
         terminal.type(b"fg\n")
+        # Ctrl-C takes away what was typed before it and is not read yet.
+        wait_until(lambda: terminal.foreground() == pipeline)
         terminal.type(b"\x03")
         terminal.expect(PROMPT)
 
