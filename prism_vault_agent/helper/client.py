@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 from prism_vault_agent.errors import CannotCreate
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 SECONDS: Final = 10.0  # a machine under load takes its time to start the helper
+# One that did not answer is not waited for again so long by whoever takes back file after file: processes are to be ended, too.
+DEAF_SECONDS: Final = 30.0
+LEAST_SECONDS: Final = 0.05
+_deaf_until: dict[str, float] = {}
 
 
 def asking(path: str) -> AbstractContextManager[Helper | None]:
     """Return the helper at ``path``, for a ``with``; None where there is to be none."""
-    return Helper(path) if path else contextlib.nullcontext()
+    if not path:
+        return contextlib.nullcontext()
+    return Helper(path, LEAST_SECONDS if time.monotonic() < _deaf_until.get(path, 0.0) else SECONDS)
 
 
 def signal_by(path: str, pidfd: int, number: int) -> None:
@@ -40,7 +47,7 @@ class Helper:
     def __init__(self, path: str, seconds: float = SECONDS) -> None:
         """``seconds`` is how long an answer is waited for."""
         self._path = path
-        self._seconds = seconds
+        self.seconds = seconds
         self._connection: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -87,14 +94,17 @@ class Helper:
         """Send one request; return the descriptor that came with the answer, -1 where none did."""
         try:
             if self._connection is None:
-                self._connection = _connected(self._path, self._seconds)
+                self._connection = _connected(self._path, self.seconds)
             # One that has refused us has closed; what it said is there to be read all the same.
             with contextlib.suppress(BrokenPipeError):
                 wire.send(self._connection, wire.encode(request), descriptor)
             packet, passed = wire.receive(self._connection, 1 + wire.LONGEST_LINE)
             said, line = wire.decode_answer(packet)
+            _deaf_until.pop(self._path, None)
         except (OSError, wire.Malformed) as error:
             self.__exit__()
+            if isinstance(error, TimeoutError):
+                _deaf_until[self._path] = time.monotonic() + DEAF_SECONDS
             why = "it ended, or answered what is no answer" if isinstance(error, wire.Malformed) else _told(error)
             raise CannotCreate(f"no helper serves us at {self._path}: {why}", mend=MEND, reason="no_helper") from None
         if said != Said.DONE:

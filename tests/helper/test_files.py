@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,31 @@ def test_a_missing_helper_is_told_in_one_line(directory):
         deaf.bind(str(directory / "deaf.sock"))
         with Helper(str(directory / "deaf.sock")) as asking, pytest.raises(CannotCreate, match="Connection refused"):
             asking.mount()
+
+
+def test_a_helper_that_was_deaf_is_waited_for_less(directory, monkeypatch):
+    """Who takes back one file after another waits its whole time for a helper that hangs once, and again when it has answered."""
+    from prism_vault_agent.helper import client  # noqa: PLC0415 - as above
+
+    monkeypatch.setattr(client, "SECONDS", 0.2)
+    path = str(directory / "hangs.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hangs:
+        hangs.bind(path)
+        hangs.listen()
+        for seconds in (0.2, client.LEAST_SECONDS, client.LEAST_SECONDS):
+            with client.asking(path) as asked:
+                assert asked is not None and asked.seconds == seconds
+                with pytest.raises(CannotCreate, match="does not answer in time"):
+                    asked.mount()
+        for _ in range(3):
+            hangs.accept()[0].close()
+        monkeypatch.setattr(client, "LEAST_SECONDS", 60.0)
+        with client.asking(path) as asked, ThreadPoolExecutor() as pool:
+            assert asked is not None
+            answered = pool.submit(asked.mount)
+            with hangs.accept()[0] as connection:
+                connection.recv(1024)
+                connection.send(bytes([Said.DONE]))
+                answered.result()
+        with client.asking(path) as asked:
+            assert asked is not None and asked.seconds == 0.2
