@@ -8,7 +8,6 @@ open reads it to its end; what is cleared is truncated before, so that who has i
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -17,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.errors import CannotCreate
 from prism_vault_agent.sink import linux, record
-from prism_vault_agent.sink.owner import empty, open_rendered, ours
+from prism_vault_agent.sink.owner import open_rendered, ours
 from prism_vault_agent.sink.place import STAGED
+from prism_vault_agent.sink.removal import attempt, remove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from prism_vault_agent.sink.owner import Owners
     from prism_vault_agent.sink.record import Written
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 # A reader passes through it to its file, whose mode decides; that a file is there is no secret.
 _PASSABLE: Final = 0o755
 
@@ -50,13 +49,21 @@ class Staged:
     files: list[Written]
 
 
-def stage(place: int, scope: str, contents: list[Content], told: dict[str, Any], owners: Owners | None = None) -> Staged:
+def hidden(scope: str, mark: str = "") -> str:
+    """Return a name where nobody sees a scope's directory: that of a ``mark``, else one that no other has."""
+    return f"{STAGED}/{scope}.{mark or os.urandom(8).hex()}"
+
+
+def stage(
+    place: int, scope: str, contents: list[Content], told: dict[str, Any], owners: Owners | None = None, *, name: str = ""
+) -> Staged:
     """Write a generation of ``scope`` where nobody sees it; a file that is as it was keeps its inode. Raises ``OSError``.
 
-    Space for everything is had before the first byte is written. A failure leaves nothing behind but what :func:`sweep` clears.
+    Space for everything is had before the first byte is written. A failure leaves nothing behind but what :func:`sweep` clears;
+    who knows the :func:`hidden` ``name`` can remove what a process that was killed left.
     ``owners`` gives to others what we may not; a file that was given away and is as it was keeps its time, not its inode.
     """
-    name = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
+    name = name or hidden(scope)
     os.mkdir(name, 0o700, dir_fd=place)
     try:
         os.chmod(name, 0o700, dir_fd=place)  # whatever the umask made of it
@@ -95,7 +102,7 @@ def switch(place: int, scope: str, staged: Staged, keep: str = "") -> bool:
                 return True
         # What is left of the old one is not visible, and swept at the next start.
         with contextlib.suppress(OSError):
-            _remove(place, staged.name, None, truncate=False)
+            remove(place, staged.name, None, truncate=False)
     return False
 
 
@@ -108,7 +115,7 @@ def bring_back(place: int, scope: str, kept: str, owners: Owners | None = None) 
 
 def discard(place: int, name: str, owners: Owners | None = None) -> None:
     """Remove what is staged; a file that is visible too, since it did not change, stays as it is. Raises ``OSError``."""
-    _remove(place, name, owners, truncate=True, alone=True)
+    remove(place, name, owners, truncate=True, alone=True)
 
 
 def clear(place: int, scope: str, owners: Owners | None = None) -> bool:
@@ -116,14 +123,14 @@ def clear(place: int, scope: str, owners: Owners | None = None) -> bool:
 
     Raises ``OSError`` (or what ``owners`` raises) of the first thing that failed, after everything else was done.
     """
-    hidden = f"{STAGED}/{scope}.{os.urandom(8).hex()}"
+    name = hidden(scope)
     try:
-        linux.rename_below(place, scope, hidden, linux.RENAME_NOREPLACE)
+        linux.rename_below(place, scope, name, linux.RENAME_NOREPLACE)
     except FileNotFoundError:
         return False
     except OSError:
-        hidden = scope  # where it cannot be hidden it is emptied all the same
-    _remove(place, hidden, owners, truncate=True)
+        name = scope  # where it cannot be hidden it is emptied all the same
+    remove(place, name, owners, truncate=True)
     return True
 
 
@@ -133,12 +140,12 @@ def sweep(place: int, keep: Iterable[str], owners: Owners | None = None, staged:
     All names are below ``place``. Raises as :func:`clear`, after everything else was done.
     """
     failed: list[Exception] = []
-    hidden = {f"{STAGED}/{name}" for name in os.listdir(f"/proc/self/fd/{place}/{STAGED}")} - set(staged)
-    for name in hidden:
-        _attempt(failed, partial(discard, place, name, owners))
+    unseen = {f"{STAGED}/{name}" for name in os.listdir(f"/proc/self/fd/{place}/{STAGED}")} - set(staged)
+    for name in unseen:
+        attempt(failed, partial(discard, place, name, owners))
     strangers = [name for name in os.listdir(place) if not name.startswith(".") and name not in set(keep)]
     for name in strangers:
-        _attempt(failed, partial(clear, place, name, owners))
+        attempt(failed, partial(clear, place, name, owners))
     if failed:
         raise failed[0]
     return strangers
@@ -207,44 +214,3 @@ def _reserve(place: int, directory: str, wanted: Content, owners: Owners | None)
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _remove(place: int, path: str, owners: Owners | None, *, truncate: bool, alone: bool = False) -> None:
-    """Remove a file or directory; ``truncate`` files before, or only those that have no other name (``alone``)."""
-    failed: list[Exception] = []
-    try:
-        directory = linux.open_below(place, path, _DIRECTORY)
-    except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-            raise
-        if truncate:
-            _attempt(failed, lambda: empty(place, path, owners, alone=alone))
-        _attempt(failed, lambda: os.unlink(path, dir_fd=place))
-    else:
-        try:
-            _attempt(failed, lambda: os.fchmod(directory, 0o700))
-            for name in os.listdir(directory):
-                below = f"{path}/{name}"
-                if truncate or not _unlinked(directory, name):
-                    _attempt(failed, partial(_remove, place, below, owners, truncate=truncate, alone=alone))
-        finally:
-            os.close(directory)
-        _attempt(failed, lambda: os.rmdir(path, dir_fd=place))
-    if failed:
-        raise failed[0]
-
-
-def _unlinked(directory: int, name: str) -> bool:
-    """Unlink what is no directory; tell whether it is gone."""
-    with contextlib.suppress(OSError):
-        os.unlink(name, dir_fd=directory)
-        return True
-    return False
-
-
-def _attempt(failed: list[Exception], step: Callable[[], object]) -> None:
-    """Do one step; keep its error, so that the others are done too."""
-    try:
-        step()
-    except (OSError, CannotCreate) as error:
-        failed.append(error)

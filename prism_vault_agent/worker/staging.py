@@ -32,7 +32,7 @@ def staged(job: Message, found: Reading, place: int | None) -> Message:
     try:
         with asking(job["helper"]) as owners:
             files = [{**plain, "text": ""} for plain in job["files"]]
-            made = stage(place, job["scope"], wanted, {**job["told"], "files": files, **read}, owners)
+            made = stage(place, job["scope"], wanted, {**job["told"], "files": files, **read}, owners, name=job["unseen"])
     except OSError as error:
         raise cannot(f"{job['place']}/{job['scope']}", error) from None
     return {**read, "staged": dataclasses.asdict(made)}

@@ -134,9 +134,9 @@ class Front:
         """Keep what the session is told."""
         self.away.append(error)
 
-    def discard(self, staged: Any) -> None:
+    def discard(self, name: str) -> None:
         """Keep what is discarded."""
-        self.discarded.append(staged.name)
+        self.discarded.append(name)
 
     def together(self) -> Together:
         """Return what is tested, with all of this."""

@@ -92,3 +92,18 @@ def test_leases_of_replaced_files_wait_for_their_consumers_whatever_becomes_of_t
     world.run(330.0)
     assert not before.leases & world.provider.leases.keys()
     holds.end()
+
+
+def test_what_a_worker_has_staged_that_is_lost_is_removed(world):
+    """A worker that dies when it has written files, and before it has said so, leaves none of them behind."""
+    holds = Invariants(world)
+    world.trouble("readers lost")
+    for scope in ("web", "db"):
+        world.render(scope)
+        world.run(1.0)
+    assert not list((world.files / ".staged").iterdir())
+    world.trouble("all well")
+    world.render("web")
+    world.run(1.0)
+    assert [each.what for each in world.out()] == ["files of web"]
+    holds.end()

@@ -159,11 +159,11 @@ class Files(Directory):
         self._consumers.rendered(good, first=False)
         return good
 
-    def discard(self, staged: Staged) -> None:
-        """Remove what was staged and is not wanted."""
+    def discard(self, name: str) -> None:
+        """Remove what was staged under a name, if it was, and is not wanted."""
         if self._place is not None:
             with contextlib.suppress(OSError, CannotCreate), asking(self.helper) as owners:
-                generation.discard(self._place.descriptor, staged.name, owners)
+                generation.discard(self._place.descriptor, name, owners)
 
     def clear(self, rendered: Rendered, why: str, signal: int | None = None) -> str:
         """Take a generation away at once, and record it durably. Return why it could not be; empty where it is gone."""

@@ -9,7 +9,7 @@ from prism_vault_agent.agent.files import rendered
 from prism_vault_agent.agent.plain import flat
 from prism_vault_agent.agent.release import ask, logged_in, wants
 from prism_vault_agent.model import Lease, Receipt, Render, Reservation, Resolution
-from prism_vault_agent.sink.generation import Staged
+from prism_vault_agent.sink.generation import Staged, hidden
 from prism_vault_agent.sink.record import Written
 
 if TYPE_CHECKING:
@@ -30,14 +30,20 @@ class FileProvider:
     deadline: float
 
     async def resolve(self, reservation: Reservation) -> Resolution:
-        """Read every binding and stage every file, all or nothing."""
-        return await logged_in(self.reading.session, self.deadline, lambda token: self._stage(reservation, token))
+        """Read every binding and stage every file, all or nothing: what a worker has staged that was killed is removed, too."""
+        unseen = hidden(reservation.grant.scopes[0].name, reservation.id)
+        try:
+            return await logged_in(self.reading.session, self.deadline, lambda token: self._stage(reservation, token, unseen))
+        except BaseException:
+            self.files.discard(unseen)
+            raise
 
-    async def _stage(self, reservation: Reservation, token: str) -> Resolution:
+    async def _stage(self, reservation: Reservation, token: str, unseen: str) -> Resolution:
         grant = reservation.grant
         scope = grant.scopes[0]
         job = {
             "scope": scope.name,
+            "unseen": unseen,
             "files": [flat(file) for file in scope.files],
             "told": rendered.told(reservation, self.number),
         }
@@ -45,13 +51,9 @@ class FileProvider:
         if answer is None:
             answer = await self._alone(reservation, job, token)
         leases = tuple(Lease(**lease) for lease in answer["leases"])
-        staged = staged_of(answer)
-        try:
-            self.reading.mounts.known.update(answer["mounts"])
-            self.reading.mounts.advance(grant, leases)
-        except BaseException:
-            self.files.discard(staged)
-            raise
+        self.reading.mounts.known.update(answer["mounts"])
+        self.reading.mounts.advance(grant, leases)
+        staged = Staged(unseen, [Written(**file) for file in answer["staged"]["files"]])
         return Resolution(reservation, tuple(answer["names"]), leases, staged)
 
     async def _alone(self, reservation: Reservation, job: Message, token: str) -> Message:
@@ -63,7 +65,7 @@ class FileProvider:
 
     def drop(self, resolution: Resolution) -> None:
         """Remove what was staged."""
-        self.files.discard(held(resolution))
+        self.files.discard(held(resolution).name)
 
 
 @dataclass(slots=True)
@@ -91,9 +93,3 @@ def held(resolution: Resolution) -> Staged:
     """Return what a resolution of ours has staged."""
     assert isinstance(resolution.held, Staged)
     return resolution.held
-
-
-def staged_of(answer: Message) -> Staged:
-    """Return what a worker's answer says it has staged."""
-    plain = answer["staged"]
-    return Staged(plain["name"], [Written(**file) for file in plain["files"]])

@@ -9,7 +9,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from prism_vault_agent.agent.files.staging import staged_of
 from prism_vault_agent.errors import PrismVaultError, ProviderUnavailable, from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class Together:
         for each, answer in zip(several, answers, strict=True):
             if each.answer.done():
                 if answer is not None and "staged" in answer:
-                    self._files.discard(staged_of(answer))
+                    self._files.discard(answer["staged"]["name"])
             elif answer is not None and "error" in answer:
                 each.answer.set_exception(from_plain(answer["error"]))
             else:
