@@ -74,10 +74,10 @@ def test_g7_without_the_log_none_is_read_and_none_becomes_visible(made, kind):
     """While central takes no reservation nothing is read; while it takes no success every old file stays, and nothing is left."""
     number = 3 + OUTAGES.index(kind)
     with made.stack.to_central.failing(always(Fault("reset"), with_kind(kind))):
-        before = reads_of(made)
+        before, files = reads_of(made), [made.file(name) for name in names()]
         rotated(made, number)
         wait_until(lambda: all(made.told(name)["error"] for name in names()), 90)
-        assert holding(made, number - 1)
+        assert [made.file(name) for name in names()] == files
         assert kind != "reserved" or reads_of(made) == before
         wait_until(lambda: made.residue() == [], 30)
     wait_until(lambda: holding(made, number), 90)
