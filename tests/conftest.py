@@ -24,6 +24,11 @@ for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQ
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)
 
+# A group of its own, whose leader has its parent in another one, is never orphaned. Else, where CI has no terminal, the kernel
+# hangs up all of it when a supervised command of one worker ends while something of another is stopped (setpgid(2), exit(2)).
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.setpgid(0, 0)
+
 TOOLS: Final = (
     "cc",
     "strace",
