@@ -55,26 +55,14 @@ class Lifeline:
 
     It is, until it says that it has read the last of our ``changes``: it may be about to stop, and not have done so yet.
     ``stopped``: how it was told that the command has stopped, nothing while it runs.
+    ``early``: what was sent to our group before there was a command.
     ``deadline``: when what is left is killed (CLOCK_MONOTONIC seconds), if that is known.
     """
 
     __slots__ = (
-        "again",
-        "changes",
-        "channel",
-        "command",
-        "deadline",
-        "grace",
-        "own_group",
-        "poll",
-        "signals",
-        "starting",
-        "status",
-        "stopped",
-        "supervisor",
-        "terms",
-        "waking",
-    )
+        "again", "changes", "channel", "command", "deadline", "early", "grace", "own_group", "poll",
+        "signals", "starting", "status", "stopped", "supervisor", "terms", "waking",
+    )  # fmt: skip
 
     def __init__(self, channel: "_socket.socket", starting: Starting, *, again: bool, own_group: bool) -> None:
         """Adopt what will be orphaned; ``channel`` leads to the supervisor."""
@@ -87,6 +75,7 @@ class Lifeline:
         self.grace = GRACE
         self.deadline: float | None = None
         self.stopped, self.waking = b"", False
+        self.early: list[int] = []
         self.signals = kernel.signal_descriptor()
         kernel.adopt_orphans()
         self.poll = select.poll()
@@ -123,6 +112,9 @@ class Lifeline:
         self.command, self.terms = started
         if self.own_group and self.again:
             join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
+        for number in self.early:
+            self._signal_command(number)
+        self.early.clear()
         self.poll.register(self.terms, select.POLLIN)
         kernel.set_name(_NAME)
 
@@ -197,6 +189,8 @@ class Lifeline:
                 tell(self.channel, SENT + bytes([each.number]))
             if each.number == _signal.SIGCONT and not (self.stopped and tree.is_stopped(self.command)):
                 self._continued()  # the supervisor may have stopped because we were stopped
+            if not self.command and posix.getpgid(self.supervisor) != posix.getpgrp():
+                self.early.append(each.number)  # the group has us alone: nobody else tells the command of it
             if self.own_group or self.status is not None:
                 continue
             group = posix.getpgid(self.command)

@@ -19,7 +19,7 @@ import pytest
 from prism_vault_agent.exec import tree
 from prism_vault_agent.exec.channel import ALOUD, AWAKE, CONTINUED, ENDED, GO, STOPPED, WOKEN
 from tests.exec.fake_agent import ROOT
-from tests.supervise.supervised import Supervised, children, command_of, start, stopped
+from tests.supervise.supervised import Supervised, children, command_of, start, status_of, stopped
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def opposite(code: str) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]
     """Run one of the two; what it tells is read from a socket that gives up after a while."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(30)
-    with ours, theirs, Supervised([sys.executable, "-Ic", code, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as process:
+    words, passed = [sys.executable, "-Ic", code, str(theirs.fileno())], [theirs.fileno()]
+    with ours, theirs, Supervised(words, pass_fds=passed, process_group=0) as process:
         theirs.close()
         yield ours, process
 
@@ -105,6 +106,19 @@ def test_a_lifeline_answers():
         supervisor.close()
         process.wait(30)
         assert not Path(f"/proc/{command}").exists()
+
+
+def test_what_is_sent_before_there_is_a_command():
+    """A signal to the group that the lifeline is alone in, since the supervisor has left it, reaches the command that comes."""
+    with opposite(LIFELINE) as (supervisor, process):
+        wait_until(lambda: not int(status_of(process.pid, "SigBlk"), 16) & 1 << 8 and int(status_of(process.pid, "SigBlk"), 16))
+        subprocess.run(["kill", "-INT", str(process.pid)], check=True)
+        wait_until(lambda: not int(status_of(process.pid, "ShdPnd"), 16))
+        supervisor.send(GO + ALOUD)
+        told = supervisor.recv(64)
+        while told[:1] != ENDED:
+            told = supervisor.recv(64)
+        assert os.WTERMSIG(int.from_bytes(told[1:], "little")) == signal.SIGINT
 
 
 def test_a_continuation_that_is_read_late(agent):
