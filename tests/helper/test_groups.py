@@ -92,22 +92,31 @@ def test_a_process_that_no_caller_covers_stays_where_it_is(helper, run, uid):
         child.kill()
 
 
+def filled(group: Path, pid: int) -> bool:
+    """Make a group and put a process there; an empty one may be taken away by any agent of root's that starts just then."""
+    with contextlib.suppress(FileNotFoundError):
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.procs").write_text(str(pid))
+        return True
+    return False
+
+
 def test_no_other_group_is_killed_or_taken_away(helper, tmp_path):
     """A group of another name or owner, and a directory that is no group but has such a name, are refused."""
     others, named = place_of("self") / f"other-{secrets.token_hex(4)}", f"prism-vault-{secrets.token_hex(8)}"
     theirs, plain = place_of("self") / named, tmp_path / named
-    for each in (others, theirs, plain):
+    for each in (others, plain):
         each.mkdir()
-    os.chown(theirs, WWW_DATA, WWW_DATA)
-    with subprocess.Popen(["sleep", "600"]) as child:  # an empty one is taken away by any agent of root's that starts
-        (theirs / "cgroup.procs").write_text(str(child.pid))
+    with subprocess.Popen(["sleep", "600"]) as child, contextlib.ExitStack() as ending:
+        ending.callback(child.kill)
+        wait_until(lambda: filled(theirs, child.pid))
+        os.chown(theirs, WWW_DATA, WWW_DATA)
         for each in (others, theirs, plain, place_of("self")):
             for request in (packet(Verb.KILL, signal.SIGKILL), packet(Verb.LEAVE)):
                 said, line = helper.raw(request, (opened(each),))
                 assert said is Said.REFUSED and "no control group of the helper's" in line
             assert each.exists()
         assert child.poll() is None
-        child.kill()
     others.rmdir()
     with contextlib.suppress(FileNotFoundError):
         theirs.rmdir()

@@ -34,8 +34,9 @@ def places() -> Iterator[list[Path]]:
 
 
 def make(places: list[Path], *names: str) -> Path:
-    """Make a group below another one, as often as there are names."""
-    place = place_of("self")
+    """Make a group below another one, as often as there are names, and below none that an agent has put these tests into."""
+    here = place_of("self")
+    place = next(each for each in (here, *here.parents) if not each.name.startswith("prism-vault-"))
     for name in names:
         place /= name
         place.mkdir()
