@@ -178,8 +178,9 @@ def test_hang_up(agent, options, at):
 def test_pipeline(agent, options):
     """In a pipeline the other programs keep the terminal too, and Ctrl-Z and Ctrl-C mean all of it."""
     with shell(Marked()) as terminal:
-        reads = shlex.join([sys.executable, "-ISc", "print('[other]', open('/dev/tty').readline().strip(), flush=True); input()"])
-        terminal.type(f"{shlex.join(words(agent, 'sleep', '600', options=options))} | {reads}\n".encode())
+        code = "up = input(); print('[other]', open('/dev/tty').readline().strip(), flush=True); input()"
+        command = words(agent, "sh", "-c", "echo up; exec sleep 600", options=options)
+        terminal.type(f"{shlex.join(command)} | {shlex.join([sys.executable, '-ISc', code])}\n".encode())
         terminal.type(b"typed\n")
         terminal.expect(b"[other] typed")
         pipeline = terminal.foreground()
