@@ -76,10 +76,10 @@ def _reactions(plan: Json) -> str:
         [each.get("scope"), each.get("name") or "all", each.get("on_rotate"), each.get("on_revoke")]
         for each in plan.get("reactions", [])
     ]
+    if not rows:
+        return ""
     restarts = any(each.get("on_rotate") == "restart" for each in plan.get("reactions", []))
-    return (
-        "later:\n" + show.table(("SCOPE", "OF", "ON ROTATE", "ON REVOKE"), rows) + (RESTARTS if restarts else "") if rows else ""
-    )
+    return "later:\n" + show.table(("SCOPE", "OF", "ON ROTATE", "ON REVOKE"), rows) + (RESTARTS if restarts else "")
 
 
 def _given(plan: Json) -> str:

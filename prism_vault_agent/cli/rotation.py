@@ -64,11 +64,10 @@ def of_run(run: Json) -> str:
 
 def of_files(each: Json) -> str:
     """Return whether files are as they were rendered, the newest there is and known to their readers, and if not, why."""
-    found = [_generation(each)] if _generation(each) else []
-    found += [show.text(one) for one in each.get("drift", [])]
     failed = [one for one in each.get("consumers", []) if one.get("due") and one.get("error")]
+    found = [_generation(each), *map(show.text, each.get("drift", []))]
     found += [f"FAILED to tell {show.text(one.get('consumer'))}: {show.text(one['error'])}" for one in failed]
-    return "; ".join(found) or "newest"
+    return "; ".join(filter(None, found)) or "newest"
 
 
 def _generation(each: Json) -> str:
