@@ -4,11 +4,14 @@ Started by the launcher, by ``python -m prism_vault_agent``, or as a file by an 
 site-packages; the last lines are for that.
 """
 
+import _signal  # type: ignore[import-not-found]  # typeshed describes `signal`, which costs an import of `enum`
 import sys
 
 
 def main(words: list[str]) -> int:
     """Run the command that ``words`` ask for and return the exit status; ``exec`` becomes its command instead."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # as in the launcher
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     if words[:1] == ["exec"]:
         from prism_vault_agent.exec import client  # noqa: PLC0415 - each branch pays for its own imports
 

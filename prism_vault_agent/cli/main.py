@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,6 +61,8 @@ BROKEN_PIPE: Final = 141
 def main(argv: Sequence[str]) -> int:
     """Run the command line ``argv`` (without the program's name) and return its exit status. Never shows a traceback."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on something has to be tidied up
         status = _run(argv)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that can keep a traceback from the user

@@ -5,7 +5,7 @@ where that is stopped anew at once, the lifeline is too, and a stop takes away t
 would wait for ever for a stop that it has seen already.
 """
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import posix
 import select
 

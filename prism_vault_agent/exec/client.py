@@ -1,6 +1,5 @@
 """Ask the agent for the secrets of a scope, then become the command. Without an agent nothing runs."""
 
-import _signal  # type: ignore[import-not-found]  # typeshed describes `signal`, which costs an import of `enum`
 import posix
 import time
 
@@ -63,9 +62,6 @@ def start(options: "ExecOptions", become: "Callable[[float], int]", started: flo
 
 def run(options: "ExecOptions", command: list[str], started: float) -> int:
     """Become ``command``, or return the exit status after the line of why; ``started`` is when the timeout began."""
-    # Ctrl-C ends us as it ends any program; where it was ignored at our start it stays ignored, here and in the command.
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     try:
         own = own_variables()
         arguments.complete(options, command, own)

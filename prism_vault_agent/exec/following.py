@@ -1,6 +1,6 @@
 """What ``exec --supervise`` does while the command runs: passes signals on, stops and goes on with it, starts it again."""
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import _socket
 import posix
 import select
@@ -67,6 +67,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Have the command started, and do as it does until it has ended for good; return its status, as waitpid(2) has it."""
+        for each in kernel.read_signals(self.signals):
+            self._pass_on(each)  # before the command is started: the lifeline may have been sent the same, with our old group
         status, first = self._once(), True
         while (pause := self._pause(status, first=first)) is not None:
             if self._ends_within(pause):
@@ -199,8 +201,8 @@ class Supervisor:
     def _pass_on(self, each: kernel.Signal) -> None:
         """Pass a signal on, unless it is meant for us: our child's changes, its waking us, an agent, an end without a command."""
         if each.number == _signal.SIGCHLD and not each.sender:
-            if self._lifeline_stopped():
-                self._stop_with_group()
+            if number := self._lifeline_stopped_by():
+                self._stop_with_group(number)
         elif each.number == _signal.SIGIO and not each.sender and self.orders.came():
             return
         elif each.number == _signal.SIGCONT and each.sender == self.watcher:
@@ -210,10 +212,10 @@ class Supervisor:
                 self.asked, self.asked_at = each.number, time.monotonic()
             channel.tell(self.lifeline, bytes([each.number]))
 
-    def _stop_with_group(self) -> None:
-        """Stop as the whole group has, and the command with it, until it goes on or we are continued: then it goes on too."""
+    def _stop_with_group(self, number: int) -> None:
+        """Stop by this signal as the whole group has, the command too, until it goes on, or we are continued and it with us."""
         while tree.is_stopped(self.watcher):
-            _, alone = self._stop_beside(self.watcher, _signal.SIGSTOP)
+            _, alone = self._stop_beside(self.watcher, number)
             if alone:
                 posix.kill(self.watcher, _signal.SIGCONT)
                 return
@@ -223,13 +225,13 @@ class Supervisor:
 
         return stopping.stop_beside(stopped, number, (self.lifeline.fileno(), self.signals))
 
-    def _lifeline_stopped(self) -> bool:
-        """Tell whether our child has stopped."""
+    def _lifeline_stopped_by(self) -> int:
+        """Return the signal that our child has stopped by, 0 where it has not."""
         try:
             pid, status = posix.waitpid(self.watcher, posix.WNOHANG | posix.WUNTRACED)
         except ChildProcessError:
-            return False  # its end was seen already
-        return pid != 0 and posix.WIFSTOPPED(status)
+            return 0  # its end was seen already
+        return posix.WSTOPSIG(status) if pid and posix.WIFSTOPPED(status) else 0
 
     def _await(self) -> None:
         try:

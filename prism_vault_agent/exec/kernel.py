@@ -1,7 +1,7 @@
 """Calls of the kernel's that the interpreter has no name for: signals from a descriptor, adopting orphans, and a timer."""
 
 import _ctypes  # `ctypes` around it costs 15 more modules
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import posix
 import resource
 import sys

@@ -3,7 +3,7 @@
 It stays in the process group of the command and so sees what is sent to that group; the supervisor is in a group of its own.
 """
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import _socket
 import posix
 import select
@@ -16,7 +16,6 @@ from prism_vault_agent.exec.channel import (
     ENDED,
     GO,
     GRACE,
-    LONGEST,
     SENT,
     STOP,
     STOPPED,
@@ -26,7 +25,7 @@ from prism_vault_agent.exec.channel import (
     hear,
     tell,
 )
-from prism_vault_agent.exec.starting import Starting, give_terminal, join_group, leave_to_command
+from prism_vault_agent.exec.starting import Starting, give_terminal, join_group, leave_to_command, read_terms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,12 +54,11 @@ class Lifeline:
 
     It is, until it says that it has read the last of our ``changes``: it may be about to stop, and not have done so yet.
     ``stopped``: how it was told that the command has stopped, nothing while it runs.
-    ``early``: what was sent to our group before there was a command.
     ``deadline``: when what is left is killed (CLOCK_MONOTONIC seconds), if that is known.
     """
 
     __slots__ = (
-        "again", "changes", "channel", "command", "deadline", "early", "grace", "own_group", "poll",
+        "again", "changes", "channel", "command", "deadline", "grace", "own_group", "poll",
         "signals", "starting", "status", "stopped", "supervisor", "terms", "waking",
     )  # fmt: skip
 
@@ -75,7 +73,6 @@ class Lifeline:
         self.grace = GRACE
         self.deadline: float | None = None
         self.stopped, self.waking = b"", False
-        self.early: list[int] = []
         self.signals = kernel.signal_descriptor()
         kernel.adopt_orphans()
         self.poll = select.poll()
@@ -95,6 +92,7 @@ class Lifeline:
             self._end_the_rest(self.status)
             if self.stopped:
                 self._continued()
+            self.starting.early.clear()  # the supervisor knows of it, and so whether to start anew
             tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
             if not self.again:
                 break
@@ -104,26 +102,23 @@ class Lifeline:
 
     def _start(self, how: bytes) -> None:
         terminal_of = (self.command or posix.getpgrp()) if self.own_group else 0
-        self.status, self.deadline, self.stopped = None, None, b""
+        self.deadline, self.stopped = None, b""
         started = self.starting.start((self.channel.fileno(), self.signals), terminal_of, how)
         if started is None:
             self.status = TEMPORARY << 8
             return
-        self.command, self.terms = started
         if self.own_group and self.again:
-            join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
-        for number in self.early:
-            self._signal_command(number)
-        self.early.clear()
+            join_group(started[0])  # who types Ctrl-C means all of it: we are to hear that
+        self._signalled(kernel.read_signals(self.signals))
+        (self.command, self.terms), self.status = started, None
+        self.starting.let_go(self.command, self.terms)
         self.poll.register(self.terms, select.POLLIN)
         kernel.set_name(_NAME)
 
     def _read_terms(self) -> None:
         """Read what the command says just before it is one; let its descriptors be its own where it is started only once."""
-        told = posix.read(self.terms, LONGEST)
         self.poll.unregister(self.terms)
-        posix.close(self.terms)
-        self.terms = -1
+        told, self.terms = read_terms(self.terms), -1
         if told:
             terms = Terms(told)
             self.grace = terms.grace
@@ -189,23 +184,34 @@ class Lifeline:
                 tell(self.channel, SENT + bytes([each.number]))
             if each.number == _signal.SIGCONT and not (self.stopped and tree.is_stopped(self.command)):
                 self._continued()  # the supervisor may have stopped because we were stopped
-            if not self.command and posix.getpgid(self.supervisor) != posix.getpgrp():
-                self.early.append(each.number)  # the group has us alone: nobody else tells the command of it
-            if self.own_group or self.status is not None:
-                continue
-            group = posix.getpgid(self.command)
-            if group != posix.getpgrp():  # directly, it would lead the group that this was sent to, and be given its terminal
+            if self.status is not None:
+                self._signalled_alone(each.number)
+            elif not self.own_group and (group := posix.getpgid(self.command)) != posix.getpgrp():
+                # Directly, it would lead the group that this was sent to, and be given its terminal.
                 if each.number == _signal.SIGCONT:
                     give_terminal(posix.getpgrp(), group)
                 self._signal_command(each.number)
 
+    def _signalled_alone(self, number: int) -> None:
+        """Act on what was sent to our group while there is no command: nobody else tells the next one of it."""
+        if posix.getpgid(self.supervisor) == posix.getpgrp():
+            return  # it has it too, and passes it on
+        if not self.command or number in _ENDING:
+            self.starting.keep(number)
+        elif number == _signal.SIGTSTP and not self.own_group:
+            from prism_vault_agent.exec import stopping  # noqa: PLC0415 - few are ever stopped
+
+            stopping.stop_by_terminal(number)
+
     def _signal_command(self, number: int) -> None:
-        """Send a signal to the command, which is not reaped before its status is known."""
+        """Send a signal to the command, which is not reaped before its status is known, or to the first one when it comes."""
         if self.status is None:
             try:
                 posix.kill(self.command, number)
             except PermissionError:
                 return  # it runs as another user by now; directly, the sender could not have reached it either
+        elif not self.command:
+            self.starting.keep(number)
 
     def _reap(self) -> None:
         for pid, status in tree.reap():

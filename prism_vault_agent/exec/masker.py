@@ -4,7 +4,7 @@ The command hands it the values just before it is the command. Where the output 
 in front of the real one; elsewhere a pipe. What it reads, and its signals, are untouched.
 """
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import fcntl
 import posix
 import select

@@ -1,6 +1,6 @@
 """When a command that has ended is started again, and after how long. Pure: the time and chance are told."""
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import posix
 
 FIRST = 0.5  # seconds before the first of several restarts in a row; each further pause is twice as long

@@ -1,6 +1,6 @@
 """Stopping as what is below ``exec --supervise`` has stopped, so that a shell sees a stopped job. Loaded by the few that are."""
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import posix
 
 from prism_vault_agent.exec import tree
@@ -25,7 +25,7 @@ def stop_beside(stopped: int, number: int, descriptors: tuple[int, ...]) -> tupl
 def _stop(number: int) -> bool:
     """Stop by this signal until somebody continues us. Return False where the kernel stops no orphaned group (setpgid(2))."""
     if number in BY_TERMINAL:
-        if _stopped_by(number):
+        if stop_by_terminal(number):
             return True
         if number == _signal.SIGTSTP:
             return False
@@ -33,8 +33,8 @@ def _stop(number: int) -> bool:
     return True
 
 
-def _stopped_by(number: int) -> bool:
-    """Stop by a signal that may be refused; tell whether we were stopped and have been continued."""
+def stop_by_terminal(number: int) -> bool:
+    """Stop by a signal that the kernel may refuse to stop by; tell whether we were stopped and have been continued."""
     posix.kill(posix.getpid(), number)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {number})
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {number})

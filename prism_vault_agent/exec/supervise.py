@@ -5,7 +5,7 @@ passed on, it stops and goes on with the command, and it ends as the command did
 below that the command. None but the last ever holds a value.
 """
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import _socket
 import posix
 
@@ -44,8 +44,6 @@ class Inherited:
         """Make it as it was, in the process that becomes the command."""
         for number in self.ignored:
             _signal.signal(number, _signal.SIG_IGN)
-        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
 

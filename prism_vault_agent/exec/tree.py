@@ -5,7 +5,7 @@ of the others a descriptor is opened first, and then asked whether it is the chi
 becomes an own child, so in the end the whole tree is reached, whatever sessions and groups it has made.
 """
 
-import _signal  # type: ignore[import-not-found]  # as in client.py
+import _signal  # type: ignore[import-not-found]  # as in launch.py
 import posix
 
 _PIECE = 65_536

@@ -14,7 +14,7 @@ def main(words: list[str]) -> int | None:
     try:
         status: int = getattr(verbs, words[0])(asked, posix.environ)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line, as the command line proper does
+    except Exception as error:  # noqa: BLE001 - told in one line, as the command line proper does
         from prism_vault_agent.cli.main import failed  # noqa: PLC0415 - only a failure pays for it
 
         return failed(error, words)

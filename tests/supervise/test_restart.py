@@ -253,9 +253,8 @@ def test_killed_while_it_restarts(tmp_path):
     rounds, survivors = count(6, 30), 0
     with FakeAgent(tmp_path, values("1", grace=100)) as agent:
         for turn in range(rounds):
-            marked = Marked()
+            marked, asked = Marked(), len(agent.requests)
             with start(agent, *PYTHON, FAILING, options=ALWAYS, env=marked.env) as process:
-                asked = len(agent.requests)
                 wait_until(lambda: len(agent.requests) > asked)  # noqa: B023 - of this turn
                 deadline = time.monotonic() + turn * 1.2 / rounds
                 wait_until(lambda: time.monotonic() > deadline)  # noqa: B023 - of this turn

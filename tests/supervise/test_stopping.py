@@ -25,7 +25,12 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLACE = f"import os, select, socket, sys\nsys.path.insert(0, {str(ROOT)!r})\nchannel = socket.socket(fileno=int(sys.argv[1]))\n"
+PLACE = (
+    "import os, select, signal, socket, sys\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    f"sys.path.insert(0, {str(ROOT)!r})\n"
+    "channel = socket.socket(fileno=int(sys.argv[1]))\n"
+)
 SUPERVISOR = PLACE + (
     "from prism_vault_agent.exec import following, kernel, restarting, supervise\n"
     "supervise.Inherited()\n"
@@ -108,10 +113,16 @@ def test_a_lifeline_answers():
         assert not Path(f"/proc/{command}").exists()
 
 
-def test_what_is_sent_before_there_is_a_command():
-    """A signal to the group that the lifeline is alone in, since the supervisor has left it, reaches the command that comes."""
+@pytest.mark.parametrize("passed_on", [False, True], ids=["to the group", "and passed on too"])
+def test_what_is_sent_before_there_is_a_command(passed_on):
+    """What the lifeline gets alone, since the supervisor has left its group, reaches the command that comes; once.
+
+    So does what the supervisor was sent before it had left, of which the lifeline cannot tell whether it had.
+    """
     with opposite(LIFELINE) as (supervisor, process):
         wait_until(lambda: not int(status_of(process.pid, "SigBlk"), 16) & 1 << 8 and int(status_of(process.pid, "SigBlk"), 16))
+        if passed_on:
+            supervisor.send(bytes([signal.SIGINT]))
         subprocess.run(["kill", "-INT", str(process.pid)], check=True)
         wait_until(lambda: not int(status_of(process.pid, "ShdPnd"), 16))
         supervisor.send(GO + ALOUD)
