@@ -4,7 +4,10 @@ import binascii
 
 SHORTEST = 8  # bytes: what is shorter stands in ordinary output by chance
 _WIDTHS = (76, 64)  # of lines of base64: MIME's (RFC 2045) and base64(1)'s, PEM's (RFC 7468)
-_HTML = tuple((bytes((byte,)), b"\\u%04x" % byte) for byte in b"<>&")  # what Go escapes in JSON, so that it may stand in HTML
+_HTML = {
+    letter.encode(): b"\\u%04x" % ord(letter) for letter in "<>&\u2028\u2029"
+}  # what Go escapes in JSON, for HTML and scripts
+_DELETE = 127  # Python's escapes it where it escapes all but ASCII, others leave it
 _ESCAPES = {8: b"\\b", 9: b"\\t", 10: b"\\n", 12: b"\\f", 13: b"\\r", 34: b'\\"', 92: b"\\\\"}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986
 
@@ -64,12 +67,12 @@ def json(value: bytes) -> set[bytes]:
         wide = letter.encode("utf-16-be")
         units = [wide[at : at + 2] for at in range(0, len(wide), 2)]
         escaped += letter.encode() if letter.isascii() else b"".join([b"\\u" + binascii.hexlify(unit) for unit in units])
-    return found | variants(escaped)
+    return found | variants(escaped) | variants(escaped.replace(bytes((_DELETE,)), b"\\u%04x" % _DELETE))
 
 
 def variants(escaped: bytes) -> set[bytes]:
     """Return what else is as good in a JSON string, with what was ``escaped`` itself."""
     html = escaped
-    for plain, instead in _HTML:
+    for plain, instead in _HTML.items():
         html = html.replace(plain, instead)
     return {escaped, escaped.replace(b"/", b"\\/"), html}

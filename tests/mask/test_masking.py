@@ -29,7 +29,9 @@ def encodings(value: bytes) -> list[bytes]:
         text = value.decode()
     except UnicodeDecodeError:
         return found
-    return [*found, json.dumps(text)[1:-1].encode(), json.dumps(text, ensure_ascii=False)[1:-1].encode()]
+    whole = json.dumps(text, ensure_ascii=False)[1:-1]
+    as_go = whole.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
+    return [*found, json.dumps(text)[1:-1].encode(), whole.encode(), as_go.encode()]
 
 
 def through(mask: Mask, pieces: list[bytes]) -> bytes:
@@ -97,6 +99,8 @@ def test_any_values_in_any_pieces(case):
     st.binary(max_size=5),
     st.binary(max_size=5),
 )
+@example("delete-\x7f\x80-\u2028".encode(), b"", b"")
+@example(b"delete-\x7f", b"", b"")
 def test_encodings_of_any_value(value, before, after):
     """What the standard library encodes, alone and within other text, is not in what is printed."""
     mask = Mask([value])
