@@ -144,7 +144,7 @@ HOST: Final = {
     ),
     99: ("the agent is ended for its memory", "as 69", "agent/test_host_faults.py"),
     100: (
-        "no /proc, no memory for files that cannot be swapped, no rights, kernels that lack something",
+        "no /proc, no memory for files that cannot be swapped, no rights, no entropy, kernels that lack something",
         "refused, or told by doctor",
         "cli/test_host.py agent/test_hardening.py sink/test_place.py",
     ),

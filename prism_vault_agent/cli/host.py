@@ -44,6 +44,7 @@ def checks(*, units: bool = False, proc: Path = Path("/proc"), cgroup: Path = Pa
         core(_text(proc / "sys/kernel/core_pattern"), can_limit=bool(_in_child(_limit_core))),
         swap(_text(proc / "swaps"), locked=bool(hardening & _LOCKED)),
         hibernation(_text(Path("/sys/power/disk")), _text(proc / "swaps")),
+        random_numbers(ready=_has_entropy()),
         ptrace(_text(proc / "sys/kernel/yama/ptrace_scope")),
         visible(proc),
         control_groups(cgroup, needed=units),
@@ -119,6 +120,13 @@ def hibernation(disk: str, swaps: str) -> Check:
     return judge(name, "G4", holds=False, why="the host can hibernate, with locked memory and rendered files", mend=mend)
 
 
+def random_numbers(*, ready: bool) -> Check:
+    """Return whether keys, nonces and identifiers are made of numbers that nobody can guess; until then who needs one waits."""
+    why = "the kernel's generator is seeded" if ready else "the kernel's generator is not seeded yet: who needs a key waits"
+    mend = "give the virtual machine a virtio-rng device, or wait until more has happened on the host"
+    return judge("keys cannot be guessed", "G4", holds=ready, why=why, mend=mend)
+
+
 def ptrace(scope: str) -> Check:
     """Return whether a process cannot attach to others of its user."""
     restricted = scope.strip() in ("1", "2", "3")
@@ -156,6 +164,15 @@ def _hidepid(mountinfo: str, mount: str) -> str:
             options = ",".join(fields[5:]).split(",")
             return next((f" ({option})" for option in options if option.startswith("hidepid=")), "")
     return ""
+
+
+def _has_entropy() -> bool:
+    """Tell whether getrandom(2) answers without waiting."""
+    try:
+        os.getrandom(1, os.GRND_NONBLOCK)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _opens_itself() -> bool:

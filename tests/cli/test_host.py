@@ -42,6 +42,21 @@ def test_looking_at_the_host_changes_nothing_in_us():
     assert (resource.getrlimit(resource.RLIMIT_CORE), Path("/proc/self/status").read_text().split("\n")[0]) == before
 
 
+def test_f100_a_host_without_entropy_is_told(monkeypatch):
+    """Where the kernel's random numbers are not there yet doctor says what waits for them; on the host of the tests they are."""
+    check = {each.name: each for each in host.checks()}["keys cannot be guessed"]
+    assert check.state == "holds"
+
+    def refuse(_size: int, flags: int) -> bytes:
+        assert flags == os.GRND_NONBLOCK
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "getrandom", refuse)
+    check = {each.name: each for each in host.checks()}["keys cannot be guessed"]
+    assert (check.state, check.needed) == ("does not hold", False)
+    assert "virtio-rng" in check.mend
+
+
 @pytest.mark.parametrize(
     ("disk", "swaps", "state"),
     [
