@@ -44,6 +44,8 @@ class Inherited:
         """Make it as it was, in the process that becomes the command."""
         for number in self.ignored:
             _signal.signal(number, _signal.SIG_IGN)
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # with --direct, by the command line proper
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.supervise.supervised import PYTHON, words
+from tests.supervise.supervised import PYTHON, Supervised, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +118,32 @@ def test_direct(agent, tmp_path):
     )
     assert (supervised.returncode, supervised.stderr) == (plain.returncode, plain.stderr)
     assert supervised.returncode == 78
+
+
+@pytest.mark.parametrize("options", [("--direct",), ("--direct", "--supervise")], ids=["plain", "supervised"])
+def test_ctrl_c_of_direct(tmp_path, options):
+    """Ctrl-C while central is asked ends exec --direct without a word, and with 130 in a shell."""
+    from tests.support.agent import LAUNCHER  # noqa: PLC0415 - as below
+
+    config, token = tmp_path / "agent.toml", tmp_path / "token"
+    for path in (config, token):
+        path.touch(0o600)
+    token.write_text("canary")
+    with socket.create_server(("127.0.0.1", 0)) as central:
+        address = f"http://127.0.0.1:{central.getsockname()[1]}"
+        config.write_text(
+            f'[agent]\nhost = "one"\nstate = "{tmp_path}/state"\n[central]\nurl = "{address}"\ntoken_file = "{token}"\n'
+            f'[vault]\naddress = "{address}"\n[vault.auth]\nmethod = "token_file"\ntoken_file = "{token}"\n'
+            '[scopes.web]\nproject = "prism"\nenvironment = "test"\npurposes = ["test"]\nenv = { DB = "vault://secret/web#db" }\n'
+            f'callers = [{{ kind = "operator", uid = {os.getuid()} }}]\n'
+        )
+        command = [LAUNCHER, "exec", "--scope", "web", *options, "--config", str(config), "--", "true"]
+        with Supervised(command, stderr=subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}, process_group=0) as process:
+            central.settimeout(30)
+            with central.accept()[0]:
+                os.killpg(process.pid, signal.SIGINT)
+                assert process.communicate(timeout=30)[1] == b""
+        assert process.returncode == (-signal.SIGINT if "--supervise" in options else 130)
 
 
 def agent_less(config: os.PathLike[str], options: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
