@@ -52,6 +52,9 @@ class Starting:
         if command == 0:
             here.close()
             self._become(ours, terminal_of, there.detach(), how)
+        there.close()
+        if terminal_of:
+            here.recv(1)  # it has left the group, and what it is sent from now on is kept
         return command, here.detach()
 
     def let_go(self, command: int, started: int) -> None:
@@ -74,8 +77,9 @@ class Starting:
             channel, signals = ours
             if terminal_of:
                 posix.setpgid(0, 0)
-                kernel.read_signals(signals)  # sent to the group that we have left: who is still in it passes them on
+                kernel.read_signals(signals)  # sent to the group that we have left: who is in it passes them on
                 give_terminal(terminal_of, posix.getpid())
+                posix.write(lifeline, b"\0")
             posix.close(channel)
             posix.close(signals)
             if posix.read(lifeline, 1):  # else it was killed, and we are about to be

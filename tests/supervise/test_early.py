@@ -6,7 +6,8 @@ import shlex
 import signal
 import time
 
-from tests.supervise.supervised import Marked, children, status_of, stopped, words
+from tests.supervise.supervised import Marked, children, start, status_of, stopped, words
+from tests.supervise.test_signals import OWN_SESSION
 from tests.supervise.test_terminal import BOTH, PROMPT, shell
 from tests.support.soak import count
 from tests.support.terminal import Terminal
@@ -29,6 +30,11 @@ def begin(terminal: Terminal, command: list[str], share: float) -> None:
     prompting = terminal.foreground()
     terminal.type(shlex.join(command).encode() + b"\n")
     wait_until(lambda: (started := terminal.foreground()) != prompting and ours(started))
+    wait_until_moment(share)
+
+
+def wait_until_moment(share: float) -> None:
+    """Wait for a ``share`` of the longest start."""
     moment = time.monotonic() + share * LONGEST
     wait_until(lambda: time.monotonic() >= moment)
 
@@ -63,6 +69,19 @@ def test_ctrl_z_and_fg(agent, options):
             terminal.expect(PROMPT)
             terminal.type(b"echo $?\n")
             terminal.expect(b"7\r\n" + PROMPT)
+
+
+@BOTH
+@OWN_SESSION
+def test_a_signal_to_the_supervisor(agent, options, own_session):
+    """SIGTERM at any moment of its start ends it by that, also one that leads a session: its command gets an own group."""
+    rounds = count(8, 120)
+    for turn in range(rounds):
+        with start(agent, "sleep", "600", options=options, start_new_session=own_session) as process:
+            wait_until(lambda: ours(process.pid))
+            wait_until_moment(turn / rounds)
+            process.terminate()
+            assert process.wait(30) == -signal.SIGTERM
 
 
 def test_ctrl_z_between_two_starts(agent):
