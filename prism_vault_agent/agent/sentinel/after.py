@@ -52,7 +52,10 @@ def sentinel(told: str) -> int:
     """Be the sentinel of an agent that has ended, by this JSON of a :class:`Left`; return the exit status."""
     left = Left(**json.loads(told))
     logs.configure(left.log_format, left.log_level)
-    asyncio.run(take_back(left, mark.who(os.getpid()), Notifier({})))
+    ours, found = mark.who(os.getpid()), mark.read(left.state)
+    if found is not None and found.sentinel == ours and (agent := open_again(*found.agent)) is not None:
+        _wait(agent)  # its descriptors are closed one by one: the lock on its files may come after what we have read
+    asyncio.run(take_back(left, ours, Notifier({})))
     return 0
 
 
