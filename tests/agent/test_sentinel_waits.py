@@ -13,7 +13,6 @@ from tests.support.waiting import wait_until
 # What an agent is to its sentinel; it ends slowly, as a large process does on a machine under load.
 ENDS_SLOWLY = (
     "import fcntl, os, sys\n"
-    "from prism_vault_agent.agent.sentinel import mark\n"
     "from prism_vault_agent.agent.sentinel.sentinel import Sentinel\n"
     "from types import SimpleNamespace\n"
     "state, files = sys.argv[1:]\n"
