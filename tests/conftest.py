@@ -11,10 +11,13 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
@@ -44,6 +47,14 @@ TOOLS: Final = (
 )
 # Whole systems in containers: `make e2e` installs what they need, and sets this.
 collect_ignore: Final = [] if os.environ.get("PRISM_VAULT_E2E") == "1" else ["e2e"]
+
+
+@pytest.fixture(autouse=True)
+def stays_in_its_group() -> Iterator[None]:
+    """Fail a test for which an agent has put this process into a control group: other tests would be in it, and end with it."""
+    before = Path("/proc/self/cgroup").read_text(encoding="utf-8")
+    yield
+    assert Path("/proc/self/cgroup").read_text(encoding="utf-8") == before, "a test asks an agent itself: let a child do that"
 
 
 def lacking() -> dict[str, str]:

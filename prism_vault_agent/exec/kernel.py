@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 MCL_ALL = 7  # what is there, what comes, and only once it is touched: mlockall(2)
@@ -55,6 +56,15 @@ def read_signals(descriptor: int) -> list[Signal]:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER). Raises ``OSError``."""
     _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def be_continued_at_end_of_parent() -> None:
+    """Be continued when the parent ends, so that its end is heard of (PR_SET_PDEATHSIG, SIGCONT). Raises ``OSError``.
+
+    The kernel does so by itself only where the parent's end leaves a group without anybody who could, and the group has stopped
+    by then: setpgid(2), exit(2).
+    """
+    _call("prctl", PR_SET_PDEATHSIG, _signal.SIGCONT, 0, 0, 0)
 
 
 def set_name(name: bytes) -> None:

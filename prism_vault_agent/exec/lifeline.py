@@ -10,28 +10,14 @@ import select
 import time
 
 from prism_vault_agent.exec import INTERNAL, TEMPORARY, kernel, tree
-from prism_vault_agent.exec.channel import (
-    AWAKE,
-    CONTINUED,
-    ENDED,
-    GO,
-    GRACE,
-    SENT,
-    STOP,
-    STOPPED,
-    TERMS,
-    WOKEN,
-    Terms,
-    hear,
-    tell,
-)
+from prism_vault_agent.exec.channel import AWAKE, ENDED, GO, GRACE, SENT, STOP, TERMS, WOKEN, Terms, hear, tell
 from prism_vault_agent.exec.starting import Starting, give_terminal, join_group, leave_to_command, read_terms
+from prism_vault_agent.exec.stops import NUDGE, Stops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-NUDGE = 5  # milliseconds between two tries to wake the supervisor
 _ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
 _NAME = b"prism-lifeline"  # so that a killall of the supervisor does not mean this process too
 
@@ -50,31 +36,30 @@ def watch(channel: "_socket.socket", starting: Starting, *, again: bool, own_gro
 
 
 class Lifeline:
-    """The state of this process. ``waking``: the supervisor is to be continued wherever it is stopped.
+    """The state of this process. ``deadline``: when what is left is killed (CLOCK_MONOTONIC seconds), if that is known.
 
-    It is, until it says that it has read the last of our ``changes``: it may be about to stop, and not have done so yet.
-    ``stopped``: how it was told that the command has stopped, nothing while it runs.
-    ``deadline``: when what is left is killed (CLOCK_MONOTONIC seconds), if that is known.
+    ``held``: the command is not let go yet, and what it is sent is kept until then.
     """
 
     __slots__ = (
-        "again", "changes", "channel", "command", "deadline", "grace", "own_group", "poll",
-        "signals", "starting", "status", "stopped", "supervisor", "terms", "waking",
+        "again", "channel", "command", "deadline", "grace", "held", "own_group", "poll", "signals", "starting", "status",
+        "stops", "supervisor", "terms",
     )  # fmt: skip
 
     def __init__(self, channel: "_socket.socket", starting: Starting, *, again: bool, own_group: bool) -> None:
-        """Adopt what will be orphaned; ``channel`` leads to the supervisor."""
+        """Adopt what will be orphaned; ``channel`` leads to the supervisor, whose end is heard of even where we are stopped."""
         self.channel = channel
         self.starting = starting
         self.again, self.own_group = again, own_group
         self.supervisor = posix.getppid()
-        self.command, self.terms, self.changes = 0, -1, 0
+        self.command, self.terms, self.held = 0, -1, False
         self.status: int | None = 0
         self.grace = GRACE
         self.deadline: float | None = None
-        self.stopped, self.waking = b"", False
+        self.stops = Stops(channel, self.supervisor)
         self.signals = kernel.signal_descriptor()
         kernel.adopt_orphans()
+        kernel.be_continued_at_end_of_parent()
         self.poll = select.poll()
         self.poll.register(channel.fileno(), select.POLLIN)
         self.poll.register(self.signals, select.POLLIN)
@@ -88,35 +73,48 @@ class Lifeline:
             while self.status is None:
                 self._step()
             if self.terms >= 0:
-                self._read_terms()
+                self._hear_command()
             self._end_the_rest(self.status)
-            if self.stopped:
-                self._continued()
+            if self.stops.told:
+                self.stops.continued()
             self.starting.early.clear()  # the supervisor knows of it, and so whether to start anew
             tell(self.channel, ENDED + self.status.to_bytes(4, "little"))
             if not self.again:
                 break
-        while self.waking:
+        while self.stops.waking:
             self._step()  # until it has ended
         kernel.exit_now(0)
 
     def _start(self, how: bytes) -> None:
         terminal_of = (self.command or posix.getpgrp()) if self.own_group else 0
-        self.deadline, self.stopped = None, b""
+        self.deadline, self.stops.told = None, b""
         started = self.starting.start((self.channel.fileno(), self.signals), terminal_of, how)
         if started is None:
             self.status = TEMPORARY << 8
             return
-        if self.own_group and self.again:
-            join_group(started[0])  # who types Ctrl-C means all of it: we are to hear that
-        self._signalled(kernel.read_signals(self.signals))
-        (self.command, self.terms), self.status = started, None
-        self.starting.let_go(self.command, self.terms)
+        (self.command, self.terms), self.status, self.held = started, None, True
         self.poll.register(self.terms, select.POLLIN)
         kernel.set_name(_NAME)
+        if not terminal_of:
+            self._let_go()
 
-    def _read_terms(self) -> None:
-        """Read what the command says just before it is one; let its descriptors be its own where it is started only once."""
+    def _let_go(self) -> None:
+        if self.own_group and self.again:
+            join_group(self.command)  # who types Ctrl-C means all of it: we are to hear that
+        self._signalled(kernel.read_signals(self.signals))
+        self.starting.let_go(self.command, self.terms)
+        self.held = False
+        self._reap()  # the signal that told of its stop may be among those that were just read
+
+    def _hear_command(self) -> None:
+        """Let it go once it says that it has a group; then read what it says just before it is the command.
+
+        Its descriptors are its own from then on where it is started only once.
+        """
+        if self.held and self.status is None and posix.read(self.terms, 1):
+            self._let_go()
+            return
+        self.held = False
         self.poll.unregister(self.terms)
         told, self.terms = read_terms(self.terms), -1
         if told:
@@ -129,21 +127,19 @@ class Lifeline:
 
     def _step(self) -> bytes:
         """Wait for news, until the deadline at most, and act on it; return what the supervisor told last."""
-        # Only where it is stopped: a SIGCONT takes away a SIGTSTP that has come and is not read yet. And only where it has said
-        # nothing before it was found so: it may have read what we told, and then have stopped anew.
-        dozing = self.waking and posix.getppid() == self.supervisor and tree.is_stopped(self.supervisor)
-        limit = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0) + 0.001
-        if self.waking:
-            limit = 0.0 if dozing else NUDGE / 1000
-        came = self.poll.poll(None if limit is None else int(limit * 1000))
+        dozing = self.stops.dozing()
+        limit = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0) * 1000 + 1
+        if self.stops.waking:
+            limit = 0 if dozing else NUDGE
+        came = self.poll.poll(limit)
         if dozing and not came:
-            posix.kill(self.supervisor, _signal.SIGCONT)
+            self.stops.wake()
         told = b""
         for descriptor, _ in came:
             if descriptor == self.signals:
                 self._signalled(kernel.read_signals(self.signals))
             elif descriptor == self.terms:
-                self._read_terms()
+                self._hear_command()
             else:
                 told = hear(self.channel)
                 self._told(told)
@@ -159,12 +155,12 @@ class Lifeline:
             tree.kill_all()
             kernel.exit_now(0)
         if told[:1] == AWAKE:
-            if told[1] == self.changes and (self.status is None or self.again):
-                self.waking = False
+            if self.status is None or self.again:
+                self.stops.read(told[1])
         elif told[:1] == WOKEN:
             self._reap()
-            if self.stopped and self.status is None and told[1] == self.changes:
-                tell(self.channel, self.stopped)
+            if self.status is None:
+                self.stops.asked(told[1])
         elif told == STOP:
             if self.status is None:
                 self.deadline = time.monotonic() + self.grace
@@ -182,9 +178,9 @@ class Lifeline:
                 continue
             if each.number in _ENDING:
                 tell(self.channel, SENT + bytes([each.number]))
-            if each.number == _signal.SIGCONT and not (self.stopped and tree.is_stopped(self.command)):
-                self._continued()  # the supervisor may have stopped because we were stopped
-            if self.status is not None:
+            if each.number == _signal.SIGCONT and not (self.stops.told and tree.is_stopped(self.command)):
+                self.stops.continued()  # the supervisor may have stopped because we were stopped
+            if self.status is not None or self.held:
                 self._signalled_alone(each.number)
             elif not self.own_group and (group := posix.getpgid(self.command)) != posix.getpgrp():
                 # Directly, it would lead the group that this was sent to, and be given its terminal.
@@ -196,7 +192,7 @@ class Lifeline:
         """Act on what was sent to our group while there is no command: nobody else tells the next one of it."""
         if posix.getpgid(self.supervisor) == posix.getpgrp():
             return  # it has it too, and passes it on
-        if not self.command or number in _ENDING:
+        if self.held or not self.command or number in _ENDING:
             self.starting.keep(number)
         elif number == _signal.SIGTSTP and not self.own_group:
             from prism_vault_agent.exec import stopping  # noqa: PLC0415 - few are ever stopped
@@ -204,13 +200,16 @@ class Lifeline:
             stopping.stop_by_terminal(number)
 
     def _signal_command(self, number: int) -> None:
-        """Send a signal to the command, which is not reaped before its status is known, or to the first one when it comes."""
-        if self.status is None:
+        """Send a signal to the command, which is not reaped before its status is known, or to the first one when it comes.
+
+        Also who is held is continued: else it would never say that it can be let go.
+        """
+        if self.status is None and (number == _signal.SIGCONT or not self.held):
             try:
                 posix.kill(self.command, number)
             except PermissionError:
                 return  # it runs as another user by now; directly, the sender could not have reached it either
-        elif not self.command:
+        elif self.held or not self.command:
             self.starting.keep(number)
 
     def _reap(self) -> None:
@@ -218,19 +217,11 @@ class Lifeline:
             if pid != self.command:
                 continue
             if posix.WIFSTOPPED(status):
-                if self.stopped:
-                    self._continued()  # for a moment: whoever waits for the supervisor must see it go on and stop again
-                self.stopped = STOPPED + bytes([posix.WSTOPSIG(status)]) + pid.to_bytes(4, "little")
-                tell(self.channel, self.stopped)
+                self.stops.stopped(pid, posix.WSTOPSIG(status))
             elif posix.WIFCONTINUED(status):
-                self._continued()
+                self.stops.continued()
             else:
                 self.status = status
-
-    def _continued(self) -> None:
-        self.stopped, self.waking = b"", True
-        self.changes = (self.changes + 1) % 256
-        tell(self.channel, CONTINUED + bytes([self.changes]))
 
     def _end_the_rest(self, status: int) -> None:
         """End what the command left: SIGTERM, then SIGKILL after the scope's grace; at once where the command was killed."""

@@ -37,7 +37,8 @@ class Starting:
         """Start the command without ``ours``, a channel and what signals are read from; return its process id and a descriptor.
 
         It is started by :meth:`let_go`, which is given both; until then all that it is sent is pending. It gets a process group
-        of its own, and the terminal where that is the group ``terminal_of``'s; not with 0. Where the kernel gives no further
+        of its own, and the terminal where that is the group ``terminal_of``'s, and says by a byte that it has left the other, so
+        that what it is sent from then on is kept; not with 0. Where the kernel gives no further
         process or descriptor, say so unless told to be quiet, and return None.
         """
         try:
@@ -53,8 +54,6 @@ class Starting:
             here.close()
             self._become(ours, terminal_of, there.detach(), how)
         there.close()
-        if terminal_of:
-            here.recv(1)  # it has left the group, and what it is sent from now on is kept
         return command, here.detach()
 
     def let_go(self, command: int, started: int) -> None:

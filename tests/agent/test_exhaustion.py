@@ -9,7 +9,6 @@ import select
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +16,6 @@ from tests.agent.asking import (
     Told,
     answer,
     at_rest,
-    children,
     connect,
     cpu_seconds,
     elapsed,
@@ -25,12 +23,10 @@ from tests.agent.asking import (
     exec_request,
     nothing_left,
     pid_of,
+    processes,
     send,
 )
 from tests.support.as_user import in_child
-
-if TYPE_CHECKING:
-    pass
 
 OPEN_TO_MANY = "connections_per_user = 10000"
 
@@ -40,21 +36,23 @@ def test_f91_out_of_descriptors(make_agent):
     agent = make_agent(agent=OPEN_TO_MANY).start()
     process = pid_of(agent)
     before = resource.prlimit(process, resource.RLIMIT_NOFILE)
-    resource.prlimit(process, resource.RLIMIT_NOFILE, (0, before[1]))
-    idle = [connect(agent.socket) for _ in range(100)]
-    eventually(lambda: "accept.failed" in agent.log)
-    since, used, failures = time.monotonic(), cpu_seconds(process), agent.log.count("accept.failed")
-    eventually(lambda: agent.log.count("accept.failed") >= failures + 10)
-    assert cpu_seconds(process) - used < elapsed(since) / 4
-    asked = [connect(agent.socket) for _ in range(20)]
-    for connection in asked:
-        send(connection, exec_request("web"))
-    resource.prlimit(process, resource.RLIMIT_NOFILE, before)
-    for connection in idle:
-        connection.close()
-    for connection in asked:
-        with connection:
-            assert answer(connection).status == 200
+
+    def ask_without_descriptors() -> list[int]:
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (0, before[1]))
+        idle = [connect(agent.socket) for _ in range(100)]
+        eventually(lambda: "accept.failed" in agent.log)
+        since, used, failures = time.monotonic(), cpu_seconds(process), agent.log.count("accept.failed")
+        eventually(lambda: agent.log.count("accept.failed") >= failures + 10)
+        assert cpu_seconds(process) - used < elapsed(since) / 4
+        asked = [connect(agent.socket) for _ in range(20)]
+        for connection in asked:
+            send(connection, exec_request("web"))
+        resource.prlimit(process, resource.RLIMIT_NOFILE, before)
+        for connection in idle:
+            connection.close()
+        return [answer(connection).status for connection in asked]
+
+    assert in_child(ask_without_descriptors, uid=None) == [200] * 20
     eventually(lambda: agent.exec("--scope", "web", "--", "true").returncode == 0)
 
 
@@ -91,7 +89,7 @@ def test_f91_the_warm_parent_is_lost_without_descriptors(make_agent):
     agent = make_agent().start()
     process = pid_of(agent)
     before = resource.prlimit(process, resource.RLIMIT_NOFILE)
-    parent = next(pid for pid, line in children(process).items() if "warm parent" in line)
+    parent = next(pid for name, pid in processes(agent).items() if name.startswith("warm parent"))
     resource.prlimit(process, resource.RLIMIT_NOFILE, (0, before[1]))
     os.kill(parent, signal.SIGKILL)
     eventually(lambda: "workers.parent_failed" in agent.log)

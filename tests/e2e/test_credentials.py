@@ -59,8 +59,9 @@ class Api:
             f'[[scopes.api.credentials]]\nname = "other.env"\nformat = "json"\n{more}'
         )
         if not path.exists() or path.read_text() != text:
-            before = self.loads()
-            path.write_text(text)
+            before, new = self.loads(), path.with_suffix(".new")
+            new.write_text(text)
+            new.rename(path)  # at once: half a file may be a configuration too, and one that is loaded
             wait_until(lambda: self.loads() > before)
 
     def loads(self) -> int:
@@ -186,7 +187,7 @@ def test_what_is_denied_does_not_start(api):
     assert not api.start()
 
     assert api.host.booted.show(UNIT, "ExecMainStatus") == "243", "CREDENTIALS"
-    assert re.search(rf"no scope has a credential \S+ for unit {UNIT}", api.host.booted.journal(AGENT))
+    wait_until(lambda: re.search(rf"no scope has a credential \S+ for unit {UNIT}", api.host.booted.journal(AGENT)))
     denied = wait_until(api.denied)[0]
     assert (denied["reason"], denied["caller"]["unit"]) == ("unknown_credential", UNIT)
     assert "Failed at step CREDENTIALS" in api.host.booted.journal(UNIT)

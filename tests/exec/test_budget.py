@@ -68,6 +68,7 @@ def test_modules_of_a_supervisor():
             "orders",
             "restarting",
             "starting",
+            "stops",
             "supervise",
             "tree",
         )

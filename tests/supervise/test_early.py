@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import time
@@ -82,6 +83,20 @@ def test_a_signal_to_the_supervisor(agent, options, own_session):
             wait_until_moment(turn / rounds)
             process.terminate()
             assert process.wait(30) == -signal.SIGTERM
+
+
+@OWN_SESSION
+def test_stopped_as_soon_as_there_is_a_process(agent, own_session):
+    """A process that is stopped before it has become the command stops the supervisor, and both go on."""
+    for _ in range(count(12, 120)):
+        with start(agent, "sleep", "0.01", start_new_session=own_session) as process:
+            command = 0
+            while not command:  # with no pause: it is let go in a millisecond
+                command = next((below for pid in children(process.pid) for below in children(pid)), 0)
+            os.kill(command, signal.SIGSTOP)
+            wait_until(lambda: stopped(process.pid))
+            process.send_signal(signal.SIGCONT)
+            assert process.wait(30) == 0
 
 
 def test_ctrl_z_between_two_starts(agent):

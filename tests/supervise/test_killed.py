@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 
-from tests.supervise.supervised import PYTHON, Marked, children, start
+from tests.supervise.supervised import PYTHON, Marked, Supervised, children, start, stopped, words
 from tests.support.soak import count
 from tests.support.waiting import wait_until
 
@@ -76,6 +77,31 @@ def test_killed_while_all_is_stopped(agent):
         process.kill()
         process.wait(30)
         marked.wait_gone()
+
+
+# Starts what it is given in a group of its own, says which process that is, and becomes the parent of what that leaves.
+ADOPTER = (
+    "import ctypes, subprocess, sys\n"
+    "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+    "print(subprocess.Popen(sys.argv[1:], process_group=0).pid, file=sys.stderr, flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+def test_killed_while_all_is_stopped_and_adopted(agent):
+    """So is one whose new parent could continue it, so that the kernel does not, and only continues what has an end to tell."""
+    marked = Marked()
+    command = [sys.executable, "-c", ADOPTER, *words(agent, *PYTHON, STUBBORN)]
+    with Supervised(command, env=marked.env, stdin=-1, stdout=-1, stderr=-1) as adopter:
+        assert adopter.stdin is not None and adopter.stdout is not None and adopter.stderr is not None
+        supervisor = int(adopter.stderr.readline())
+        assert len(adopter.stdout.read(PROCESSES)) == PROCESSES
+        (lifeline,) = children(supervisor)
+        os.killpg(supervisor, signal.SIGSTOP)
+        wait_until(lambda: stopped(lifeline) and stopped(supervisor))
+        os.kill(supervisor, signal.SIGKILL)
+        wait_until(lambda: marked.alive() == [adopter.pid])
+        adopter.stdin.close()
 
 
 def test_the_lifeline_is_killed(agent):

@@ -122,7 +122,8 @@ class Booted:
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
 
     def journal(self, unit: str) -> str:
-        """Return what a unit has printed."""
+        """Return what a unit has printed, all of it: the journal may not have taken the last lines yet."""
+        self.run("journalctl", "--sync")
         return self.run("journalctl", "--unit", unit, "--output=cat", "--no-pager").stdout
 
     def _boots(self) -> bool:
