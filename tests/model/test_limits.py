@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from prism_vault_agent.agent.runs import rotation, switching
 from tests.model import central, configuration
 from tests.model.world import World
 
@@ -75,6 +76,26 @@ def limited(tmp_path, monkeypatch) -> Iterator[Callable[..., Limited]]:
     yield make
     for each in made:
         each.close()
+
+
+def test_a_defect_with_one_process_is_told_and_tried_again(limited, monkeypatch):
+    """A defect of ours with one of two processes holds up neither the other nor the next attempt, and is on the record."""
+    world = limited(min_interval="0s", max_per_hour=100)
+    world.exec(("web",), "run", stubborn=False, seconds=30.0)
+    world.run(5.0)
+    defects = iter([RuntimeError("holds a value")])
+
+    async def signal_or_fail(*about: Any) -> str:
+        for defect in defects:
+            raise defect
+        return await switching.signal_main(*about)
+
+    monkeypatch.setattr(rotation, "signal_main", signal_or_fail)
+    world.rotate()
+    world.run(120.0)
+    assert [[number for number, _ in each.signals] for each in world.processes.all] == [[signal.SIGHUP], [signal.SIGHUP]]
+    (failed,) = [row for row in world.central.rows if row.get("reason") == "run_rotation_failed"]
+    assert failed["message"].endswith("secret/web: RuntimeError")
 
 
 def test_splay_is_another_wait_each_time(limited):

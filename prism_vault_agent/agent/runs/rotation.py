@@ -209,7 +209,7 @@ class Rotation:
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 idle = await self._do(doing, run, units)
-        except (PrismVaultError, PermissionError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - a defect here must end neither the agent nor the next attempt
             why = error.line() if isinstance(error, PrismVaultError) else type(error).__name__
             log.warning("run.not_rotated", audit_id=audit_id, doing=doing, message=why)
             if why != since.error:
