@@ -15,7 +15,8 @@ from prism_vault_agent.proof.note import Checkpoint, open_note
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prism_vault_agent.cli.central_client import CentralClient, Json
+    from prism_vault_agent.cli.central_client import CentralClient
+    from prism_vault_agent.cli.show import Json
 
 SEQUENCED_WITHIN: Final = 5.0
 AGAIN: Final = 0.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.audit.event import audit_id
 from prism_vault_agent.cli import show
@@ -12,9 +12,10 @@ from prism_vault_agent.cli import show
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from prism_vault_agent.cli.show import Json
+
 HEAD: Final = ("n", "time", "host", "kind", "scope", "purpose", "caller", "run/job", "audit id", "reason")
 TOLD: Final = ("n", "index", "received_at", "hash", "leaf", "proof")
-Json = dict[str, Any]
 
 
 class Printer:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from prism_vault_agent.cli.show import Json
+
 URL: Final = "PRISM_VAULT_CENTRAL_URL"
 CERT_FILE: Final = "PRISM_VAULT_CENTRAL_CERT_FILE"
 KEY_FILE: Final = "PRISM_VAULT_CENTRAL_KEY_FILE"
@@ -22,7 +24,6 @@ TOKEN: Final = "PRISM_VAULT_OPERATOR_TOKEN"  # noqa: S105 - the name of a variab
 PAGE: Final = 1000
 SECONDS: Final = 30  # more than central waits for news
 _MEND_401: Final = f"check {TOKEN} or --token-file, and --cert-file"
-Json = dict[str, Any]
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.cli import show
 from prism_vault_agent.errors import Unavailable
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from prism_vault_agent.cli.show import Json
 
 # Up to so many hosts, each change of each is told; above, how many are in which state, and by name the last that are not cleared.
 NAMED_HOSTS: Final = 50

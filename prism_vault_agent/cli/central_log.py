@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from prism_vault_agent.central.verification.tree import Sealed
-    from prism_vault_agent.cli.central_client import CentralClient, Json
+    from prism_vault_agent.cli.central_client import CentralClient
+    from prism_vault_agent.cli.show import Json
 
 
 class CentralLog:

@@ -12,7 +12,7 @@ from prism_vault_agent.errors import Denied
 if TYPE_CHECKING:
     import argparse
 
-    Json = dict[str, Any]
+    from prism_vault_agent.cli.show import Json
 
 RULE: Final = ("project", "environment", "scopes", "hosts", "kinds", "purposes")
 HEAD: Final = ("NAME", "VERSION", "PROJECT", "ENVIRONMENT", "SCOPES", "HOSTS", "KINDS", "PURPOSES", "BY")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prism_vault_agent.audit.event import new_id
 from prism_vault_agent.cli import show
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-
-    Json = dict[str, Any]
+    from prism_vault_agent.cli.show import Json
 
 LOOK_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 1.0

@@ -16,7 +16,7 @@ from prism_vault_agent.errors import AuditUnavailable, Denied, UsageError
 if TYPE_CHECKING:
     import argparse
 
-    Json = dict[str, Any]
+    from prism_vault_agent.cli.show import Json
 
 HEAD: Final = ("NAME", "ROLE", "HOST", "PROJECTS", "SCOPES", "MADE BY", "ENDS", "STATE")
 NEVER: Final = "never"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.cli.show import Json
     from prism_vault_agent.config.settings import CentralSettings, Settings
 
 

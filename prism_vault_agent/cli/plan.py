@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.cli.show import Json
 
 RESTARTS: Final = (
     "restart: what runs with --supervise, and units that a scope's callers name; any other process is left as it is\n"

@@ -9,7 +9,7 @@ from prism_vault_agent.cli.checks import Check
 from prism_vault_agent.errors import Denied, PrismVaultError
 
 if TYPE_CHECKING:
-    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.cli.show import Json
 
 NAME: Final = "the agent's role may do what the scopes take"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from prism_vault_agent.cli import show
 
 if TYPE_CHECKING:
-    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.cli.show import Json
 
 _DONE: Final = {
     "restart": "restarted",

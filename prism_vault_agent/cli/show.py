@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prism_vault_agent.steer.shown import dump, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["age", "dump", "table", "text"]
+__all__ = ["Json", "age", "dump", "table", "text"]
+
+Json = dict[str, Any]  # an object, as a server or the agent tells it
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600

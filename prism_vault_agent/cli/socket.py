@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prism_vault_agent.exec import Malformed, connection
 from prism_vault_agent.steer import asking, faults
@@ -13,9 +13,8 @@ from prism_vault_agent.steer.asking import ask
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["Json", "add_option", "add_request", "ask", "find", "text"]
 
-Json = dict[str, Any]
+__all__ = ["add_option", "add_request", "ask", "find", "text"]
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

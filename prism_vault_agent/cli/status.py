@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
     from prism_vault_agent.cli.main import Subparsers
-    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.cli.show import Json
 
 WATCH_SECONDS: Final = 2.0
 CLEAR: Final = "\x1b[H\x1b[2J"

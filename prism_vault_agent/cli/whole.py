@@ -16,7 +16,7 @@ from prism_vault_agent.agent.trees.unit import unit as unit_of
 from prism_vault_agent.cli.checks import Check, judge
 
 if TYPE_CHECKING:
-    from prism_vault_agent.cli.socket import Json
+    from prism_vault_agent.cli.show import Json
 
 
 def trees(status: Json) -> Check:
