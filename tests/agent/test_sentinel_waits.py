@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from prism_vault_agent.sink.place import LOCK, STAGED
+from tests.agent.asking import descriptors
 from tests.support.waiting import wait_until
 
 # What an agent is to its sentinel; it ends slowly, as a large process does on a machine under load.
@@ -33,7 +33,7 @@ def waits_or_has_ended(pid: int) -> bool:
     """Tell whether a sentinel holds on to its agent, or is a zombie."""
     if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
         return True
-    return any(os.readlink(each) == "anon_inode:[pidfd]" for each in Path(f"/proc/{pid}/fd").iterdir())
+    return "anon_inode:[pidfd]" in descriptors(pid)
 
 
 def test_an_agent_that_ends_slowly(tmp_path):

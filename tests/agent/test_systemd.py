@@ -18,7 +18,7 @@ from prism_vault_agent.agent.front.listener import listen
 from prism_vault_agent.agent.notify import Notifier
 from prism_vault_agent.config.settings import AgentSettings
 from prism_vault_agent.errors import ConfigError
-from tests.agent.asking import STATUS, children, eventually, pid_of
+from tests.agent.asking import STATUS, descriptors, eventually, processes
 from tests.support.as_user import in_child
 
 if TYPE_CHECKING:
@@ -178,12 +178,12 @@ def test_what_the_manager_said_stays_with_us(make_agent, place):
     agent = activated(make_agent(), directory)
     agent.before = ["/usr/bin/env", f"NOTIFY_SOCKET={directory / 'n'}", "WATCHDOG_USEC=60000000", *agent.before]
     agent.start()
-    eventually(lambda: len(children(pid_of(agent))) == 5)
-    listening = os.readlink(f"/proc/{pid_of(agent)}/fd/3")
-    for pid in children(pid_of(agent)):
+    found = processes(agent)
+    listening = os.readlink(f"/proc/{found.pop('front')}/fd/3")
+    for pid in found.values():
         variables = Path(f"/proc/{pid}/environ").read_bytes()
         assert not [name for name in (b"NOTIFY_SOCKET", b"WATCHDOG_", b"LISTEN_") if name in variables]
-        assert listening not in [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert listening not in descriptors(pid)
 
 
 SETTINGS = AgentSettings("server1", "/nonexistent/s", 0, 0, 0o600, "/nonexistent")
