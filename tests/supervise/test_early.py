@@ -85,15 +85,32 @@ def test_a_signal_to_the_supervisor(agent, options, own_session):
             assert process.wait(30) == -signal.SIGTERM
 
 
+def first_process(supervisor: int) -> int:
+    """Return the process that is to become the command as soon as there is one: it is let go in a millisecond."""
+    command = 0
+    while not command:
+        command = next((below for pid in children(supervisor) for below in children(pid)), 0)
+    return command
+
+
+@OWN_SESSION
+def test_killed_while_that_process_is_stopped(agent, own_session):
+    """A supervisor that is killed then leaves nothing either."""
+    for _ in range(count(6, 60)):
+        marked = Marked()
+        with start(agent, "sleep", "600", env=marked.env, start_new_session=own_session) as process:
+            os.kill(first_process(process.pid), signal.SIGSTOP)
+            process.kill()
+            process.wait(30)
+            marked.wait_gone()
+
+
 @OWN_SESSION
 def test_stopped_as_soon_as_there_is_a_process(agent, own_session):
     """A process that is stopped before it has become the command stops the supervisor, and both go on."""
     for _ in range(count(12, 120)):
         with start(agent, "sleep", "0.01", start_new_session=own_session) as process:
-            command = 0
-            while not command:  # with no pause: it is let go in a millisecond
-                command = next((below for pid in children(process.pid) for below in children(pid)), 0)
-            os.kill(command, signal.SIGSTOP)
+            os.kill(first_process(process.pid), signal.SIGSTOP)
             wait_until(lambda: stopped(process.pid))
             process.send_signal(signal.SIGCONT)
             assert process.wait(30) == 0
