@@ -109,11 +109,14 @@ def test_killed_while_that_process_is_stopped(agent, own_session):
 def test_stopped_as_soon_as_there_is_a_process(agent, own_session):
     """A process that is stopped before it has become the command stops the supervisor, and both go on."""
     for _ in range(count(12, 120)):
-        with start(agent, "sleep", "0.01", start_new_session=own_session) as process:
-            os.kill(first_process(process.pid), signal.SIGSTOP)
+        with start(agent, "sleep", "600", start_new_session=own_session) as process:
+            command = first_process(process.pid)
+            os.kill(command, signal.SIGSTOP)
             wait_until(lambda: stopped(process.pid))
             process.send_signal(signal.SIGCONT)
-            assert process.wait(30) == 0
+            wait_until(lambda: not stopped(command) and status_of(command, "Name") == "sleep")  # noqa: B023 - of this turn
+            process.terminate()
+            assert process.wait(30) == -signal.SIGTERM
 
 
 def test_ctrl_z_between_two_starts(agent):
