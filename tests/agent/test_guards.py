@@ -63,7 +63,7 @@ def both_killed(child: subprocess.Popen[str]) -> None:
     for pid in (child.pid, lifeline):
         os.kill(pid, signal.SIGSTOP)
         wait_until(lambda pid=pid: stopped(pid))  # type: ignore[misc]
-    for pid in (child.pid, lifeline):
+    for pid in (lifeline, child.pid):  # the other way round the kernel continues the lifeline, which ends the tree
         os.kill(pid, signal.SIGKILL)
 
 
