@@ -5,77 +5,25 @@ in front of the real one; elsewhere a pipe. What it reads, and its signals, are 
 """
 
 import _signal  # type: ignore[import-not-found]  # as in launch.py
-import fcntl
 import posix
 import select
 import sys
 import termios
 
-from prism_vault_agent.exec import (
-    INTERNAL,
-    STANDARD_ERROR,
-    STANDARD_OUTPUT,
-    Failure,
-    defect,
-    kernel,
-    report,
-    shown,
-    wire,
-    write,
-)
+from prism_vault_agent.exec import INTERNAL, Failure, defect, kernel, report, shown, wire, write
 from prism_vault_agent.exec.launch import no_core
 from prism_vault_agent.exec.masking import Mask, Stream
+from prism_vault_agent.exec.outputs import PIECE, Output, outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_OUTPUT = (STANDARD_OUTPUT, STANDARD_ERROR)
-_PIECE = 1 << 20
 _QUIET = 50  # milliseconds without output after which a short beginning of a form is shown
 _TICK = 200  # milliseconds between two looks at the terminal's size and mode
-_INPUT_FLAGS, _OUTPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 1, 3, 6  # places in what tcgetattr returns, see termios(3)
-_SIZE = 8  # bytes of struct winsize
+_INPUT_FLAGS, _LOCAL_FLAGS, _CHARACTERS = 0, 3, 6  # places in what tcgetattr returns, see termios(3)
+_LAST = 0.05  # seconds for what is left to be written once the supervisor was killed
 _LENGTH = 4  # bytes of the length before what the command is given
-
-
-class Output:
-    """Where the command writes instead of ``places``, our standard output, error or both; ``reading`` is our end of it."""
-
-    __slots__ = ("places", "reading", "terminal", "writing")
-
-    def __init__(self, places: list[int], *, terminal: bool) -> None:
-        """Make a pipe, or a terminal that is like the one that is there, but changes nothing of what it is given."""
-        self.places = places
-        self.terminal = terminal
-        if not terminal:
-            self.reading, self.writing = posix.pipe()
-            fcntl.fcntl(self.reading, fcntl.F_SETPIPE_SZ, _PIECE)
-            return
-        self.reading, self.writing = posix.openpty()
-        mode = termios.tcgetattr(places[0])
-        mode[_OUTPUT_FLAGS] &= ~termios.OPOST
-        termios.tcsetattr(self.writing, termios.TCSANOW, mode)
-        self.resize()
-
-    def resize(self) -> bool:
-        """Give the command's terminal the size of the real one; tell whether it was another."""
-        size = fcntl.ioctl(self.places[0], termios.TIOCGWINSZ, bytes(_SIZE))
-        if fcntl.ioctl(self.reading, termios.TIOCGWINSZ, bytes(_SIZE)) == size:
-            return False
-        fcntl.ioctl(self.reading, termios.TIOCSWINSZ, size)
-        return True
-
-
-def outputs(closed: list[int]) -> list[Output]:
-    """Return one output for standard output and error where both are the same file or terminal, else one for each.
-
-    None takes the place of those that the caller had ``closed``: they stay so.
-    """
-    there = {place: posix.fstat(place) for place in _OUTPUT if place not in closed}
-    both = len(there) == len(_OUTPUT) and len({(each.st_dev, each.st_ino) for each in there.values()}) == 1
-    groups = [list(_OUTPUT)] if both else [[place] for place in there]
-    return [Output(group, terminal=posix.isatty(group[0])) for group in groups]
 
 
 class Masker:
@@ -87,8 +35,10 @@ class Masker:
         """Start it; the caller had ``closed`` these of the standard descriptors."""
         self.outputs = outputs(closed)
         reading, self.values = posix.pipe()
+        supervisor = posix.getpid()
         self.pid = posix.fork()
         if self.pid == 0:
+            _end_with(supervisor)
             posix.close(self.values)
             for output in self.outputs:
                 posix.close(output.writing)
@@ -109,6 +59,24 @@ class Masker:
             return posix.waitpid(self.pid, 0)[1]
         except ChildProcessError:
             return 0
+
+
+def _end_with(supervisor: int) -> None:
+    """End soon after the supervisor, its child, also where we are stopped, or wait for who reads what we write.
+
+    The kernel continues us then; whoever does so while the supervisor lives changes nothing.
+    """
+
+    def continued(*_: object) -> None:
+        if posix.getppid() != supervisor:
+            _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+            _signal.setitimer(_signal.ITIMER_REAL, _LAST)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGALRM})
+
+    _signal.signal(_signal.SIGCONT, continued)
+    kernel.be_continued_at_end_of_parent()
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGCONT})
+    continued()
 
 
 def _mask(values: int, streams: list[Output]) -> "NoReturn":
@@ -186,7 +154,7 @@ class _Passing:
                 continue  # as below
             output, stream = self.streams[reading]
             try:
-                piece = posix.read(reading, _PIECE)
+                piece = posix.read(reading, PIECE)
             except OSError:
                 piece = b""  # EIO: nobody has the command's terminal open any more, pty(7)
             self._look_for_values()  # who printed this was given them before

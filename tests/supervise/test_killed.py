@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import sys
+import termios
 import time
+from typing import IO
+
+import pytest
 
 from tests.supervise.supervised import PYTHON, Marked, Supervised, children, start, stopped, words
 from tests.support.soak import count
@@ -79,6 +84,24 @@ def test_killed_while_all_is_stopped(agent):
         marked.wait_gone()
 
 
+def test_killed_while_nobody_reads_what_is_masked(agent):
+    """The process that masks has the values, so it does not wait for ever either for who reads its output."""
+    marked = Marked()
+    with start(agent, "yes", options=("--mask-output",), env=marked.env) as process:
+        output = process.stdout
+        assert output is not None
+        room = fcntl.fcntl(output, fcntl.F_GETPIPE_SZ)
+        wait_until(lambda: waiting(output) == room)
+        process.kill()
+        process.wait(30)
+        marked.wait_gone()
+
+
+def waiting(pipe: IO[bytes]) -> int:
+    """Return how many bytes nobody has read of a pipe yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 # Starts what it is given in a group of its own, says which process that is, and becomes the parent of what that leaves.
 ADOPTER = (
     "import ctypes, subprocess, sys\n"
@@ -88,17 +111,18 @@ ADOPTER = (
 )
 
 
-def test_killed_while_all_is_stopped_and_adopted(agent):
+@pytest.mark.parametrize("option", ["--supervise", "--mask-output"])
+def test_killed_while_all_is_stopped_and_adopted(agent, option):
     """So is one whose new parent could continue it, so that the kernel does not, and only continues what has an end to tell."""
     marked = Marked()
-    command = [sys.executable, "-c", ADOPTER, *words(agent, *PYTHON, STUBBORN)]
+    command = [sys.executable, "-c", ADOPTER, *words(agent, *PYTHON, STUBBORN, options=(option,))]
     with Supervised(command, env=marked.env, stdin=-1, stdout=-1, stderr=-1) as adopter:
         assert adopter.stdin is not None and adopter.stdout is not None and adopter.stderr is not None
         supervisor = int(adopter.stderr.readline())
         assert len(adopter.stdout.read(PROCESSES)) == PROCESSES
-        (lifeline,) = children(supervisor)
+        below = children(supervisor)
         os.killpg(supervisor, signal.SIGSTOP)
-        wait_until(lambda: stopped(lifeline) and stopped(supervisor))
+        wait_until(lambda: all(map(stopped, [*below, supervisor])))
         os.kill(supervisor, signal.SIGKILL)
         wait_until(lambda: marked.alive() == [adopter.pid])
         adopter.stdin.close()
