@@ -127,7 +127,7 @@ def test_f25_a_success_after_the_reservation_has_ended(stacked: Stack) -> None:
     with stacked.to_openbao.failing(hold), ThreadPoolExecutor() as pool:
         failing = pool.submit(stacked.fails, 75, "the reservation has ended with abandoned", options=("--timeout", "60s"))
         try:
-            wait_until(abandoned, 30)
+            wait_until(abandoned, 50)
         finally:
             go_on.set()
         failing.result()
