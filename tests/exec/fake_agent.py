@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -82,7 +83,7 @@ class FakeAgent:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked was killed
                 self.requests.append(_request(connection))
                 if callable(self.reply):
                     self.reply(connection)
@@ -105,7 +106,5 @@ def _request(connection: socket.socket) -> bytes:
 
 
 def _send(connection: socket.socket, reply: bytes) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.sendall(reply)
-    except (BrokenPipeError, ConnectionResetError):
-        return

@@ -88,10 +88,11 @@ class Rotation:
 
     def note(self, run: Run, marks: Marks) -> None:
         """Take note of what a run holds that is not the newest any more."""
-        since = self._turns.runs.get(run.render.reservation.id)
-        if marks.items() - (since.outdated.items() if since else set()):
-            self._turns.runs.setdefault(run.render.reservation.id, Since()).note(marks)
-            log.info("run.outdated", audit_id=run.render.reservation.audit_id, paths=sorted(marks))
+        since = self._turns.runs.get(run.render.reservation.id, Since())
+        if news := since.news(marks):
+            since.note(news)
+            self._turns.runs[run.render.reservation.id] = since
+            log.info("run.outdated", audit_id=run.render.reservation.audit_id, paths=sorted(news))
             self._wake.set()
 
     def ordered(self, run: Run) -> None:
@@ -103,7 +104,7 @@ class Rotation:
         for run in self._runs:
             since = self._turns.runs.get(run.render.reservation.id)
             if name in names_of(run) and since is not None and self._step(run) == "signal" and since.done:
-                self.note(run, dict.fromkeys(since.done, f"back {time.time():.3f}"))
+                self.note(run, since.back(time.time()))
 
     def signalling(self, name: ScopeName) -> bool:
         """Tell whether a run of a scope is still to get a signal for its newest files."""

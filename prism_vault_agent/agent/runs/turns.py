@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LARGEST: Final = 64 * 1024 * 1024
+# Between what a file went back from and when it did.
+_BACK: Final = " back "
 
 
 @dataclass(slots=True)
@@ -44,6 +46,14 @@ class Since:
     what: str = ""
     error: str = ""
     noticed: float = 0.0
+
+    def news(self, marks: Marks) -> Marks:
+        """Return what of this is not noted yet. What a file went back from is no news: it is still what is newest."""
+        return {path: mark for path, mark in marks.items() if self.outdated.get(path, "").partition(_BACK)[0] != mark}
+
+    def back(self, at: float) -> Marks:
+        """Return what is to be noted where files went back at that time: something is to be done about all once more."""
+        return {path: f"{mark.partition(_BACK)[0]}{_BACK}{at:.3f}" for path, mark in self.done.items()}
 
     def note(self, marks: Marks) -> None:
         """Take note of what is newer."""
