@@ -42,8 +42,10 @@ e2e: setup
 	tests/e2e/prepare
 	CI=true PRISM_VAULT_E2E=1 $(BIN)/python -m pytest tests/e2e --timeout 600 -n 3 --dist loadscope
 
+# The model by itself: each crash of its agents leaves descriptors open in the process that runs it.
 soak: setup
-	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600
+	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600 --ignore tests/model
+	PRISM_VAULT_SOAK=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 3600 tests/model
 
 bench: setup
 	$(BIN)/python -m tests.bench.launch

@@ -7,12 +7,14 @@ error, because there nothing may be missing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -47,6 +49,13 @@ TOOLS: Final = (
 )
 # Whole systems in containers: `make e2e` installs what they need, and sets this.
 collect_ignore: Final = [] if os.environ.get("PRISM_VAULT_E2E") == "1" else ["e2e"]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what tests that have failed started and left: CI refuses what is left by one that passes."""
+    for child in psutil.Process().children(recursive=True) if session.testsfailed and "PYTEST_XDIST_WORKER" in os.environ else ():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.exec.fake_agent import LAUNCHER
+from tests.support.child import Child
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Protocol
 
     class Listening(Protocol):
@@ -35,15 +35,6 @@ PROBE = (
 )
 
 
-class Supervised(subprocess.Popen[bytes]):
-    """A process that a test which fails does not wait for."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self.kill()
-        super().__exit__(kind, error, trace)
-
-
 def words(agent: Listening, *command: str, options: tuple[str, ...] = ("--supervise",)) -> list[str]:
     """Return the command line of a supervised command, or with other ``options`` of another one."""
     return [*LAUNCHER, "exec", "--socket", agent.path, "--scope", "web", *options, "--", *command]
@@ -53,7 +44,7 @@ def start(agent: Listening, *command: str, options: tuple[str, ...] = ("--superv
     """Start a supervised command with a pipe for its output."""
     more.setdefault("env", {"PATH": "/usr/bin:/bin"})
     more.setdefault("stdout", subprocess.PIPE)
-    return Supervised(words(agent, *command, options=options), **more)
+    return Child[bytes](words(agent, *command, options=options), **more)
 
 
 def line(process: subprocess.Popen[bytes]) -> str:

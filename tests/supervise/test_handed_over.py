@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.supervise.supervised import PYTHON, Supervised, words
+from tests.supervise.supervised import PYTHON, words
+from tests.support.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ def test_ctrl_c_of_direct(tmp_path, options):
             f'callers = [{{ kind = "operator", uid = {os.getuid()} }}]\n'
         )
         command = [LAUNCHER, "exec", "--scope", "web", *options, "--config", str(config), "--", "true"]
-        with Supervised(command, stderr=subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}, process_group=0) as process:
+        with Child[bytes](command, stderr=subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}, process_group=0) as process:
             central.settimeout(30)
             with central.accept()[0]:
                 os.killpg(process.pid, signal.SIGINT)

@@ -13,7 +13,8 @@ from typing import IO
 
 import pytest
 
-from tests.supervise.supervised import PYTHON, Marked, Supervised, children, start, stopped, words
+from tests.supervise.supervised import PYTHON, Marked, children, start, stopped, words
+from tests.support.child import Child
 from tests.support.soak import count
 from tests.support.waiting import wait_until
 
@@ -116,7 +117,7 @@ def test_killed_while_all_is_stopped_and_adopted(agent, option):
     """So is one whose new parent could continue it, so that the kernel does not, and only continues what has an end to tell."""
     marked = Marked()
     command = [sys.executable, "-c", ADOPTER, *words(agent, *PYTHON, STUBBORN, options=(option,))]
-    with Supervised(command, env=marked.env, stdin=-1, stdout=-1, stderr=-1) as adopter:
+    with Child[bytes](command, env=marked.env, stdin=-1, stdout=-1, stderr=-1) as adopter:
         assert adopter.stdin is not None and adopter.stdout is not None and adopter.stderr is not None
         supervisor = int(adopter.stderr.readline())
         assert len(adopter.stdout.read(PROCESSES)) == PROCESSES

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.supervise.supervised import PYTHON, Supervised, line, stopped, words
+from tests.supervise.supervised import PYTHON, line, stopped, words
+from tests.support.child import Child
 from tests.support.waiting import wait_until
 
 # The limit is nobody's who is root, or may overrule it; our files may be root's only.
@@ -47,7 +48,7 @@ def test_a_restart_waits_for_a_process(agent):
     code = "import posix; posix.write(1, b'up\\n'); posix.read(0, 1); posix._exit(1)"
     pipes: dict[str, Any] = {"stdin": -1, "stdout": -1, "stderr": -1}
     command = [*LIMITED, "--reuid=61030", *words(agent, *PYTHON, code, options=options)]
-    with Supervised(command, **pipes, **limit(3)) as process:
+    with Child[bytes](command, **pipes, **limit(3)) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         assert line(process) == "up"
@@ -67,7 +68,7 @@ def test_a_restart_waits_for_a_process(agent):
 def test_stopped_without_an_alarm(agent):
     """A supervised command is stopped and continued also where its supervisor can start no process beside it."""
     command = [*LIMITED, "--reuid=61020", *words(agent, *PYTHON, "print('up', flush=True); import time; time.sleep(60)")]
-    with Supervised(command, stdout=subprocess.PIPE, **limit(3)) as process:
+    with Child[bytes](command, stdout=subprocess.PIPE, **limit(3)) as process:
         assert line(process) == "up"
         process.send_signal(signal.SIGTSTP)
         wait_until(lambda: stopped(process.pid))

@@ -19,7 +19,8 @@ import pytest
 from prism_vault_agent.exec import tree
 from prism_vault_agent.exec.channel import ALOUD, AWAKE, CONTINUED, ENDED, GO, STOPPED, WOKEN
 from tests.exec.fake_agent import ROOT
-from tests.supervise.supervised import Supervised, children, command_of, start, status_of, stopped
+from tests.supervise.supervised import children, command_of, start, status_of, stopped
+from tests.support.child import Child
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def opposite(code: str) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(30)
     words, passed = [sys.executable, "-Ic", code, str(theirs.fileno())], [theirs.fileno()]
-    with ours, theirs, Supervised(words, pass_fds=passed, process_group=0) as process:
+    with ours, theirs, Child[bytes](words, pass_fds=passed, process_group=0) as process:
         theirs.close()
         yield ours, process
 

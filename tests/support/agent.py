@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from prism_vault_agent.central.signing import read_key
 from tests.support.as_user import prefix
+from tests.support.child import Child
 from tests.support.processes import start_tied
 from tests.support.waiting import wait_until
 
@@ -185,7 +186,7 @@ class AgentProcess:
     def spawn(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         """Start ``prism-vault exec WORDS`` and return the process, which becomes the command."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([*self.as_user, LAUNCHER, "exec", *words], env=self.environment(env), text=True, **pipes)
+        return Child([*self.as_user, LAUNCHER, "exec", *words], env=self.environment(env), text=True, **pipes)
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a user of this agent."""
