@@ -81,6 +81,7 @@ def test_a_supervisor_asks_before_it_stops_again(command):
         command.send_signal(signal.SIGSTOP)
         assert lifeline.recv(64) == WOKEN + b"\0"
         assert not stopped(process.pid)
+        wait_until(lambda: stopped(command.pid))  # a lifeline tells of a stop that has come about
         lifeline.send(CONTINUED + b"\1")
         lifeline.send(told)
         assert lifeline.recv(64) == AWAKE + b"\1"
