@@ -146,12 +146,14 @@ class Status:
 
     def rendered(self, settings: Settings, asker: Caller) -> list[dict[str, Any]]:
         """Return the rendered files that are the asker's business, each with when they are looked at next, at the latest."""
-        held = {each.render.reservation.audit_id: self._held(each.render) for each in self.files or ()}
+        held = {
+            each.render.reservation.audit_id: {**self._held(each.render), "adopted": each.at < self.started_at}
+            for each in self.files or ()
+        }
         mine = [
             {
                 **told,
                 **held[told["id"]],
-                "adopted": told["rendered_at"] < int(self.started_at),
                 "last_rotation": self.counted.rotations.describe(told["scope"]),
             }
             for told in self._described()
