@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -79,10 +80,14 @@ class WithFile:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def programs(self) -> list[str]:
-        """Return what runs below it, but for its own pause of a second."""
-        below = psutil.Process(self.process.pid).children()
-        return [" ".join(each.cmdline()) for each in below if each.cmdline() == ["sleep", "1000"]]
+    def programs(self) -> list[psutil.Process]:
+        """Return what runs below it, but for its own pause of a second; nothing while that is about to sleep."""
+        found = []
+        for each in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # also where it is a zombie: such a pause has just ended
+                if each.cmdline() == ["sleep", "1000"]:
+                    found.append(each)
+        return found
 
 
 @pytest.fixture(params=["dash", "bash"])
@@ -91,7 +96,8 @@ def with_file(request, tmp_path) -> Iterator[WithFile]:
     started = WithFile(tmp_path, request.param)
     yield started
     for each in psutil.Process(started.process.pid).children() if started.process.poll() is None else []:
-        each.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     started.process.kill()
     started.process.communicate()
 
@@ -118,7 +124,7 @@ def test_a_program_ends_with_its_file(with_file):
 def test_a_program_ends_with_what_runs_it(with_file):
     """SIGTERM is passed on to the program, and with-file waits for its end."""
     with_file.line()
-    (sleeping,) = [each for each in psutil.Process(with_file.process.pid).children() if each.cmdline() == ["sleep", "1000"]]
+    (sleeping,) = wait_until(with_file.programs)
     with_file.process.terminate()
 
     assert with_file.process.wait(30) == 0
