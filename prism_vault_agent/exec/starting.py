@@ -38,8 +38,8 @@ class Starting:
 
         It is started by :meth:`let_go`, which is given both; until then all that it is sent is pending. It gets a process group
         of its own, and the terminal where that is the group ``terminal_of``'s, and says by a byte that it has left the other, so
-        that what it is sent from then on is kept; not with 0. Where the kernel gives no further
-        process or descriptor, say so unless told to be quiet, and return None.
+        that what it is sent from then on is kept; not with 0. Where the kernel gives no further process or descriptor, say so
+        unless told to be quiet, and return None.
         """
         try:
             here, there = _socket.socketpair()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING
 
@@ -128,8 +127,7 @@ def test_what_an_agent_before_gave_out_is_told_as_adopted(made):
     name = made.scope("kept")
     made.render(name)
     agent = made.stack.agent
-    with agent.spawn("--scope", "web", "--", "sleep", "1000") as child, contextlib.ExitStack() as ending:
-        ending.callback(child.kill)
+    with agent.spawn("--scope", "web", "--", "sleep", "1000") as child:
         wait_until(lambda: "prism-vault" not in command_line(child.pid))
         wait_until(lambda: child.pid in [run["pid"] for run in agent.status()["runs"]])
         assert now(made)[key("runs", state="own")] == 1
